@@ -1,0 +1,5 @@
+"""`python -m mgc`."""
+
+from mgc.cli import main
+
+main()

@@ -1,0 +1,276 @@
+"""The command line: parses, calls one function, prints. Nothing heavy is imported until a command runs."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from mgc.config import (
+    BaselineRecipe,
+    CompareRecipe,
+    DataRecipe,
+    EmbedRecipe,
+    InfoRecipe,
+    MgcError,
+    ProbeRecipe,
+    Recipe,
+    read_recipe,
+)
+
+if TYPE_CHECKING:
+    from mgc.results import RunRecord
+
+app = typer.Typer(
+    help="Which pretrained ear knows your music? Frozen audio encoders against a network from scratch.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Look at the music.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="A known name, a folder root/<genre>/<file>, or a manifest. Default: $MGC_DATA, else demo.",
+    ),
+]
+SplitName = Annotated[
+    str | None, typer.Option("--split", help="auto, given, holdout or cv5 (artists stay on one side).")
+]
+SplitSeed = Annotated[int | None, typer.Option(help="Draws the split; apart from --seed.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many tracks, spread over the genres.")]
+Seed = Annotated[int | None, typer.Option(help="Draws weights, order and crops.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+Config = Annotated[Path | None, typer.Option("--config", help="A recipe, see configs/.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value over the recipe, say train.epochs=30.")
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="key=NAME for a manifest's path, label, split, artist, title or id."),
+]
+
+Result = TypeVar("Result")
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+def main() -> None:
+    """Run the command line; a mistake a person can mend ends in a message and exit code 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    app()
+
+
+def _interrupt(signum: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _guarded(work: Callable[[], Result]) -> Result:
+    try:
+        return work()
+    except MgcError as error:
+        typer.echo(f"mgc: {error}", err=True)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        # A full disk, a folder without rights: the user's to mend, and nothing finished is lost.
+        typer.echo(f"mgc: {error.strerror or error}\n  where: {error.filename or 'unknown'}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("mgc: stopped. What was finished is kept; the same command goes on from there.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _recipe(
+    kind: type[AnyRecipe],
+    config: Path | None,
+    settings: list[str] | None,
+    columns: list[str] | None,
+    **options: Any,
+) -> AnyRecipe:
+    """The recipe of a command; options called `data_x` go to `x` in its table `data`."""
+    dotted = {f"data.{key[5:]}" if key.startswith("data_") else key: value for key, value in options.items()}
+    for column in columns or []:
+        key, equals, name = column.partition("=")
+        if not equals or f"{key}_column" not in DataRecipe.model_fields:
+            raise MgcError(
+                f"--column {column!r} is not key=NAME", fix="keys: path, label, split, artist, title, id"
+            )
+        dotted[f"data.{key}_column"] = name
+    return read_recipe(kind, config, settings or [], dotted)
+
+
+@app.command()
+def baseline(
+    data: Data = None,
+    network: Annotated[str | None, typer.Option(help="The network: cnn.")] = None,
+    split: SplitName = None,
+    split_seed: SplitSeed = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Set = None,
+    column: Column = None,
+    again: Annotated[bool, typer.Option("--again", help="Repeat a run that is there already.")] = False,
+) -> None:
+    """Train a network from scratch on log-mel spectrograms, and judge it."""
+
+    def work() -> None:
+        recipe = _recipe(
+            BaselineRecipe, config, set_, column,
+            data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
+            network=network, seed=seed, device=device,
+        )  # fmt: skip
+        from mgc import experiment
+
+        _show(experiment.baseline(recipe, again))
+
+    _guarded(work)
+
+
+@app.command()
+def embed(
+    model: Annotated[
+        str | None, typer.Option(help="A short name (musicnn, ast ...), a local folder, or a hub id.")
+    ] = None,
+    data: Data = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Set = None,
+    column: Column = None,
+) -> None:
+    """Run a frozen encoder over every clip and keep the pooled vectors. Done work is not done again."""
+
+    def work() -> None:
+        recipe = _recipe(
+            EmbedRecipe, config, set_, column,
+            data_source=data, data_limit=limit, model=model, seed=seed, device=device,
+        )  # fmt: skip
+        from mgc import experiment
+
+        done = experiment.embed(recipe)
+        card = done.representation
+        typer.echo(f"{card.name}: {card.source}")
+        typer.echo(f"  licence: {card.licence}; trained on: {card.trained_on}")
+        already = done.tracks - done.computed
+        what = (
+            f"{done.computed} computed now, {already} were there"
+            if done.computed
+            else "all were there: nothing to do"
+        )
+        typer.echo(f"  {done.tracks} tracks: {what}; {done.seconds:.0f} s of computing in all")
+        typer.echo(f"  {done.folder}")
+
+    _guarded(work)
+
+
+@app.command()
+def probe(
+    model: Annotated[
+        str | None, typer.Option(help="As in mgc embed. Default: every encoder in the store.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="logistic, knn, svm or mlp.")] = None,
+    layer: Annotated[str | None, typer.Option(help="A layer of the encoder, or last.")] = None,
+    pool: Annotated[str | None, typer.Option(help="mean, std or mean+std over the clip.")] = None,
+    data: Data = None,
+    split: SplitName = None,
+    split_seed: SplitSeed = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Set = None,
+    column: Column = None,
+) -> None:
+    """Fit a small classifier on pooled vectors, and judge it. Embeds first what is not in the store."""
+
+    def work() -> None:
+        recipe = _recipe(
+            ProbeRecipe, config, set_, column,
+            data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
+            model=model, head=head, layer=layer, pool=pool, seed=seed, device=device,
+        )  # fmt: skip
+        from mgc import experiment
+
+        for record in experiment.probe(recipe):
+            _show(record)
+
+    _guarded(work)
+
+
+@app.command()
+def compare(
+    data: Data = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="table, markdown, latex, csv or json.")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="The run_id to compare with.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only runs with this --limit.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only runs with this --seed.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only runs on this kind of device.")] = None,
+    config: Config = None,
+    set_: Set = None,
+    column: Column = None,
+) -> None:
+    """All runs on a data set side by side, each against the baseline."""
+
+    def work() -> None:
+        recipe = _recipe(
+            CompareRecipe, config, set_, column,
+            data_source=data, data_limit=limit, format=format_, baseline=baseline, seed=seed, device=device,
+        )  # fmt: skip
+        from mgc.results import compare_records, render, select_records
+
+        typer.echo(render(compare_records(select_records(recipe), recipe.baseline), recipe.format))
+
+    _guarded(work)
+
+
+@data_app.command("info")
+def data_info(
+    data: Data = None,
+    split: SplitName = None,
+    split_seed: SplitSeed = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Set = None,
+    column: Column = None,
+) -> None:
+    """What is there: tracks, genres, artists, the split and what cannot be used."""
+
+    def work() -> None:
+        recipe = _recipe(
+            InfoRecipe, config, set_, column,
+            data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
+            seed=seed, device=device,
+        )  # fmt: skip
+        from mgc.data import describe
+
+        typer.echo(describe(recipe.data))
+
+    _guarded(work)
+
+
+def _show(record: "RunRecord") -> None:
+    scores = record.judged
+    unit = "artists" if scores.interval_unit == "group" else "tracks"
+    what = " + ".join(word for word in (record.system, record.head) if word)
+    typer.echo(f"{what} on {record.data}, split {record.split}, {scores.n_tracks} tracks")
+    typer.echo(
+        f"  accuracy {scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}] "
+        f"(95 % over {scores.n_groups} {unit}), macro-F1 {scores.macro_f1:.3f}"
+    )
+    width = max(len(row.label) for row in scores.per_class)
+    for row in scores.per_class:
+        typer.echo(
+            f"  {row.label:<{width}}  precision {row.precision:.2f}  recall {row.recall:.2f}  "
+            f"F1 {row.f1:.2f}  of {row.support}"
+        )
+    typer.echo(f"  {record.folder}")

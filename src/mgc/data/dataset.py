@@ -1,0 +1,112 @@
+"""`Track` and `Dataset`: what is known of the music, before anyone looks at a split."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mgc.config import MgcError
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass(frozen=True)
+class Track:
+    """One piece of music. `group` is what must not be split: the artist, else the track itself.
+
+    `split` is the side given by the source ("train", "val", "test"), None where it gives none.
+    `content` and `seconds` come from one look at the file (`mgc.audio.inspect`).
+    """
+
+    track_id: str
+    path: Path
+    label: str
+    group: str
+    artist: str | None = None
+    title: str | None = None
+    split: str | None = None
+    content: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A track that is left out of every path alike, and why."""
+
+    track_id: str
+    path: Path
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tracks of one source under one name; ids are unique and labels are in a fixed order.
+
+    `folder` is the name of the folder under `results/`. `tracks` are sorted by id. `notes` are things
+    that a reader of the results should know (a group given by the files' content, say).
+    """
+
+    name: str
+    tracks: tuple[Track, ...]
+    excluded: tuple[Excluded, ...] = ()
+    licence: str | None = None
+    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        counts = Counter(track.track_id for track in self.tracks)
+        twice = [track_id for track_id, count in counts.items() if count > 1]
+        if twice:
+            message = f"{len(twice)} track ids stand more than once, first {twice[0]!r}"
+            raise MgcError(message, where=self.name, fix="give every track an id of its own")
+        classes = tuple(sorted({track.label for track in self.tracks}))
+        if len(classes) < 2:
+            found = f"only the class {classes[0]!r}" if classes else "no usable track"
+            raise MgcError(
+                f"{found} was found: telling genres apart needs at least two",
+                where=self.name,
+                fix="give a folder root/<genre>/<file> or a manifest with several labels",
+            )
+        object.__setattr__(self, "tracks", tuple(sorted(self.tracks, key=lambda track: track.track_id)))
+        object.__setattr__(self, "classes", classes)
+
+    def __len__(self) -> int:
+        return len(self.tracks)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the tracks are: ids, content, labels and groups; not of where they lie."""
+        rows = [(t.track_id, t.content, t.label, t.group) for t in self.tracks]
+        return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def by_id(self) -> dict[str, Track]:
+        """Tracks by their id."""
+        return {track.track_id: track for track in self.tracks}
+
+    def label_numbers(self, tracks: Sequence[Track]) -> list[int]:
+        """Positions in `classes` of the labels of `tracks`."""
+        number = {label: index for index, label in enumerate(self.classes)}
+        return [number[track.label] for track in tracks]
+
+    @cached_property
+    def table(self) -> "datasets.Dataset":
+        """The tracks as a `datasets.Dataset`: a row a track, `label` a ClassLabel, `audio` the path."""
+        import datasets
+
+        rows = [asdict(track) for track in self.tracks]
+        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "path"}
+        columns["audio"] = [str(track.path) for track in self.tracks]
+        columns["label"] = self.label_numbers(self.tracks)
+        features = {name: datasets.Value("string") for name in columns}
+        features |= {
+            "seconds": datasets.Value("float64"),
+            "label": datasets.ClassLabel(names=[*self.classes]),
+        }
+        return datasets.Dataset.from_dict(columns, features=datasets.Features(features))

@@ -1,0 +1,158 @@
+"""Where tracks come from: a folder `root/<genre>/<file>` or a manifest. Nothing is decoded here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mgc.audio import SUFFIXES
+from mgc.config import DataRecipe, MgcError, did_you_mean
+from mgc.data.dataset import Excluded, Track
+from mgc.data.splits import SPLIT_WORDS, side_of
+
+# The usual names of columns, compared without case; the first that is there is taken.
+USUAL_COLUMNS = {
+    "path": ("path", "file", "filepath", "file_path", "filename", "file_name", "audio", "audio_path"),
+    "label": ("label", "genre", "class", "category", "genre_top"),
+    "split": ("split", "partition", "set"),
+    "artist": ("artist", "artist_name", "artist_id", "performer", "group"),
+    "title": ("title", "track_title", "song", "track", "name"),
+    "id": ("track_id", "id"),
+}
+MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source lists: tracks not yet looked at, those that cannot even be named, and remarks."""
+
+    name: str
+    tracks: list[Track]
+    excluded: list[Excluded]
+    notes: list[str]
+
+
+def from_folder(root: Path) -> Listing:
+    """`root/<genre>/<file>`: the folder's name is the label, artists are unknown."""
+    tracks, other, loose = [], 0, 0
+    for entry in sorted(root.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            loose += entry.suffix.lower() in SUFFIXES
+            continue
+        for file in sorted(entry.iterdir()):
+            if file.name.startswith(".") or file.is_dir():
+                continue
+            if file.suffix.lower() not in SUFFIXES:
+                other += 1
+                continue
+            track_id = file.relative_to(root).as_posix()
+            tracks.append(Track(track_id, file, entry.name, group=track_id))
+    if not tracks:
+        beside = f"; {loose} audio files lie beside its folders" if loose else ""
+        raise MgcError(
+            f"no audio was found in the folders of this folder{beside}",
+            where=root,
+            fix=f"lay it out as root/<genre>/<file> ({' '.join(sorted(SUFFIXES))}) or give a manifest",
+        )
+    notes = []
+    if other:
+        notes.append(f"{other} files whose names do not end like audio were not looked at")
+    if loose:
+        notes.append(f"{loose} audio files beside the genre folders have no genre and were not looked at")
+    return Listing(root.resolve().name, tracks, [], notes)
+
+
+def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
+    """A CSV, TSV, JSONL or Parquet table with a path and a label column.
+
+    Relative paths count from the manifest. An empty cell is an unknown value.
+
+    Raises:
+        MgcError: an unreadable table, a column that is not there, a row without a path, a split that is
+            not one of the usual words, two rows of one id.
+    """
+    table = _read_table(file)
+    columns = {
+        key: _column(table, key, getattr(recipe, f"{key}_column"), file)
+        for key in ("path", "label", "split", "artist", "title", "id")
+    }
+    for key in ("path", "label"):
+        if columns[key] is None:
+            raise MgcError(
+                f"the manifest has no {key} column (looked for {', '.join(USUAL_COLUMNS[key])})",
+                where=file,
+                fix=f"name it with --column {key}=NAME; columns: {', '.join(table.columns)}",
+            )
+    tracks, excluded, rows_of = [], [], dict[str, int]()
+    for number, row in enumerate(table.to_dict("records"), start=1):
+        cell = {key: str(row[column]).strip() if column else "" for key, column in columns.items()}
+        if not cell["path"]:
+            raise MgcError(f"row {number} has no path", where=file, fix="fill it in or take the row out")
+        track_id = cell["id"] or cell["path"]
+        path = file.parent / cell["path"]
+        if track_id in rows_of:
+            raise MgcError(
+                f"rows {rows_of[track_id]} and {number} are both the track {track_id!r}",
+                where=file,
+                fix="take one of them out, or name a column of unique ids with --column id=NAME",
+            )
+        rows_of[track_id] = number
+        if not cell["label"]:
+            excluded.append(Excluded(track_id, path, "", "no label in the manifest"))
+            continue
+        side = _side(cell["split"], columns["split"], number, file)
+        artist = cell["artist"] or None
+        group = f"artist: {' '.join(cell['artist'].casefold().split())}" if artist else track_id
+        tracks.append(Track(track_id, path, cell["label"], group, artist, cell["title"] or None, side))
+    generic = {"tracks", "manifest", "metadata", "index", "data", "labels", "dataset"}
+    name = file.resolve().parent.name if file.stem.lower() in generic else file.stem
+    notes = [f"columns: {', '.join(f'{key} = {column}' for key, column in columns.items() if column)}"]
+    return Listing(name, tracks, excluded, notes)
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    suffix = file.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            table = pd.read_parquet(file)
+        elif suffix == ".jsonl":
+            table = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
+        else:
+            separator = "\t" if suffix == ".tsv" else ","
+            # Nothing is guessed: a genre called "None" or an id like 007 stays what it is.
+            table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError, ImportError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MgcError(f"the manifest cannot be read as {suffix[1:]}: {first}", where=file) from None
+    if table.empty:
+        raise MgcError("the manifest has no rows", where=file)
+    table.columns = table.columns.map(str)
+    return table.astype(object).where(table.notna(), "")
+
+
+def _column(table: pd.DataFrame, key: str, named: str | None, file: Path) -> str | None:
+    if named is not None:
+        if named not in table.columns:
+            raise MgcError(
+                f"the manifest has no column {named!r}", where=file, fix=did_you_mean(named, table.columns)
+            )
+        return named
+    by_lower: dict[str, Any] = {column.strip().lower(): column for column in table.columns}
+    return next((by_lower[usual] for usual in USUAL_COLUMNS[key] if usual in by_lower), None)
+
+
+def _side(word: str, column: str | None, number: int, file: Path) -> str | None:
+    if column is None:
+        return None
+    side = side_of(word)
+    if side is None:
+        raise MgcError(
+            f"row {number}: {word!r} in the column {column!r} is no side of a split",
+            where=file,
+            fix=f"use {', '.join(words[0] for words in SPLIT_WORDS.values())}, or --split cv5 after renaming "
+            "the column",
+        )
+    return side

@@ -1,0 +1,192 @@
+"""Splits: who learns from which tracks and is judged on which, on what authority.
+
+A group (an artist, or files of the same content) never stands on two sides of a fold: `Split` refuses it.
+"""
+
+import hashlib
+import json
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from mgc.config import MgcError
+from mgc.data.dataset import Dataset, Track
+
+CV5_BELOW_TRACKS = 2000  # smaller sets are judged on every track, out of fold
+SPLIT_WORDS = {
+    "train": ("train", "training", "tr"),
+    "val": ("val", "valid", "validation", "dev", "development"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Track ids on the three sides."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Named folds with the rule that made them; every track is tested at most once.
+
+    Raises:
+        MgcError: an empty side, a track on two sides or tested twice, a class that is tested but not
+            learned, or a group on two sides of a fold.
+    """
+
+    name: str  # "given", "holdout", "cv5"
+    authority: str  # the rule in a sentence, as it is written into every record
+    folds: tuple[Fold, ...]
+    dataset: Dataset
+
+    def __post_init__(self) -> None:
+        tracks = self.dataset.by_id
+        for number, fold in enumerate(self.folds):
+            where = f"{self.dataset.name}, split {self.name}, fold {number}"
+            sides = {"train": fold.train, "val": fold.val, "test": fold.test}
+            for side, ids in sides.items():
+                if not ids:
+                    raise MgcError(f"no track stands on the {side} side", where=where, fix=_FEW_TRACKS)
+            _refuse_shared(sides, {track_id: track_id for track_id in tracks}, "track", where)
+            _refuse_shared(sides, {track_id: t.group for track_id, t in tracks.items()}, "artist", where)
+            unlearned = {tracks[i].label for i in fold.test} - {tracks[i].label for i in fold.train}
+            if unlearned:
+                raise MgcError(
+                    f"the class {min(unlearned)!r} is tested but not learned: it has too few artists "
+                    "or tracks for this split",
+                    where=where,
+                    fix=_FEW_TRACKS,
+                )
+        tested = Counter(track_id for fold in self.folds for track_id in fold.test)
+        twice = [track_id for track_id, count in tested.items() if count > 1]
+        if twice:
+            raise MgcError(f"track {twice[0]!r} is tested in two folds", where=self.name)
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """Ids of all tracks that are predicted, sorted."""
+        return tuple(sorted(track_id for fold in self.folds for track_id in fold.test))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of who stands where. Records are compared only where it is equal."""
+        text = json.dumps([[sorted(f.train), sorted(f.val), sorted(f.test)] for f in self.folds])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+_FEW_TRACKS = "add tracks, leave the class out, or try --split holdout or another --split-seed"
+
+
+def make_split(dataset: Dataset, name: str = "auto", seed: int = 0) -> Split:
+    """The split called `name`: "given", "holdout", "cv5", or "auto".
+
+    "auto" takes the given split where every track has one, else "cv5" below 2,000 tracks, else "holdout".
+
+    Raises:
+        MgcError: no split is given, or the tracks cannot be split so.
+    """
+    given = all(track.split is not None for track in dataset.tracks)
+    if name == "auto":
+        name = "given" if given else "cv5" if len(dataset) < CV5_BELOW_TRACKS else "holdout"
+    if name == "given":
+        if not given:
+            raise MgcError(
+                "the split 'given' needs a split for every track",
+                where=dataset.name,
+                fix="name the column with --column split=NAME, or use --split cv5",
+            )
+        return _given(dataset, seed)
+    count = 5
+    _refuse_small_classes(dataset, count)
+    rule = f"stratified, {_grouping(dataset)}, seed {seed}, 10 % of the tracks for validation"
+    tests = _parts(dataset.tracks, count, seed)[: 1 if name == "holdout" else count]
+    folds = [_fold(dataset.tracks, test, seed + number) for number, test in enumerate(tests)]
+    authority = f"one fifth tested, {rule}" if name == "holdout" else f"five folds, {rule}"
+    return Split(name, authority, tuple(folds), dataset)
+
+
+def side_of(word: str) -> str | None:
+    """ "train", "val" or "test" for the usual words, None for any other."""
+    return next((side for side, words in SPLIT_WORDS.items() if word.strip().lower() in words), None)
+
+
+def _given(dataset: Dataset, seed: int) -> Split:
+    sides: dict[str | None, list[Track]] = {"train": [], "val": [], "test": []}
+    for track in dataset.tracks:
+        sides[track.split].append(track)
+    authority = "given by the source"
+    if sides["val"] or not sides["train"]:
+        train, val = sides["train"], sides["val"]
+    else:
+        authority += f"; a tenth of its training tracks for validation, {_grouping(dataset)}, seed {seed}"
+        val = _parts(sides["train"], 10, seed)[0]
+        train = _without(sides["train"], val)
+    return Split("given", authority, (Fold(_ids(train), _ids(val), _ids(sides["test"])),), dataset)
+
+
+def _fold(tracks: Iterable[Track], test: list[Track], seed: int) -> Fold:
+    rest = _without(tracks, test)
+    val = _parts(rest, 8, seed)[0]  # an eighth of four fifths is a tenth of all
+    return Fold(_ids(_without(rest, val)), _ids(val), _ids(test))
+
+
+def _parts(tracks: Iterable[Track], count: int, seed: int) -> list[list[Track]]:
+    """`count` disjoint parts, stratified by label, whole groups."""
+    tracks = list(tracks)
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    labels = [track.label for track in tracks]
+    # scikit-learn wants numbers of groups no smaller than the parts; fewer is told by Split's own checks.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "least populated class": told by Split as well
+        try:
+            cuts = list(folds.split(np.zeros(len(tracks)), labels, [track.group for track in tracks]))
+        except ValueError:
+            return [[] for _ in range(count)]
+    return [[tracks[index] for index in test] for _, test in cuts]
+
+
+def _refuse_small_classes(dataset: Dataset, folds: int) -> None:
+    for label, count in sorted(Counter(track.label for track in dataset.tracks).items()):
+        if count < folds:
+            raise MgcError(
+                f"the class {label!r} has {count} tracks, fewer than the {folds} parts it must be cut into",
+                where=dataset.name,
+                fix="add tracks or leave the class out",
+            )
+
+
+def _refuse_shared(sides: dict[str, tuple[str, ...]], owner: dict[str, str], kind: str, where: str) -> None:
+    side_of_owner: dict[str, str] = {}
+    for side, ids in sides.items():
+        for track_id in ids:
+            other = side_of_owner.setdefault(owner[track_id], side)
+            if other != side:
+                raise MgcError(
+                    f"the {kind} {owner[track_id]!r} stands on two sides, {other} and {side}: what a network "
+                    "remembers of it would count as knowledge",
+                    where=where,
+                    fix="mend the split column, or let mgc split by artist with --split cv5",
+                )
+
+
+def _grouping(dataset: Dataset) -> str:
+    if any(track.artist for track in dataset.tracks):
+        return "artists apart"
+    return "artists unknown: each track on its own"
+
+
+def _without(tracks: Iterable[Track], taken: list[Track]) -> list[Track]:
+    ids = {track.track_id for track in taken}
+    return [track for track in tracks if track.track_id not in ids]
+
+
+def _ids(tracks: Iterable[Track]) -> tuple[str, ...]:
+    return tuple(track.track_id for track in tracks)

@@ -1,0 +1,352 @@
+"""`embed`, `baseline`, `probe`: the only place that puts the rooms together."""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import mgc.data.splits
+import mgc.heads
+import mgc.models
+import mgc.train
+from mgc import data
+from mgc.config import BaselineRecipe, DataRecipe, EmbedRecipe, MgcError, ProbeRecipe, results_dir
+from mgc.data import Dataset, Split
+from mgc.evaluate import Predictions, evaluate
+from mgc.folds import clear_partial
+from mgc.heads import Fitted, fit_head
+from mgc.models import count_parameters, make_network
+from mgc.progress import Progress, say
+from mgc.representations import Representation, open_representation, represent
+from mgc.representations.kinds import code_hash
+from mgc.representations.logmel import statistics
+from mgc.results import RunRecord, environment, load_record, save_curves, write_tables
+from mgc.store import Store, kept
+from mgc.train import make_accelerator
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What `embed` did: how many clips were there and how many it computed, in how many seconds."""
+
+    representation: Representation
+    tracks: int
+    computed: int
+    seconds: float
+    folder: Path
+
+
+def embed(recipe: EmbedRecipe) -> Embedded:
+    """Compute what the store does not hold yet of one representation, for every usable track.
+
+    Raises:
+        MgcError: no such data or encoder, or a store that cannot be written.
+    """
+    representation = open_representation(recipe.model)
+    return _embed(data.load(recipe.data), representation, recipe.device, recipe.batch_size)
+
+
+def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
+    """Train a network from scratch on every fold of the split; predict each test track once.
+
+    A run of the same recipe, tracks and code that is complete is returned as it stands unless `again`.
+
+    Raises:
+        MgcError: no such data, split or network.
+    """
+    dataset, split = _load(recipe.data)
+    mgc.models.make_network(recipe.network, len(dataset.classes), recipe.dropout)  # a wrong name fails here
+    make_accelerator(recipe.device)
+    representation = open_representation("logmel")
+    bench = _Bench(dataset, split, recipe.data)
+    run = bench.run(recipe.network, "baseline", representation, "", recipe, recipe.seed)
+    _floors(bench, recipe.seed)
+    if (run.folder / "record.json").exists() and not again:
+        say(f"this very run is there already: {run.folder} (--again repeats it)")
+        return load_record(run.folder / "record.json")
+    embedded = _embed(dataset, representation, recipe.device, batch_size=4)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    results = train_folds(recipe, dataset, split, run.folder, again)
+    predictions = bench.predictions([result.probabilities for result in results])
+    # Added up over folds, whether they ran side by side or in several calls.
+    seconds = {
+        "represent": embedded.seconds,
+        "train": sum(line.seconds for result in results for line in result.history),
+    }
+    lines = [
+        {"fold": number, **asdict(line), "best": line.epoch == result.best_epoch}
+        for number, result in enumerate(results)
+        for line in result.history
+    ]
+    save_curves(run.folder, pd.DataFrame(lines))
+    chosen = [{"fold": n, "epoch": r.best_epoch, "epochs": len(r.history)} for n, r in enumerate(results)]
+    parameters = count_parameters(make_network(recipe.network, len(dataset.classes), recipe.dropout))
+    record = run.finish(predictions, parameters, chosen, seconds)
+    clear_partial(run.folder)
+    return record
+
+
+def probe(recipe: ProbeRecipe) -> list[RunRecord]:
+    """Fit a small head on pooled embeddings, fold by fold; embed first what the store does not hold.
+
+    Without a model, every representation whose vectors are in the store is probed.
+
+    Raises:
+        MgcError: no such data, split, encoder, head or layer; or nothing in the store to probe.
+    """
+    dataset, split = _load(recipe.data)
+    bench = _Bench(dataset, split, recipe.data)
+    _floors(bench, recipe.seed)
+    models = [recipe.model] if recipe.model else _kept_models(dataset)
+    records = []
+    for model in models:
+        representation = open_representation(model)
+        embedded = _embed(dataset, representation, recipe.device, EmbedRecipe().batch_size)
+        one = recipe.model_copy(update={"model": model})
+        records.append(_probe(bench, representation, one, embedded.seconds))
+    return records
+
+
+def _probe(bench: "_Bench", representation: Representation, recipe: ProbeRecipe, seconds: float) -> RunRecord:
+    run = bench.run(representation.name, "probe", representation, recipe.head, recipe, recipe.seed)
+    vectors = _vectors(Store(representation), bench.dataset, recipe)
+    predictions, fitted, took = _fit_folds(bench, vectors, recipe.head, recipe.seed)
+    return run.finish(
+        predictions, fitted[0].parameters, _choices(fitted), {"represent": seconds, "head": took}
+    )
+
+
+def _vectors(store: Store, dataset: Dataset, recipe: ProbeRecipe) -> np.ndarray:
+    """(N, D) float32 in the order of the tracks, of the statistics that the recipe asks for."""
+    clips = [track.content for track in dataset.tracks]
+    if store.representation.pooled:
+        pooled = store.pooled(clips, recipe.layer)  # (N, 2, D)
+    else:
+        pooled = np.stack([statistics(store.read(clip)) for clip in clips])
+    return {"mean": pooled[:, 0], "std": pooled[:, 1], "mean+std": pooled.reshape(len(clips), -1)}[
+        recipe.pool
+    ]
+
+
+def _fit_folds(
+    bench: "_Bench", vectors: np.ndarray, head: str, seed: int
+) -> tuple[Predictions, list[Fitted], float]:
+    start = time.monotonic()
+    labels = np.array(bench.dataset.label_numbers(bench.dataset.tracks))
+    row = {track.track_id: index for index, track in enumerate(bench.dataset.tracks)}
+    parts, fitted = [], []
+    for fold in bench.split.folds:
+        train, val, test = ([row[i] for i in side] for side in (fold.train, fold.val, fold.test))
+        fit = fit_head(head, (vectors[train], labels[train]), (vectors[val], labels[val]), seed)
+        fitted.append(fit)
+        parts.append(fit.probabilities(vectors[test], len(bench.dataset.classes)))
+    return bench.predictions(parts), fitted, time.monotonic() - start
+
+
+def _choices(fitted: list[Fitted]) -> list[dict[str, Any]]:
+    return [
+        {"fold": number, "strength": fit.strength, "val_log_loss": {str(k): v for k, v in fit.tried.items()}}
+        for number, fit in enumerate(fitted)
+    ]
+
+
+def _floors(bench: "_Bench", seed: int) -> None:
+    """What any system must beat: the commonest class, and a line through log-mel statistics."""
+    dataset, split = bench.dataset, bench.split
+    recipe = ProbeRecipe(data=bench.recipe, seed=seed)
+    majority = bench.run("majority", "floor", None, "", recipe, seed)
+    if not (majority.folder / "record.json").exists():
+        by_id = dataset.by_id
+        parts = []
+        for fold in split.folds:
+            learned = dataset.label_numbers([by_id[i] for i in fold.train])
+            shares = np.bincount(learned, minlength=len(dataset.classes)) / len(learned)
+            parts.append(np.tile(shares, (len(fold.test), 1)))
+        majority.finish(bench.predictions(parts), 0, [], {})
+    representation = open_representation("logmel")
+    floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe, seed)
+    if not (floor.folder / "record.json").exists():
+        embedded = _embed(dataset, representation, "auto", batch_size=4)
+        vectors = _vectors(Store(representation), dataset, recipe)
+        predictions, fitted, took = _fit_folds(bench, vectors, "logistic", seed)
+        seconds = {"represent": embedded.seconds, "head": took}
+        floor.finish(predictions, fitted[0].parameters, _choices(fitted), seconds)
+
+
+def _load(recipe: DataRecipe) -> tuple[Dataset, Split]:
+    dataset = data.load(recipe)
+    for bad in dataset.excluded:
+        say(f"left out: {bad.track_id}: {bad.reason}")
+    return dataset, data.make_split(dataset, recipe.split, recipe.split_seed)
+
+
+def _kept_models(dataset: Dataset) -> list[str]:
+    """Addresses of the encoders whose vectors of these tracks are in the store, as they are today."""
+    models = []
+    for card in kept():
+        address = str(card.get("address"))
+        if not card.get("pooled") or address in models:
+            continue
+        try:
+            missing = Store(open_representation(address)).missing(track.content for track in dataset.tracks)
+        except MgcError as error:
+            say(f"not probed: {error.what}")
+            continue
+        if not missing:
+            models.append(address)
+        else:
+            say(
+                f"not probed: {address} (of {len(missing)} tracks the store holds no vectors by today's code)"
+            )
+    if not models:
+        raise MgcError(
+            "the store holds no encoder's vectors of these tracks",
+            where=dataset.name,
+            fix="run mgc embed --model musicnn, or mgc probe --model musicnn",
+        )
+    return models
+
+
+def _embed(dataset: Dataset, representation: Representation, device: str, batch_size: int) -> Embedded:
+    store = Store(representation)
+    first_of = {track.content: track for track in reversed(dataset.tracks)}
+    missing = store.missing(first_of)
+    todo = [
+        track for track in dataset.tracks if track.content in missing and first_of[track.content] is track
+    ]
+    if todo:
+        where = make_accelerator(device).device
+        torch.set_flush_denormal(True)
+        encoder = representation.load(where)
+        paths = [track.path for track in todo]
+        with (
+            store.writer() as writer,
+            Progress(f"embed {representation.name}", len(todo), "clips") as progress,
+        ):
+            for position, array in represent(representation, encoder, paths, where, batch_size):
+                writer.add(todo[position].content, todo[position].track_id, array)
+                progress.step()
+    seconds = store.seconds(first_of)
+    return Embedded(representation, len(dataset), len(todo), seconds, store.folder)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Tracks and a split, on which systems are run."""
+
+    dataset: Dataset
+    split: Split
+    recipe: DataRecipe
+
+    def predictions(self, parts: Sequence[np.ndarray]) -> Predictions:
+        """Predictions of all test sides; `parts` are (n_test, C), a fold each, in the order of its ids."""
+        ids = [track_id for fold in self.split.folds for track_id in fold.test]
+        tracks = [self.dataset.by_id[track_id] for track_id in ids]
+        return Predictions(
+            self.dataset.classes,
+            tuple(ids),
+            np.array(self.dataset.label_numbers(tracks)),
+            np.concatenate(parts).astype(np.float64),
+            tuple(track.group for track in tracks),
+            np.concatenate([np.full(len(fold.test), k) for k, fold in enumerate(self.split.folds)]),
+        )
+
+    def run(
+        self, system: str, path: str, representation: Representation | None, head: str, recipe: Any, seed: int
+    ) -> "_Run":
+        """A run whose id follows from the recipe, the tracks, the split, the representation and the code."""
+        kept = recipe.model_dump(mode="json", exclude={"device", "hypothesis"})
+        code = code_hash(*(sys.modules[name] for name in _LEARNING_CODE))
+        fingerprint = representation.fingerprint if representation else None
+        parts = [
+            system,
+            path,
+            head,
+            kept,
+            self.dataset.fingerprint,
+            self.split.fingerprint,
+            fingerprint,
+            code,
+        ]
+        digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()
+        words = [system, head, self.split.name, f"s{seed}", digest]
+        run_id = "-".join(word.replace(" ", "_") for word in words if word)
+        return _Run(self, system, path, representation, head, recipe, seed, run_id, code)
+
+
+_LEARNING_CODE = ("mgc.data.splits", "mgc.folds", "mgc.heads", "mgc.models", "mgc.train", "mgc.experiment")
+
+
+@dataclass(frozen=True)
+class _Run:
+    bench: _Bench
+    system: str
+    path: str
+    representation: Representation | None
+    head: str
+    recipe: Any
+    seed: int
+    run_id: str
+    code: str
+
+    @property
+    def folder(self) -> Path:
+        return results_dir() / self.bench.dataset.name / self.run_id
+
+    def finish(
+        self,
+        predictions: Predictions,
+        parameters: int,
+        chosen: list[dict[str, Any]],
+        seconds: dict[str, float],
+    ) -> RunRecord:
+        """Judge, write the record, and the data set's tables anew."""
+        dataset, split = self.bench.dataset, self.bench.split
+        predictions.check_covers(split.tested)
+        record = RunRecord(
+            run_id=self.run_id,
+            system=self.system,
+            path=self.path,
+            representation=self.representation.name if self.representation else "none",
+            head=self.head,
+            hypothesis=getattr(self.recipe, "hypothesis", ""),
+            seed=self.seed,
+            recipe=self.recipe.model_dump(mode="json"),
+            data=dataset.name,
+            data_fingerprint=dataset.fingerprint,
+            licence=dataset.licence,
+            split=split.name,
+            split_authority=split.authority,
+            split_fingerprint=split.fingerprint,
+            excluded=[{key: str(value) for key, value in asdict(bad).items()} for bad in dataset.excluded],
+            scores=evaluate(predictions).to_dict(),
+            parameters=parameters,
+            chosen=chosen,
+            seconds=seconds,
+            representation_card=self.representation.card() if self.representation else {},
+            code=self.code,
+            device=_device(self.recipe.device),
+            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **environment(),
+        )
+        record.save(predictions)
+        write_tables(dataset.name)
+        return record
+
+
+def _device(name: str) -> str:
+    kind = make_accelerator(name).device
+    if kind.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(kind)}"
+    return f"{kind.type}: {platform.machine()}, {os.cpu_count()} cores"

@@ -1,0 +1,114 @@
+"""Small classifiers over pooled vectors: standardise, fit, choose the strength on validation."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from mgc.config import MgcError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Head:
+    """A family of classifiers, one a strength. `strengths` are tried in this order, the weakest last."""
+
+    strength: str
+    strengths: tuple[float, ...]
+    make: Callable[[float, int], Any]  # (strength, seed) -> an unfitted scikit-learn classifier
+
+
+HEADS: dict[str, Head] = {
+    "logistic": Head(
+        "C", (1e-4, 1e-3, 1e-2, 1e-1, 1.0), lambda c, seed: LogisticRegression(C=c, max_iter=5000)
+    ),
+    "knn": Head(
+        "neighbours",
+        (31, 15, 9, 5, 3, 1),
+        lambda k, seed: KNeighborsClassifier(int(k), weights="distance"),
+    ),
+    # Probabilities by Platt's sigmoid on inner folds; scikit-learn's own SVC(probability=True) does the same.
+    "svm": Head(
+        "C",
+        (0.1, 1.0, 10.0, 100.0),
+        lambda c, seed: CalibratedClassifierCV(SVC(C=c, gamma="scale"), ensemble=False),
+    ),
+    "mlp": Head(
+        "alpha",
+        (10.0, 1.0, 0.1, 1e-3),
+        lambda alpha, seed: MLPClassifier((256,), alpha=alpha, max_iter=400, random_state=seed),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted head and how its strength was chosen: validation log loss for each one tried."""
+
+    classifier: Any
+    strength: float
+    tried: dict[float, float]
+    parameters: int
+
+    def probabilities(self, vectors: np.ndarray, classes: int) -> np.ndarray:
+        """(N, D) -> (N, classes); a class that was not learned gets 0."""
+        return _whole(self.classifier, vectors, classes)
+
+
+def fit_head(
+    name: str, train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray], seed: int
+) -> Fitted:
+    """Fit on `train`, once a strength, and keep the one with the smallest log loss on `val`.
+
+    Both are (vectors (N, D), class numbers (N,)). The scaler knows the training side only.
+
+    Raises:
+        MgcError: no head of that name.
+    """
+    if name not in HEADS:
+        raise MgcError(f"there is no head {name!r}", fix=did_you_mean(name, HEADS))
+    head = HEADS[name]
+    classes = int(max(train[1].max(), val[1].max())) + 1
+    fitted: dict[float, Any] = {}
+    losses: dict[float, float] = {}
+    for strength in head.strengths:
+        if head.strength == "neighbours" and strength > len(train[0]):
+            continue
+        pipeline = make_pipeline(StandardScaler(), head.make(strength, seed))
+        with warnings.catch_warnings():
+            # A strength that does not converge is judged on validation like any other.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted[strength] = pipeline.fit(*train)
+        predicted = _whole(pipeline, val[0], classes)
+        losses[strength] = float(log_loss(val[1], predicted, labels=range(classes)))
+    chosen = min(losses, key=lambda strength: losses[strength])
+    return Fitted(fitted[chosen], chosen, losses, _parameters(fitted[chosen]))
+
+
+def _whole(classifier: Any, vectors: np.ndarray, classes: int) -> np.ndarray:
+    """(N, D) -> (N, classes) probabilities; a class that was not learned gets 0."""
+    whole = np.zeros((len(vectors), classes))
+    whole[:, classifier.classes_] = classifier.predict_proba(vectors)
+    return whole / whole.sum(axis=1, keepdims=True)
+
+
+def _parameters(pipeline: Any) -> int:
+    """Numbers that were fitted: coefficients and intercepts; 0 for kNN, which keeps the tracks instead."""
+    model = pipeline[-1]
+    if isinstance(model, CalibratedClassifierCV):
+        model = model.calibrated_classifiers_[0].estimator
+    if isinstance(model, MLPClassifier):
+        return sum(array.size for array in [*model.coefs_, *model.intercepts_])
+    if isinstance(model, SVC):
+        return int(model.dual_coef_.size + model.intercept_.size)
+    return int(model.coef_.size + model.intercept_.size) if hasattr(model, "coef_") else 0

@@ -1,0 +1,27 @@
+"""The table of representations: hand-made features and frozen encoders, opened by name."""
+
+from collections.abc import Callable
+from functools import partial
+
+from mgc.representations.kinds import Layer, Representation
+from mgc.representations.logmel import logmel
+from mgc.representations.musicnn import musicnn
+from mgc.representations.pooling import represent
+from mgc.representations.transformers_audio import SHORT_NAMES, from_name
+
+__all__ = ["REPRESENTATIONS", "Layer", "Representation", "open_representation", "represent"]
+
+REPRESENTATIONS: dict[str, Callable[[], Representation]] = {
+    "logmel": logmel,
+    "musicnn": musicnn,
+    **{name: partial(from_name, name) for name in SHORT_NAMES},
+}
+
+
+def open_representation(model: str) -> Representation:
+    """The card of a name in the table, a local folder, or a hub id `owner/name`.
+
+    Raises:
+        MgcError: nothing of that name, or nothing that works on this machine.
+    """
+    return REPRESENTATIONS[model]() if model in REPRESENTATIONS else from_name(model)

@@ -1,0 +1,48 @@
+"""Shared fixtures: small real-sounding audio made on the spot, and the folders of a test of its own."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+SHARED = Path(os.environ.get("MGC_SHARED") or Path(__file__).parents[2] / "shared")
+needs_emotify = pytest.mark.skipif(
+    not (SHARED / "data/emotify/tracks.csv").exists(), reason="needs the Emotify clips in ../shared"
+)
+needs_whisper = pytest.mark.skipif(
+    not (SHARED / "weights/whisper-tiny.en-encoder").exists(), reason="needs the Whisper encoder in ../shared"
+)
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing a test does lands in the checkout, and no hub is asked."""
+    for name in ("MGC_EMBEDDINGS_CACHE", "MGC_RESULTS", "MGC_DATA_ROOT"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.delenv("MGC_DATA", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def tone(genre: int, seconds: float, rate: int, seed: int) -> np.ndarray:
+    """(samples,) float32: a chord with vibrato or a pulse, told apart by genre, different by seed."""
+    rng = np.random.default_rng([genre, seed])
+    t = np.arange(int(seconds * rate)) / rate
+    base = 220 * 2 ** (rng.integers(0, 12) / 12)
+    if genre == 0:
+        wave = sum(np.sin(2 * np.pi * base * k * t) / k for k in (1, 2, 3))
+    else:
+        wave = rng.standard_normal(len(t)) * (np.floor(t * (3 + genre)) % 2)
+    return (0.2 * wave + 0.01 * rng.standard_normal(len(t))).astype(np.float32)
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """A folder root/<genre>/<file> of two genres with 10 wav files of 3 s each."""
+    root = tmp_path / "music"
+    for genre, name in enumerate(("calm", "pulse")):
+        (root / name).mkdir(parents=True)
+        for number in range(10):
+            soundfile.write(root / name / f"{number}.wav", tone(genre, 3.0, 16_000, number), 16_000)
+    return root

@@ -1,0 +1,461 @@
+"""MSD_musicnn: against numbers of the original, the paper's layers written out, and bad files.
+
+Most tests need neither a network nor the weights: they write a wheel with a random checkpoint.
+"""
+
+import hashlib
+import json
+import os
+import struct
+import sys
+import zipfile
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from mgc.config import MgcError
+from mgc.representations import musicnn_network, musicnn_weights
+from mgc.representations.musicnn_network import MusicNN, logmel
+from mgc.representations.musicnn_weights import fetch_weights, read_bundle
+
+CONV_SHAPES = [(*shape[1:], 1, shape[0]) for shape in musicnn_network.FRONT_END]
+CONV_SHAPES += [(7, 561, 1, 64), (7, 64, 1, 64), (7, 64, 1, 64)]
+NORM_SIZES = [1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200]
+
+
+# --- a checkpoint written by hand -------------------------------------------------------------------------
+
+
+def varint(number: int) -> bytes:
+    out = b""
+    while number >= 0x80:
+        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
+    return out + bytes([number])
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def block(entries: list[tuple[bytes, bytes]]) -> bytes:
+    """A LevelDB block with prefix compression and a restart every 4 entries."""
+    out, restarts, before = b"", [], b""
+    for number, (key, value) in enumerate(entries):
+        differ = (place for place, (a, b) in enumerate(zip(key, before, strict=False)) if a != b)
+        shared = next(differ, min(len(key), len(before))) if number % 4 else 0
+        if number % 4 == 0:
+            restarts.append(len(out))
+        out += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
+        before = key
+    return out + struct.pack(f"<{len(restarts)}I", *restarts) + struct.pack("<I", len(restarts))
+
+
+def table(entries: dict[bytes, bytes], per_block: int = 7, compression: bytes = b"\0") -> bytes:
+    out, handles = b"", []
+    ordered = sorted(entries.items())
+    for start in range(0, len(ordered), per_block):
+        part = ordered[start : start + per_block]
+        raw = block(part)
+        handles.append((part[-1][0], varint(len(out)) + varint(len(raw))))
+        out += raw + compression + b"crc!"
+    footer = b""
+    for raw in (block([]), block(handles)):
+        footer += varint(len(out)) + varint(len(raw))
+        out += raw + b"\0" + b"crc!"
+    return out + footer.ljust(40, b"\0") + struct.pack("<Q", musicnn_weights.TABLE_MAGIC)
+
+
+HEADER = field(1, 1) + field(3, field(1, 1))
+
+
+def bundle_entries(tensors: dict[str, np.ndarray]) -> tuple[dict[bytes, bytes], bytes]:
+    entries, data = {b"": HEADER}, b""
+    for name in sorted(tensors):
+        raw = tensors[name].astype("<f4").tobytes()
+        shape = b"".join(field(2, field(1, size)) for size in tensors[name].shape)
+        crc = varint(6 << 3 | 5) + b"crc!"
+        offset = field(4, len(data)) if data else b""  # protobuf leaves out zeros
+        entries[name.encode()] = field(1, 1) + field(2, shape) + offset + field(5, len(raw)) + crc
+        data += raw
+    return entries, data
+
+
+def random_checkpoint(seed: int = 0) -> dict[str, np.ndarray]:
+    """MSD_musicnn's variables with random values, negative gammas and, as in the real one, dead filters."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for number, shape in enumerate(CONV_SHAPES):
+        kernel = rng.normal(size=shape) / np.sqrt(shape[0] * shape[1])
+        kernel[..., ::3] *= 1e-20
+        tensors[f"conv2d_{number}/kernel"] = kernel
+        tensors[f"conv2d_{number}/bias"] = rng.normal(size=shape[-1])
+    for number, (inputs, outputs) in enumerate(((1506, 200), (200, 50))):
+        tensors[f"dense_{number}/kernel"] = rng.normal(size=(inputs, outputs)) / np.sqrt(inputs)
+        tensors[f"dense_{number}/bias"] = rng.normal(size=outputs)
+    for number, size in enumerate(NORM_SIZES):
+        norm = f"batch_normalization_{number}"
+        for part in ("beta", "gamma", "moving_mean"):
+            tensors[f"{norm}/{part}"] = rng.normal(size=size)
+        tensors[f"{norm}/moving_variance"] = rng.uniform(0.5, 2, size=size)
+    return {name.replace("_0/", "/"): values.astype(np.float32) for name, values in tensors.items()}
+
+
+def write_wheel(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    entries, data = bundle_entries(tensors)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("musicnn/MSD_musicnn/.index", table(entries))
+        archive.writestr("musicnn/MSD_musicnn/.data-00000-of-00001", data)
+        archive.writestr("musicnn-0.1.0.dist-info/LICENSE.md", "permission to use, copy, modify")
+
+
+def written_out(tensors: dict[str, np.ndarray], x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """musicnn/models.py layer by layer, in its own order, axes and float64: (B, T, 96) to features."""
+    t = {name: torch.from_numpy(values).double() for name, values in tensors.items()}
+    for layer in ("conv2d", "dense", "batch_normalization"):  # give the first of each its number
+        t |= {name.replace("/", "_0/"): t[name] for name in tensors if name.startswith(f"{layer}/")}
+
+    def norm(number: int, x: torch.Tensor) -> torch.Tensor:  # channels last
+        beta, gamma, mean, var = (
+            t[f"batch_normalization_{number}/{part}"]
+            for part in ("beta", "gamma", "moving_mean", "moving_variance")
+        )
+        return (x - mean) / torch.sqrt(var + 1e-3) * gamma + beta
+
+    def conv(number: int, x: torch.Tensor) -> torch.Tensor:  # (B, T, bands) -> (B, T, positions, filters)
+        kernel = t[f"conv2d_{number}/kernel"].permute(3, 2, 0, 1)
+        frames = kernel.shape[2]
+        before = (frames - 1) // 2
+        x = F.pad(x, (0, 0, before, frames - 1 - before))[:, None]
+        y = F.relu(F.conv2d(x, kernel, t[f"conv2d_{number}/bias"])).permute(0, 2, 3, 1)
+        return norm(number + 1, y)
+
+    x = norm(0, x.double()[..., None])[..., 0]
+    front = torch.cat([conv(number, x).amax(2) for number in range(5)], 2)  # (B, T, 561)
+    first = conv(5, front)[:, :, 0]
+    second = conv(6, first)[:, :, 0] + first
+    third = conv(7, second)[:, :, 0] + second
+    layers = torch.cat([front, first, second, third], 2)  # (B, T, 753)
+    max_pool, mean_pool = layers.amax(1), layers.mean(1)
+    flat = norm(9, torch.stack([max_pool, mean_pool], 2).flatten(1))
+    penultimate = norm(10, F.relu(flat @ t["dense_0/kernel"] + t["dense_0/bias"]))
+    tags = torch.sigmoid(penultimate @ t["dense_1/kernel"] + t["dense_1/bias"])
+    return {"max_pool": max_pool, "mean_pool": mean_pool, "penultimate": penultimate, "tags": tags}
+
+
+def assert_same_features(found: musicnn_network.MusicNNFeatures, expected: dict[str, torch.Tensor]) -> None:
+    for name, values in expected.items():
+        torch.testing.assert_close(getattr(found, name).double(), values, rtol=1e-5, atol=2e-5, msg=name)
+
+
+@pytest.fixture
+def hand_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, np.ndarray]]:
+    """A cache folder with a wheel brought by hand, and the tensors in it."""
+    tensors = random_checkpoint()
+    wheel = tmp_path / musicnn_weights.WHEEL
+    write_wheel(wheel, tensors)
+    monkeypatch.delenv(musicnn_weights.WHEEL_VARIABLE, raising=False)
+    monkeypatch.setattr(musicnn_weights, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    return tmp_path, tensors
+
+
+# --- the tensor bundle ------------------------------------------------------------------------------------
+
+SMALL = {
+    "layer/bias": np.array([1.5, -2.0], np.float32),
+    "layer/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "layer/kernel/Adam": np.zeros((2, 3), np.float32),
+    "layer_1/kernel": np.full((1, 2, 1, 2), 7, np.float32),
+    "power": np.float32(0.9).reshape(()),
+}
+
+
+@pytest.mark.parametrize("per_block", [1, 3, 100])
+def test_bundle_is_read_across_blocks_and_shared_prefixes(per_block: int) -> None:
+    entries, data = bundle_entries(SMALL)
+    found = read_bundle(table(entries, per_block), data, SMALL)
+    assert list(found) == list(SMALL)
+    for name, values in SMALL.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_bundle_names_what_is_missing() -> None:
+    entries, data = bundle_entries(SMALL)
+    with pytest.raises(MgcError, match="lacks gamma, beta"):
+        read_bundle(table(entries), data, ["power", "gamma", "beta"], where="here")
+
+
+def test_bundle_cut_short_anywhere_is_refused() -> None:
+    entries, data = bundle_entries(SMALL)
+    index = table(entries)
+    with pytest.raises(MgcError, match=r"data is cut short: power ends beyond its \d+ bytes"):
+        read_bundle(index, data[:-1], SMALL)
+    for length in range(len(index)):
+        with pytest.raises(MgcError, match="the TensorFlow checkpoint"):
+            read_bundle(index[:length], data, SMALL)
+    for length in range(len(index) - 48 - 4):  # the footer is there, what it points at is not whole
+        with pytest.raises(MgcError, match="the TensorFlow checkpoint"):
+            read_bundle(index[:length] + index[-48:], data, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"power": field(1, 1) + field(5, 8)}, "contradicts itself: power"),  # 8 bytes for one float
+        ({"power": field(1, 2) + field(5, 4)}, "contradicts itself: power"),  # double
+        ({"power": field(1, 1) + field(2, 5) + field(5, 4)}, "damaged"),  # a number for a shape
+        ({"power": b"\x0f"}, "damaged"),  # an unknown wire type
+        ({"": field(1, 2)}, "several shards"),
+        ({"": field(1, 1) + field(2, 1)}, "big-endian"),
+    ],
+)
+def test_bundle_that_contradicts_itself_is_refused(change: dict[str, bytes], says: str) -> None:
+    entries, data = bundle_entries(SMALL)
+    entries |= {name.encode(): value for name, value in change.items()}
+    with pytest.raises(MgcError, match=says):
+        read_bundle(table(entries), data, SMALL)
+
+
+def test_bundle_of_another_kind_is_refused() -> None:
+    entries, data = bundle_entries(SMALL)
+    with pytest.raises(MgcError, match="compressed"):
+        read_bundle(table(entries, compression=b"\1"), data, SMALL)
+    with pytest.raises(MgcError, match="not a LevelDB table"):
+        read_bundle(bytes(100), data, SMALL)
+
+
+# --- fetching ---------------------------------------------------------------------------------------------
+
+
+def test_wheel_by_hand_becomes_the_papers_network(hand_made: tuple[Path, dict[str, np.ndarray]]) -> None:
+    cache, tensors = hand_made
+    weights = fetch_weights(cache)
+    assert weights.name == f"musicnn-msd-{musicnn_weights.WHEEL_SHA256[:12]}.safetensors"
+    assert sorted(path.name for path in cache.iterdir()) == sorted([musicnn_weights.WHEEL, weights.name])
+
+    x = torch.rand(2, 40, 96, generator=torch.Generator().manual_seed(1)) * 4
+    expected = written_out(tensors, x)
+    model = MusicNN.from_safetensors(weights)
+    living = sum(len(filters.live) for filters in (*model.front, *model.middle))
+    assert living == sum(size - len(range(0, size, 3)) for size in (204, 204, 51, 51, 51, 64, 64, 64))
+    assert_same_features(model(x), expected)
+
+    every_filter = MusicNN()
+    every_filter.load_state_dict(model.state_dict())
+    assert_same_features(every_filter(x), expected)
+
+
+def test_second_call_touches_neither_wheel_nor_pip(
+    hand_made: tuple[Path, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, _ = hand_made
+    weights = fetch_weights(cache)
+    (cache / musicnn_weights.WHEEL).unlink()
+    monkeypatch.setattr(musicnn_weights, "_download_wheel", lambda *_: pytest.fail("downloaded again"))
+    assert fetch_weights(cache) == weights
+
+
+def test_wheel_named_by_the_environment(
+    hand_made: tuple[Path, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache, _ = hand_made
+    monkeypatch.setenv(musicnn_weights.WHEEL_VARIABLE, str(cache / musicnn_weights.WHEEL))
+    assert fetch_weights(tmp_path / "not" / "there yet").is_file()
+    monkeypatch.setenv(musicnn_weights.WHEEL_VARIABLE, str(tmp_path / "nowhere.whl"))
+    with pytest.raises(MgcError, match=r"names a file that does not exist"):
+        fetch_weights(tmp_path / "other")
+
+
+def test_damaged_wheel_is_refused_and_leaves_nothing(hand_made: tuple[Path, dict[str, np.ndarray]]) -> None:
+    cache, _ = hand_made
+    wheel = cache / musicnn_weights.WHEEL
+    raw = bytearray(wheel.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    wheel.write_bytes(raw)
+    with pytest.raises(MgcError, match="not the known musicnn wheel") as caught:
+        fetch_weights(cache)
+    assert str(wheel) in str(caught.value)
+    assert list(cache.iterdir()) == [wheel]
+
+
+@pytest.mark.parametrize("content", [b"no zip at all", None])
+def test_wheel_of_the_wrong_kind_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    wheel = tmp_path / musicnn_weights.WHEEL
+    if content is None:
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("musicnn/models.py", "")
+    else:
+        wheel.write_bytes(content)
+    with pytest.raises(MgcError, match="the musicnn wheel cannot be read"):
+        musicnn_weights.weights_from_wheel(wheel)
+
+
+def test_wheel_without_a_tensor_names_it(tmp_path: Path) -> None:
+    tensors = random_checkpoint()
+    del tensors["conv2d_3/bias"], tensors["batch_normalization_9/gamma"]
+    write_wheel(tmp_path / "a.whl", tensors)
+    with pytest.raises(MgcError, match=r"lacks conv2d_3/bias, batch_normalization_9/gamma"):
+        musicnn_weights.weights_from_wheel(tmp_path / "a.whl")
+
+
+def test_no_pip_says_what_to_bring_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(musicnn_weights.WHEEL_VARIABLE, raising=False)
+    monkeypatch.setitem(sys.modules, "pip", None)
+    with pytest.raises(MgcError, match="no pip") as caught:
+        fetch_weights(tmp_path)
+    assert musicnn_weights.WHEEL in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_no_network_says_what_to_bring_and_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("PIP_", musicnn_weights.WHEEL_VARIABLE))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the discard port: nobody answers
+    with pytest.raises(MgcError, match="cannot be downloaded from PyPI") as caught:
+        fetch_weights(tmp_path)
+    assert musicnn_weights.WHEEL in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert "No matching distribution" in str(caught.value)
+    assert capsys.readouterr().err.count("fetching musicnn") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MgcError, match="cannot keep the musicnn weights"):
+        fetch_weights(tmp_path / "file" / "cache")
+
+
+# --- log-mels and the network -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_logmel_is_librosas(center: bool) -> None:
+    waveforms = 0.2 * np.random.default_rng(0).normal(size=(3, 5000)).astype(np.float32)
+    options = {"sr": 16_000, "n_fft": 512, "hop_length": 256, "n_mels": 96, "center": center}
+    expected = np.stack([librosa.feature.melspectrogram(y=y, **options) for y in waveforms])
+    found = logmel(torch.from_numpy(waveforms), center=center)
+    assert found.shape == (3, 1 + 5000 // 256 if center else 1 + (5000 - 512) // 256, 96)
+    np.testing.assert_allclose(found, np.log10(1 + 10_000 * expected).transpose(0, 2, 1), atol=1e-5)
+
+
+def test_context_from_the_caller_gives_the_frames_of_the_whole() -> None:
+    whole = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
+    part = logmel(whole[:, 2560 - 256 : 5120 + 256], center=False)
+    torch.testing.assert_close(part, logmel(whole, center=True)[:, 10:21])
+
+
+@pytest.mark.parametrize("shape", [(511,), (2, 511), (1, 1, 600)])
+def test_logmel_refuses_other_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="waveforms must be"):
+        logmel(torch.zeros(shape), center=False)
+
+
+def test_mel_bank_first_made_in_inference_mode_still_works_with_gradients() -> None:
+    musicnn_network._hann_and_mel_bank.cache_clear()
+    with torch.inference_mode():
+        logmel(torch.zeros(1, 512), center=False)
+    waveforms = torch.rand(1, 1024, requires_grad=True)
+    logmel(waveforms, center=False).sum().backward()
+    assert waveforms.grad is not None and waveforms.grad.abs().sum() > 0
+
+
+def test_random_twin_is_frozen_and_hears_its_input() -> None:
+    torch.manual_seed(0)
+    twin = MusicNN()
+    assert not twin.training and not any(p.requires_grad for p in twin.parameters())
+    features = twin(torch.rand(2, 187, 96) * 3)
+    assert [values.shape[1] for values in vars(features).values()] == [753, 753, 200, 50]
+    assert features.penultimate.std() > 0 and not torch.equal(features.tags[0], features.tags[1])
+    assert ((features.tags > 0) & (features.tags < 1)).all()
+    with pytest.raises(ValueError, match="log-mels must be"):
+        twin(torch.zeros(2, 96, 187))
+
+
+def test_tags_are_fifty_different_ones() -> None:
+    assert len(set(musicnn_network.TAGS)) == 50
+
+
+def test_strict_loading_names_every_difference(tmp_path: Path) -> None:
+    weights = MusicNN().state_dict()
+    weights["tags.extra"] = weights.pop("dense.bias")
+    weights["tags.weight"] = weights["tags.weight"][:49].clone()
+    save_file(weights, tmp_path / "wrong.safetensors")
+    with pytest.raises(MgcError) as caught:
+        MusicNN.from_safetensors(tmp_path / "wrong.safetensors")
+    for part in ("missing: dense.bias", "unexpected: tags.extra", "tags.weight is (49, 200), not (50, 200)"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not safetensors"])
+def test_unreadable_weights_are_refused(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(MgcError, match="cannot be read"):
+        MusicNN.from_safetensors(tmp_path / "w.safetensors")
+
+
+# --- with the real weights --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def trained_weights() -> Path:
+    try:
+        return fetch_weights(Path.home() / ".cache" / "mgc")
+    except MgcError as error:
+        if "cannot be downloaded" not in error.what:
+            raise
+        pytest.skip(f"the musicnn wheel is neither cached nor within reach: {error.where}")
+
+
+def reference_waveforms() -> dict[str, np.ndarray]:
+    t = np.arange(48_000) / 16_000
+    tones = [(0.3, 220.0), (0.2, 277.18), (0.2, 329.63)]
+    beat = np.floor(4 * t) % 2
+    return {
+        "chord": sum(amplitude * np.sin(2 * np.pi * hz * t) for amplitude, hz in tones),
+        "chirp_with_beat": 0.4 * np.sin(2 * np.pi * (100 * t + 600 * t**2)) * beat,
+    }
+
+
+@pytest.mark.parametrize("case", ["chord", "chirp_with_beat"])
+def test_agrees_with_the_original(trained_weights: Path, case: str) -> None:
+    shared = Path(os.environ.get("MGC_SHARED") or Path(__file__).parents[2] / "shared")
+    reference = shared / "reference" / "musicnn_reference.json"
+    if not reference.is_file():
+        pytest.skip(f"no {reference}: set MGC_SHARED to the folder that holds reference/")
+    expected = json.loads(reference.read_text())["cases"][case]
+
+    waveform = torch.from_numpy(reference_waveforms()[case]).float()
+    logmels = logmel(waveform[None], center=True)[:, :187]
+    features = MusicNN.from_safetensors(trained_weights)(logmels)
+    best = features.tags[0].topk(5)
+    expected_tags = [tag for tag, _ in expected["top5_tags"]]
+    assert [musicnn_network.TAGS[place] for place in best.indices] == expected_tags
+    for found, value in (
+        (logmels.mean(), expected["logmel_mean"]),
+        (logmels.std(), expected["logmel_std"]),
+        (features.max_pool[0, :8], expected["max_pool_first8"]),
+        (features.mean_pool[0, :8], expected["mean_pool_first8"]),
+        (features.penultimate[0], expected["penultimate"]),
+        (best.values, [probability for _, probability in expected["top5_tags"]]),
+    ):
+        np.testing.assert_allclose(found, value, rtol=0, atol=1e-4)
+
+
+def test_dead_filters_of_the_trained_network_change_nothing(trained_weights: Path) -> None:
+    model, every_filter = MusicNN.from_safetensors(trained_weights), MusicNN()
+    every_filter.load_state_dict(load_file(trained_weights))
+    assert sum(len(filters.live) for filters in (*model.front, *model.middle)) == 208
+    noise = 0.3 * torch.randn(2, 48_000, generator=torch.Generator().manual_seed(0))
+    logmels = logmel(noise * torch.tensor([[1.0], [0.01]]), center=True)[:, :187]
+    found, expected = model(logmels), every_filter(logmels)
+    assert_same_features(found, {name: values.double() for name, values in vars(expected).items()})
