@@ -24,7 +24,7 @@ from mgc import data
 from mgc.config import BaselineRecipe, DataRecipe, EmbedRecipe, MgcError, ProbeRecipe, results_dir
 from mgc.data import Dataset, Split
 from mgc.evaluate import Predictions, evaluate
-from mgc.folds import clear_partial
+from mgc.folds import clear_partial, train_folds
 from mgc.heads import Fitted, fit_head
 from mgc.models import count_parameters, make_network
 from mgc.progress import Progress, say
