@@ -7,27 +7,34 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from mgc.config import (
-    BaselineRecipe,
-    CompareRecipe,
-    DataRecipe,
-    EmbedRecipe,
-    InfoRecipe,
-    MgcError,
-    ProbeRecipe,
-    Recipe,
-    read_recipe,
-)
-
 if TYPE_CHECKING:
+    from mgc.config import Recipe
     from mgc.results import RunRecord
 
 app = typer.Typer(
-    help="Which pretrained ear knows your music? Frozen audio encoders against a network from scratch.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import mgc
+
+        typer.echo(mgc.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which pretrained ear knows your music? Frozen audio encoders against a network from scratch."""
+
+
 data_app = typer.Typer(help="Look at the music.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
@@ -55,7 +62,7 @@ Column = Annotated[
 ]
 
 Result = TypeVar("Result")
-AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 
 def main() -> None:
@@ -69,6 +76,8 @@ def _interrupt(signum: int, frame: Any) -> NoReturn:
 
 
 def _guarded(work: Callable[[], Result]) -> Result:
+    from mgc.config import MgcError
+
     try:
         return work()
     except MgcError as error:
@@ -91,6 +100,8 @@ def _recipe(
     **options: Any,
 ) -> AnyRecipe:
     """The recipe of a command; options called `data_x` go to `x` in its table `data`."""
+    from mgc.config import DataRecipe, MgcError, read_recipe
+
     dotted = {f"data.{key[5:]}" if key.startswith("data_") else key: value for key, value in options.items()}
     for column in columns or []:
         key, equals, name = column.partition("=")
@@ -119,6 +130,8 @@ def baseline(
     """Train a network from scratch on log-mel spectrograms, and judge it."""
 
     def work() -> None:
+        from mgc.config import BaselineRecipe
+
         recipe = _recipe(
             BaselineRecipe, config, set_, column,
             data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
@@ -147,6 +160,8 @@ def embed(
     """Run a frozen encoder over every clip and keep the pooled vectors. Done work is not done again."""
 
     def work() -> None:
+        from mgc.config import EmbedRecipe
+
         recipe = _recipe(
             EmbedRecipe, config, set_, column,
             data_source=data, data_limit=limit, model=model, seed=seed, device=device,
@@ -190,6 +205,8 @@ def probe(
     """Fit a small classifier on pooled vectors, and judge it. Embeds first what is not in the store."""
 
     def work() -> None:
+        from mgc.config import ProbeRecipe
+
         recipe = _recipe(
             ProbeRecipe, config, set_, column,
             data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
@@ -220,6 +237,8 @@ def compare(
     """All runs on a data set side by side, each against the baseline."""
 
     def work() -> None:
+        from mgc.config import CompareRecipe
+
         recipe = _recipe(
             CompareRecipe, config, set_, column,
             data_source=data, data_limit=limit, format=format_, baseline=baseline, seed=seed, device=device,
@@ -246,6 +265,8 @@ def data_info(
     """What is there: tracks, genres, artists, the split and what cannot be used."""
 
     def work() -> None:
+        from mgc.config import InfoRecipe
+
         recipe = _recipe(
             InfoRecipe, config, set_, column,
             data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,

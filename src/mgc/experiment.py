@@ -17,15 +17,12 @@ import pandas as pd
 import torch
 
 import mgc.data.splits
-import mgc.heads
-import mgc.models
-import mgc.train
 from mgc import data
 from mgc.config import BaselineRecipe, DataRecipe, EmbedRecipe, MgcError, ProbeRecipe, results_dir
 from mgc.data import Dataset, Split
 from mgc.evaluate import Predictions, evaluate
 from mgc.folds import clear_partial, train_folds
-from mgc.heads import Fitted, fit_head
+from mgc.heads import Fitted, find_head, fit_head
 from mgc.models import count_parameters, make_network
 from mgc.progress import Progress, say
 from mgc.representations import Representation, open_representation, represent
@@ -33,7 +30,7 @@ from mgc.representations.kinds import code_hash
 from mgc.representations.logmel import statistics
 from mgc.results import RunRecord, environment, load_record, save_curves, write_tables
 from mgc.store import Store, kept
-from mgc.train import make_accelerator
+from mgc.train import make_accelerator, tune_cpu
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ def embed(recipe: EmbedRecipe) -> Embedded:
     Raises:
         MgcError: no such data or encoder, or a store that cannot be written.
     """
+    make_accelerator(recipe.device)
     representation = open_representation(recipe.model)
     return _embed(data.load(recipe.data), representation, recipe.device, recipe.batch_size)
 
@@ -65,9 +63,9 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     Raises:
         MgcError: no such data, split or network.
     """
-    dataset, split = _load(recipe.data)
-    mgc.models.make_network(recipe.network, len(dataset.classes), recipe.dropout)  # a wrong name fails here
+    make_network(recipe.network, 2, recipe.dropout)  # a wrong name or device fails before any work
     make_accelerator(recipe.device)
+    dataset, split = _load(recipe.data)
     representation = open_representation("logmel")
     bench = _Bench(dataset, split, recipe.data)
     run = bench.run(recipe.network, "baseline", representation, "", recipe, recipe.seed)
@@ -105,6 +103,8 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     Raises:
         MgcError: no such data, split, encoder, head or layer; or nothing in the store to probe.
     """
+    find_head(recipe.head)
+    make_accelerator(recipe.device)
     dataset, split = _load(recipe.data)
     bench = _Bench(dataset, split, recipe.data)
     _floors(bench, recipe.seed)
@@ -227,7 +227,7 @@ def _embed(dataset: Dataset, representation: Representation, device: str, batch_
     ]
     if todo:
         where = make_accelerator(device).device
-        torch.set_flush_denormal(True)
+        tune_cpu()
         encoder = representation.load(where)
         paths = [track.path for track in todo]
         with (

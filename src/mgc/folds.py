@@ -113,6 +113,7 @@ def _in_turn(jobs: list[_Job], progress: Progress) -> list[FoldResult]:
             progress.step(note=_note(number, line))
 
         results.append(job.run(report))
+        progress.expect_less(job.recipe.train.epochs - len(results[-1].history))
     return results
 
 
@@ -124,7 +125,10 @@ def _side_by_side(jobs: list[_Job], processes: int, progress: Progress) -> list[
         try:
             futures = [pool.submit(_run_in_process, job, lines) for job in jobs]
             for number, line in _reports(lines, futures):
-                progress.step(note=_note(number, line))
+                if isinstance(line, Epoch):
+                    progress.step(note=_note(number, line))
+                else:
+                    progress.expect_less(line)
             return [future.result() for future in futures]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -132,11 +136,13 @@ def _side_by_side(jobs: list[_Job], processes: int, progress: Progress) -> list[
 
 def _run_in_process(job: _Job, lines: Any) -> FoldResult:
     torch.set_num_threads(1)
-    return job.run(lambda line: lines.put((job.number, line)))
+    result = job.run(lambda line: lines.put((job.number, line)))
+    lines.put((job.number, job.recipe.train.epochs - len(result.history)))
+    return result
 
 
-def _reports(lines: Any, futures: list["Future[FoldResult]"]) -> Iterator[tuple[int, Epoch]]:
-    """What the folds report, until all have ended or one has failed."""
+def _reports(lines: Any, futures: list["Future[FoldResult]"]) -> Iterator[tuple[int, Epoch | int]]:
+    """Every epoch of every fold, and at the end of a fold how many epochs it did not need."""
     while True:
         running = [future for future in futures if not future.done()]
         wait(running, timeout=0.3, return_when=FIRST_COMPLETED)

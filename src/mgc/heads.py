@@ -51,6 +51,17 @@ HEADS: dict[str, Head] = {
 }
 
 
+def find_head(name: str) -> Head:
+    """The head called `name`.
+
+    Raises:
+        MgcError: there is none.
+    """
+    if name not in HEADS:
+        raise MgcError(f"there is no head {name!r}", fix=did_you_mean(name, HEADS))
+    return HEADS[name]
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A fitted head and how its strength was chosen: validation log loss for each one tried."""
@@ -75,9 +86,7 @@ def fit_head(
     Raises:
         MgcError: no head of that name.
     """
-    if name not in HEADS:
-        raise MgcError(f"there is no head {name!r}", fix=did_you_mean(name, HEADS))
-    head = HEADS[name]
+    head = find_head(name)
     classes = int(max(train[1].max(), val[1].max())) + 1
     fitted: dict[float, Any] = {}
     losses: dict[float, float] = {}

@@ -53,6 +53,13 @@ class Progress:
             self._last_line = time.monotonic()
             say(self._line())
 
+    def expect_less(self, count: int) -> None:
+        """Lower the total: `count` units will not be needed."""
+        self.total -= count
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.refresh()
+
     def _line(self) -> str:
         seconds = time.monotonic() - self._start
         rate = self.done / seconds if seconds > 0 else 0.0

@@ -5,6 +5,9 @@ side by side and average the probabilities. Everything random is drawn from (see
 that was killed goes on from its checkpoint as if nothing had happened.
 """
 
+import ctypes
+import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +22,7 @@ from torch import nn
 from mgc.config import MgcError, TrainRecipe
 
 SECONDS_BETWEEN_CHECKPOINTS = 15.0
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def train(
     `checkpoint` is read if it is there and written while training goes on. `seed` must differ from fold
     to fold. `report` is called after every epoch, also for those of an interrupted run.
     """
-    torch.set_flush_denormal(True)  # a small network can run 70 times slower on numbers next to zero
+    tune_cpu()
     accelerator = make_accelerator(device)
     torch.manual_seed(seed)
     network = make()
@@ -131,6 +135,17 @@ def predict(
     sums = np.zeros((len(tracks.arrays), each.shape[1]))
     np.add.at(sums, [index for index, _ in crops], each)
     return sums / sums.sum(axis=1, keepdims=True)
+
+
+def tune_cpu() -> None:
+    """Settings of this process that change speed only; repeated calls do nothing more."""
+    torch.set_flush_denormal(True)  # a small network can run 70 times slower on numbers next to zero
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        # Keep freed blocks of up to 1 GiB: giving 20-MB activations back to the system after every step, and
+        # having it zero them again, took a third of the time.
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def make_accelerator(device: str) -> Accelerator:

@@ -139,10 +139,11 @@ def _fold(tracks: Iterable[Track], test: list[Track], seed: int) -> Fold:
 
 
 def _parts(tracks: Iterable[Track], count: int, seed: int) -> list[list[Track]]:
-    """`count` disjoint parts, stratified by label, whole groups."""
+    """`count` disjoint parts, stratified by label, whole groups; fewer where no class has so many tracks."""
     tracks = list(tracks)
-    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     labels = [track.label for track in tracks]
+    count = max(2, min(count, max(Counter(labels).values())))
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     # scikit-learn wants numbers of groups no smaller than the parts; fewer is told by Split's own checks.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "least populated class": told by Split as well

@@ -1,0 +1,301 @@
+"""The commands end to end, as a user types them, on a small folder of made-up music."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import SHARED, needs_emotify, needs_whisper
+from typer.testing import CliRunner, Result
+
+from mgc.cli import app
+from mgc.config import cache_dir, results_dir
+from mgc.results import load_records
+
+FAST = ["--set", "train.epochs=3", "--set", "train.crop_seconds=1.5", "--split", "holdout"]
+
+
+def mgc(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def ok(*words: object) -> str:
+    done = mgc(*words)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def refused(*words: object) -> str:
+    """What a user's mistake prints: one message, exit code 2, no traceback."""
+    done = mgc(*words)
+    assert done.exit_code == 2, (done.output, done.exception)
+    assert "Traceback" not in done.output
+    assert isinstance(done.exception, SystemExit)
+    return done.stderr
+
+
+@pytest.fixture
+def tiny_encoder(tmp_path: Path) -> Path:
+    """A random wav2vec2 of a few thousand weights, saved as transformers saves it."""
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8, 8),
+        conv_kernel=(10, 8), conv_stride=(5, 64), num_feat_extract_layers=2, num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    folder = tmp_path / "tiny-wav2vec2"
+    Wav2Vec2Model(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(sampling_rate=16_000).save_pretrained(folder)
+    return folder
+
+
+def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
+    assert "20 tracks, 2 genres" in ok("data", "info", "--data", music)
+    assert "accuracy" in ok("baseline", "--data", music, *FAST)
+    assert "20 computed now, 0 were there" in ok("embed", "--model", tiny_encoder, "--data", music)
+    assert "nothing to do" in ok("embed", "--model", tiny_encoder, "--data", music)
+    assert "tiny-wav2vec2 + logistic" in ok("probe", "--data", music, "--split", "holdout")
+    rows = json.loads(ok("compare", "--data", music, "--format", "json"))
+    assert [row["path"] for row in rows] == ["floor", "floor", "baseline", "probe"]
+    by_path = {row["path"]: row for row in rows}
+    assert by_path["baseline"]["system"] == "cnn"
+    assert by_path["baseline"]["vs_baseline"] is None
+    probe = by_path["probe"]
+    assert probe["vs_baseline"] == pytest.approx(probe["accuracy"] - by_path["baseline"]["accuracy"])
+    assert 0 <= probe["p_value"] <= 1
+    assert {row["n_tracks"] for row in rows} == {4}
+    assert {row["split"] for row in rows} == {"holdout"}
+    assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
+
+    run = results_dir() / "music" / by_path["baseline"]["run_id"]
+    names = {file.name for file in run.iterdir()}
+    assert names == {"record.json", "predictions.parquet", "curves.csv", "curves.png", "fold0.safetensors"}
+    curves = pd.read_csv(run / "curves.csv")
+    assert len(curves) == 3
+    assert curves["best"].sum() == 1
+    record = json.loads((run / "record.json").read_text())
+    assert record["split_authority"].startswith("one fifth tested, stratified, artists unknown")
+    assert record["recipe"]["train"]["epochs"] == 3
+    for file in ("table.md", "table.csv"):
+        assert "tiny-wav2vec2" in (results_dir() / "music" / file).read_text()
+
+
+def test_every_format_of_the_table(music: Path) -> None:
+    ok("baseline", "--data", music, *FAST)
+    table = ok("compare", "--data", music)
+    assert "majority" in table
+    assert "95 % bootstrap over 4 tracks" in table
+    markdown = ok("compare", "--data", music, "--format", "markdown")
+    assert markdown.splitlines()[1].startswith("| --- |")
+    latex = ok("compare", "--data", music, "--format", "latex")
+    assert r"\toprule" in latex
+    assert r"95 \%" in latex
+    lines = ok("compare", "--data", music, "--format", "csv").splitlines()
+    assert lines[0].startswith("system,path,representation,head,split,n_tracks,accuracy")
+    assert len(lines) == 4
+    assert "known: " in refused("compare", "--data", music, "--set", "formt=csv")
+    refused("compare", "--data", music, "--format", "html")
+    refused("compare", "--data", music, "--seed", "7")
+
+
+def test_the_same_seed_gives_the_same_predictions_bit_for_bit(music: Path) -> None:
+    def predictions() -> list[pd.DataFrame]:
+        ok("baseline", "--data", music, "--again", *FAST)
+        ok("probe", "--model", "logmel", "--data", music, "--split", "holdout")
+        return [r.predictions().to_frame() for r in load_records("music") if r.path != "floor"]
+
+    first, second = predictions(), predictions()
+    assert len(first) == 2
+    for one, other in zip(first, second, strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_a_run_that_is_there_is_not_repeated_and_another_seed_is_another_run(music: Path) -> None:
+    ok("baseline", "--data", music, *FAST)
+    again = mgc("baseline", "--data", music, *FAST)
+    assert "is there already" in again.stderr
+    ok("baseline", "--data", music, "--seed", "1", *FAST)
+    rows = json.loads(ok("compare", "--data", music, "--format", "json"))
+    assert [row["seed"] for row in rows if row["path"] == "baseline"] == [0, 1]
+    only = json.loads(ok("compare", "--data", music, "--format", "json", "--seed", "1"))
+    assert {row["seed"] for row in only} == {1}
+
+
+def test_epochs_after_the_first_decode_nothing(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ok("probe", "--model", "logmel", "--data", music, "--split", "holdout")
+
+    def fail(*_: object) -> None:
+        raise AssertionError("an audio file was opened")
+
+    monkeypatch.setattr(soundfile, "SoundFile", fail)
+    assert "accuracy" in ok("baseline", "--data", music, *FAST)
+
+
+def test_splits_of_different_seeds_are_never_compared(music: Path) -> None:
+    ok("baseline", "--data", music, *FAST)
+    ok("probe", "--model", "logmel", "--data", music, "--split", "holdout", "--split-seed", "1")
+    rows = json.loads(ok("compare", "--data", music, "--format", "json"))
+    other = [row for row in rows if row["path"] == "probe"]
+    assert other[0]["vs_baseline"] is None
+    assert len({row["split_fingerprint"] for row in rows}) == 2
+
+
+def test_a_config_file_and_what_overrides_it(music: Path, tmp_path: Path) -> None:
+    config = tmp_path / "short.toml"
+    config.write_text('hypothesis = "less is enough"\n[data]\nsplit = "holdout"\n[train]\nepochs = 1\n')
+    ok("baseline", "--data", music, "--config", config, "--set", "train.batch_size=4", "--seed", "3")
+    record = next(r for r in load_records("music") if r.path == "baseline")
+    assert (record.recipe["train"]["epochs"], record.recipe["train"]["batch_size"]) == (1, 4)
+    assert (record.seed, record.hypothesis) == (3, "less is enough")
+    config.write_text("[train]\nepoch = 1\n")
+    message = refused("baseline", "--data", music, "--config", config)
+    assert "train.epoch" in message
+    assert str(config) in message
+    assert "'epochs'" in message
+
+
+def test_columns_are_named_by_an_option(music: Path, tmp_path: Path) -> None:
+    files = sorted(music.glob("*/*.wav"))
+    rows = {
+        "where": [f.relative_to(tmp_path).as_posix() for f in files],
+        "style": [f.parent.name for f in files],
+    }
+    pd.DataFrame(rows).to_csv(tmp_path / "tracks.csv", index=False)
+    manifest = tmp_path / "tracks.csv"
+    assert "--column path=NAME" in refused("data", "info", "--data", manifest)
+    told = ok("data", "info", "--data", manifest, "--column", "path=where", "--column", "label=style")
+    assert "20 tracks, 2 genres" in told
+    assert "key=NAME" in refused("data", "info", "--data", manifest, "--column", "pth=where")
+
+
+def test_mistakes_end_in_one_message(music: Path, tmp_path: Path) -> None:
+    assert "no folder, manifest or data set" in refused("baseline", "--data", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "no audio was found" in refused("probe", "--model", "musicnn", "--data", tmp_path / "empty")
+    (tmp_path / "one").mkdir()
+    shutil.copytree(music / "calm", tmp_path / "one" / "calm")
+    assert "only the class 'calm'" in refused("baseline", "--data", tmp_path / "one")
+    assert "no network 'cnnn'" in refused("baseline", "--data", music, "--network", "cnnn")
+    assert "no device 'tpu'" in refused("embed", "--data", music, "--model", "logmel", "--device", "tpu")
+    assert "no head 'logistics'" in refused("probe", "--data", music, "--head", "logistics")
+    for file in sorted((music / "pulse").iterdir())[3:]:
+        file.unlink()
+    assert "'pulse' has 3 tracks" in refused("baseline", "--data", music)
+
+
+def test_unusable_tracks_are_named_and_left_out_of_every_path(music: Path, tiny_encoder: Path) -> None:
+    (music / "calm" / "notes.mp3").write_text("this is text")
+    (music / "pulse" / "nothing.wav").write_bytes(b"")
+    soundfile.write(music / "pulse" / "one.wav", np.zeros(1), 16_000)
+    soundfile.write(music / "pulse" / "nan.wav", np.full(32_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    stopped = refused("baseline", "--data", music, *FAST)
+    for name in ("notes.mp3", "nothing.wav", "one.wav", "nan.wav", "4 of 24"):
+        assert name in stopped
+    allowed = ("--set", "data.max_excluded=0.2")
+    done = mgc("baseline", "--data", music, *FAST, *allowed)
+    assert done.exit_code == 0
+    assert "left out: pulse/one.wav: too short: 1 samples" in done.stderr
+    ok("probe", "--model", tiny_encoder, "--data", music, "--split", "holdout", *allowed)
+    records = load_records("music")
+    assert {len(record.excluded) for record in records} == {4}
+    assert len({record.split_fingerprint for record in records}) == 1
+
+
+def test_probe_alone_takes_what_the_store_holds(music: Path, tiny_encoder: Path) -> None:
+    assert "mgc embed" in refused("probe", "--data", music)
+    ok("embed", "--data", music, "--model", tiny_encoder)
+    assert "tiny-wav2vec2 + logistic" in ok("probe", "--data", music)
+    layers = refused("probe", "--data", music, "--model", tiny_encoder, "--layer", "layer9")
+    assert "layer2" in layers
+    assert "accuracy" in ok(
+        "probe", "--data", music, "--model", tiny_encoder, "--layer", "layer1", "--pool", "mean"
+    )
+
+
+def test_limit_takes_tracks_of_every_genre(music: Path) -> None:
+    told = ok("data", "info", "--data", music, "--limit", "10")
+    assert "10 tracks, 2 genres" in told
+    assert told.count(" 5 tracks") == 2
+
+
+def test_the_default_data_set_is_named_by_the_environment(
+    music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MGC_DATA", str(music))
+    assert "music: 20 tracks" in ok("data", "info")
+
+
+def test_a_killed_embedding_goes_on_where_it_stopped(music: Path, tiny_encoder: Path) -> None:
+    """SIGTERM while clips are computed: what was finished is kept, the next call computes the rest."""
+    slow = (
+        "import sys, time\nfrom mgc import experiment\nfrom mgc.representations import represent\n"
+        "def slowly(*a, **k):\n    for item in represent(*a, **k):\n        time.sleep(0.2); yield item\n"
+        "experiment.represent = slowly\nfrom mgc.cli import main\n"
+        f"sys.argv = ['mgc', 'embed', '--data', {str(music)!r}, '--model', {str(tiny_encoder)!r},"
+        " '--set', 'batch_size=1']\nmain()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", slow], stderr=subprocess.PIPE, text=True)
+    card = None
+    for _ in range(600):
+        card = next(cache_dir().glob("tiny*/representation.json"), None)
+        if card:
+            break
+        time.sleep(0.1)
+    assert card
+    time.sleep(1.5)
+    child.send_signal(signal.SIGTERM)
+    _, told = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "stopped" in told
+    kept = sum(len(pd.read_feather(shard)) for shard in card.parent.glob("*.arrow"))
+    assert 0 < kept < 20
+    assert f"{20 - kept} computed now, {kept} were there" in ok(
+        "embed", "--data", music, "--model", tiny_encoder
+    )
+    rows = pd.concat([pd.read_feather(shard) for shard in card.parent.glob("*.arrow")])
+    assert rows["clip"].is_unique
+    assert len(rows) == 20
+
+
+@pytest.mark.slow
+def test_folds_side_by_side_are_the_same_twice(music: Path) -> None:
+    quick = [word for word in FAST if word not in ("--split", "holdout")]
+    tables = []
+    for _ in range(2):
+        ok("baseline", "--data", music, "--again", *quick)
+        record = next(r for r in load_records("music") if r.path == "baseline")
+        assert (record.split, record.judged.n_tracks) == ("cv5", 20)
+        tables.append(record.predictions().to_frame())
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.mark.slow
+@needs_emotify
+def test_emotify_musicnn_reaches_what_it_should() -> None:
+    manifest = SHARED / "data/emotify/tracks.csv"
+    assert "138 artists" in ok("probe", "--model", "musicnn", "--data", manifest)
+    record = next(r for r in load_records("emotify") if r.path == "probe")
+    assert record.judged.n_tracks == 400
+    assert record.judged.accuracy >= 0.72
+    floor = next(r for r in load_records("emotify") if r.system == "logmel statistics")
+    assert floor.judged.accuracy < record.judged.accuracy_low
+
+
+@pytest.mark.slow
+@needs_emotify
+@needs_whisper
+def test_emotify_a_part_through_the_real_whisper_encoder() -> None:
+    manifest, folder = SHARED / "data/emotify/tracks.csv", SHARED / "weights/whisper-tiny.en-encoder"
+    ok("probe", "--model", folder, "--data", manifest, "--limit", "80")
+    record = next(r for r in load_records("emotify") if r.path == "probe")
+    assert record.judged.accuracy > 0.45
