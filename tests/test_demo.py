@@ -172,11 +172,11 @@ def test_treatments_are_evenly_spread() -> None:
     treatments = demo._treatments(0, 40)
     assert sorted(t.program for t in treatments) == sorted(demo.INSTRUMENTS * 2)
     assert {t.semitones for t in treatments} == set(range(-5, 7))
-    assert all(2 < t.notes_a_second < 4 for t in treatments)
+    assert all(80 < t.quarters_a_minute < 140 for t in treatments)
 
 
 def test_excerpts_are_whole_and_without_long_rests() -> None:
-    treatment = demo.Treatment(program=0, semitones=2, notes_a_second=2.0)
+    treatment = demo.Treatment(program=0, semitones=2, quarters_a_minute=120.0)
     line = [demo.Sound(i, i + 1, 60, 0) for i in range(60)]
     clip = demo._excerpt(line, treatment, random.Random(0))
     assert len(clip) == 24 and clip[0].start == 0 and {s.pitch for s in clip} == {62}

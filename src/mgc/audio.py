@@ -5,8 +5,11 @@ Waveforms are mono float32 in [-1, 1].
 """
 
 import hashlib
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +48,10 @@ class Windowing:
 
     Window k holds the samples [k * window, (k + 1) * window), with `left` samples before and `right`
     samples after it as context (zeros beyond the ends of the clip). The rest at the end is padded with
-    zeros if `pad` (even if there is no rest: a frame centred on the very end needs its window); else the last
-    window is moved back so that it is full of real samples, and says how
-    many of them earlier windows have covered. A clip shorter than a window is then one shorter window,
-    and a rest shorter than `ignore` is left out: a whole 30-s window for the 20 ms that an mp3 encoder
-    appends doubles the work and adds nothing.
+    zeros if `pad` (even if there is no rest: a frame centred on the very end needs its window); else the
+    last window is moved back so that it is full of real samples, and says how many of them earlier windows
+    have covered. A clip shorter than a window is then one shorter window, and a rest of at most `ignore` is
+    left out: a whole 30-s window for the 20 ms that an mp3 encoder appends doubles the work and adds nothing.
     """
 
     sample_rate_hz: int
@@ -132,11 +134,11 @@ def inspect(path: Path) -> Clip:
     Never raises for a bad file: the reason stands in `problem`.
     """
     try:
-        with path.open("rb") as stream:
+        with _readable(path) as stream:
             content = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
             size = stream.tell()
-    except OSError as error:
-        return Clip("", 0.0, 0, 0, f"cannot be read: {error.strerror}")
+    except AudioError as error:
+        return Clip("", 0.0, 0, 0, error.what)
     if size == 0:
         return Clip(content, 0.0, 0, 0, "empty file (0 bytes)")
     rate = channels = samples = 0
@@ -159,11 +161,13 @@ def inspect(path: Path) -> Clip:
 
 def _open(path: Path) -> tuple[int, int, Iterator[np.ndarray]]:
     """Sample rate in Hz, channels, and mono blocks at that rate."""
+    _readable(path).close()  # the system says better than a decoder why it cannot be
     if path.suffix.lower() in FFMPEG_SUFFIXES:
         return _open_ffmpeg(path)
     try:
-        file = soundfile.SoundFile(path)
-    except (OSError, RuntimeError) as error:
+        # As bytes, for names that are not UTF-8; Windows wants text.
+        file = soundfile.SoundFile(path if sys.platform == "win32" else os.fsencode(path))
+    except (OSError, RuntimeError, TypeError) as error:  # TypeError: a name that ends in .raw
         raise AudioError(f"cannot be decoded: {_reason(error)}", where=path) from None
 
     def blocks() -> Iterator[np.ndarray]:
@@ -191,21 +195,46 @@ def _open_ffmpeg(path: Path) -> tuple[int, int, Iterator[np.ndarray]]:
         raise AudioError(f"cannot be decoded: {reason}", where=path) from None
 
     def blocks() -> Iterator[np.ndarray]:
+        pending = bytearray()  # what ffmpeg hands over is small and may end within a sample
         with file:
-            for data in file:
-                integers = np.frombuffer(data, "<i2").reshape(-1, file.channels)
-                yield _mono(integers.astype(np.float32) / 32768.0, path)  # 16-bit full scale
+            try:
+                for data in file:
+                    pending += data
+                    if len(pending) >= 2 * VALUES_PER_BLOCK:
+                        yield _mono(_full_scale(pending, file.channels), path)
+            except (audioread.DecodeError, OSError) as error:
+                raise AudioError(f"cannot be decoded: {error}", where=path) from None
+        yield _mono(_full_scale(pending, file.channels), path)
 
     return file.samplerate, file.channels, blocks()
 
 
+def _full_scale(pending: bytearray, channels: int) -> np.ndarray:
+    """Take the whole samples, 16-bit integers, out of `pending`: (samples, channels) float32."""
+    whole = len(pending) // (2 * channels) * (2 * channels)
+    integers = np.frombuffer(bytes(pending[:whole]), "<i2").reshape(-1, channels)
+    del pending[:whole]
+    return integers.astype(np.float32) / 32768.0
+
+
 def _mono(block: np.ndarray, path: Path) -> np.ndarray:
-    mono: np.ndarray = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    with np.errstate(all="ignore"):  # infinity less infinity: told below
+        mono: np.ndarray = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
     if not np.isfinite(mono).all():
         raise AudioError("holds samples that are not finite (NaN or infinity)", where=path)
     return np.ascontiguousarray(mono)
 
 
+def _readable(path: Path) -> BufferedReader:
+    try:
+        return path.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise AudioError(f"cannot be read: {reason}", where=path) from None
+
+
 def _reason(error: Exception) -> str:
     """libsndfile's own words without the path that soundfile puts before them."""
-    return str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
+    words = str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
+    # What its mp3 decoder says of a text named .mp3; that the file is there is known by then.
+    return "Format not recognised" if words.startswith("File does not exist") else words

@@ -201,10 +201,17 @@ def _explain(
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
-    where = origin.get(key) or file or "the recipe"
+    # The last setting or option of this key, of a table above it or of a key within it.
+    said = [
+        text for own, text in origin.items() if f"{own}.".startswith(f"{key}.") or key.startswith(f"{own}.")
+    ]
+    where = said[-1] if said else file or "the recipe"
     if first["type"] == "extra_forbidden":
         known = _fields_at(kind, path[:-1])
         return MgcError(f"unknown key {key!r}", where=where, fix=did_you_mean(path[-1], known))
+    if first["type"] == "model_type":
+        keys = ", ".join(f"{key}.{name}" for name in _fields_at(kind, path))
+        return MgcError(f"{key} = {first['input']!r}: {key} is a table", where=where, fix=f"its keys: {keys}")
     message = f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
     description = (_fields_at(kind, path[:-1]).get(path[-1]) or FieldInfo()).description
     return MgcError(message, where=where, fix=description)

@@ -75,7 +75,7 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
         return load_record(run.folder / "record.json")
     embedded = _embed(dataset, representation, recipe.device, batch_size=4)
     run.folder.mkdir(parents=True, exist_ok=True)
-    results = train_folds(recipe, dataset, split, run.folder, again)
+    results = train_folds(recipe, representation, dataset, split, run.folder, again)
     predictions = bench.predictions([result.probabilities for result in results])
     # Added up over folds, whether they ran side by side or in several calls.
     seconds = {

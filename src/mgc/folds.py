@@ -15,7 +15,7 @@ from mgc.config import BaselineRecipe
 from mgc.data import Dataset, Fold, Split, cores
 from mgc.models import make_network
 from mgc.progress import Progress
-from mgc.representations import open_representation
+from mgc.representations import Representation
 from mgc.representations.logmel import FRAMES_A_SECOND
 from mgc.store import Store
 from mgc.train import Epoch, Spectrograms, make_accelerator, predict, train
@@ -31,14 +31,19 @@ class FoldResult:
 
 
 def train_folds(
-    recipe: BaselineRecipe, dataset: Dataset, split: Split, folder: Path, again: bool
+    recipe: BaselineRecipe,
+    representation: Representation,
+    dataset: Dataset,
+    split: Split,
+    folder: Path,
+    again: bool,
 ) -> list[FoldResult]:
     """Train on every fold; what an interrupted call has finished is taken up unless `again`.
 
     On a CPU folds run side by side, a process and a thread each: small networks gain little from a second
     thread. The result of a fold does not depend on the others.
     """
-    jobs = [_Job(recipe, folder, dataset, fold, number) for number, fold in enumerate(split.folds)]
+    jobs = [_Job(recipe, representation, folder, dataset, f, n) for n, f in enumerate(split.folds)]
     if again:
         clear_partial(folder)
     on_cpu = make_accelerator(recipe.device).device.type == "cpu"
@@ -58,6 +63,7 @@ class _Job:
     """One fold to train, complete enough to be sent to another process."""
 
     recipe: BaselineRecipe
+    representation: Representation
     folder: Path
     dataset: Dataset
     fold: Fold
@@ -74,7 +80,7 @@ class _Job:
             return FoldResult(kept["probabilities"].numpy(), kept["best_epoch"], history)
         recipe, classes = self.recipe, len(self.dataset.classes)
         frames = round(recipe.train.crop_seconds * FRAMES_A_SECOND)
-        store = Store(open_representation("logmel"))
+        store = Store(self.representation)
         trained = train(
             lambda: make_network(recipe.network, classes, recipe.dropout),
             (self._side(store, self.fold.train), self._side(store, self.fold.val)),

@@ -66,11 +66,9 @@ def load(recipe: DataRecipe) -> Dataset:
     ]
     excluded = [*listing.excluded, *_excluded(tracks, clips)]
     _refuse_too_many(excluded, len(usable), recipe)
-    notes = listing.notes
-    if not (all(track.split for track in usable) and recipe.split in ("auto", "given")):
-        usable, note = _same_content_one_group(usable)
-        notes = [*notes, *note]
-    return Dataset(listing.name, tuple(usable), tuple(excluded), licence, tuple(notes))
+    given = all(track.split for track in usable) and recipe.split in ("auto", "given")
+    usable, notes = _same_content_one_group(usable, given)
+    return Dataset(listing.name, tuple(usable), tuple(excluded), licence, (*listing.notes, *notes))
 
 
 def name_of(recipe: DataRecipe) -> str:
@@ -164,8 +162,11 @@ def _refuse_too_many(excluded: list[Excluded], usable: int, recipe: DataRecipe) 
     )
 
 
-def _same_content_one_group(tracks: list[Track]) -> tuple[list[Track], list[str]]:
-    """Files of the same bytes must not stand on two sides: their groups become one."""
+def _same_content_one_group(tracks: list[Track], given: bool) -> tuple[list[Track], list[str]]:
+    """Files of the same bytes must not stand on two sides: their groups become one.
+
+    Across the sides of a given split they stay where the source has put them, and that is said.
+    """
     leader: dict[str, str] = {}
 
     def find(group: str) -> str:
@@ -173,12 +174,17 @@ def _same_content_one_group(tracks: list[Track]) -> tuple[list[Track], list[str]
             group = leader[group]
         return group
 
-    first_of: dict[str, Track] = {}
+    first_of: dict[tuple[str, str | None], Track] = {}
     copies = 0
     for track in tracks:
-        first = first_of.setdefault(track.content, track)
+        first = first_of.setdefault((track.content, track.split if given else None), track)
         if first is not track:
             copies += 1
             leader[find(track.group)] = find(first.group)
-    notes = [f"{copies} files are copies of others, byte for byte: kept on one side"] if copies else []
+    leaks = len(first_of) - len({content for content, _ in first_of})
+    notes = []
+    if copies:
+        notes.append(f"{copies} files are copies of others, byte for byte: kept on one side")
+    if leaks:
+        notes.append(f"{leaks} files stand, byte for byte, on another side of the given split as well")
     return [replace(track, group=find(track.group)) for track in tracks], notes

@@ -1,25 +1,32 @@
 """One look at every audio file, remembered; and the loader that decodes ahead of whoever uses it.
 
-What a look found (hash of the bytes, length, why it cannot be used) lies in `clips.sqlite` under the
-embeddings cache. A file is looked at again when its size, its times or its inode have changed.
+What a look found (hash of the bytes, length) lies in `clips.sqlite` under the embeddings cache. A file is
+looked at again when its size, its times or its inode have changed, and whenever it could not be used: that
+may have been the machine's fault (no ffmpeg), and such files are few.
 """
 
+import hashlib
 import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from mgc.audio import Clip, Window, Windowing, inspect, windows
 from mgc.config import MgcError, cache_dir
+from mgc.data.dataset import as_text
 from mgc.progress import Progress
+
+Result = TypeVar("Result")
 
 # Part of the table's name: what `inspect` found under other rules is not read.
 RULES = 1
-COMMIT_EVERY = 64  # files: what a kill can cost
+WRITE_EVERY_SECONDS = 5.0  # what a kill can cost
 DECODED_AHEAD_SECONDS = 60.0  # audio held ready a worker
 
 
@@ -33,7 +40,7 @@ def inspect_all(paths: Sequence[Path]) -> list[Clip]:
 
     Interrupted, it keeps what it has looked at.
     """
-    with closing(_index()) as index:
+    with _index() as index:
         found = _remembered(index, paths)
         todo = [path for path in paths if path not in found]
         if todo:
@@ -43,16 +50,14 @@ def inspect_all(paths: Sequence[Path]) -> list[Clip]:
 
 def file_hash(path: Path) -> str:
     """Hash of a file's bytes, remembered like a clip's (for weights, where hashing takes seconds)."""
-    import hashlib
-
-    with closing(_index()) as index:
+    with _index() as index:
         known = _remembered(index, [path])
         if path not in known:
+            state = _state(path)
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
             known[path] = Clip(digest, 0.0, 0, 0, "not audio")
-            with index:
-                _remember(index, path, known[path])
+            _remember(index, [(path, state, known[path])])
     return known[path].content
 
 
@@ -102,71 +107,90 @@ def _offer(out: "queue.Queue[Window | None]", item: Window | None, stopped: thre
     return False
 
 
-def _index() -> sqlite3.Connection:
+@contextmanager
+def _index() -> Iterator[sqlite3.Connection]:
     folder = cache_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        index = sqlite3.connect(folder / "clips.sqlite", timeout=60)
-        index.execute(
-            f"CREATE TABLE IF NOT EXISTS clips_{RULES} (path TEXT PRIMARY KEY, state TEXT, content TEXT, "
-            "seconds REAL, sample_rate_hz INTEGER, channels INTEGER, problem TEXT)"
-        )
-    except (OSError, sqlite3.Error) as error:
-        raise MgcError(
-            f"the cache cannot be used: {error}",
-            where=folder,
-            fix="make it writable, or name another folder with $MGC_EMBEDDINGS_CACHE",
-        ) from None
-    return index
+    except OSError as error:
+        raise _unusable(folder, error) from None
+    try:
+        with closing(sqlite3.connect(folder / "clips.sqlite", timeout=60)) as index:
+            index.execute(
+                f"CREATE TABLE IF NOT EXISTS clips_{RULES} (path TEXT PRIMARY KEY, state TEXT, content TEXT, "
+                "seconds REAL, sample_rate_hz INTEGER, channels INTEGER, problem TEXT)"
+            )
+            yield index
+    except sqlite3.Error as error:
+        raise _unusable(folder / "clips.sqlite", error) from None
+
+
+def _unusable(where: Path, error: Exception) -> MgcError:
+    return MgcError(
+        f"the cache cannot be used: {error}",
+        where=where,
+        fix="make it writable, or name another folder with $MGC_EMBEDDINGS_CACHE; a damaged clips.sqlite "
+        "may be deleted, it is made anew",
+    )
 
 
 def _state(path: Path) -> str:
     """Changes whenever the file may have: size, both times in ns (ctime cannot be set back), inode."""
     try:
         stat = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
         return "missing"
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+
+
+def _key(path: Path) -> str:
+    return as_text(path.absolute())
 
 
 def _remembered(index: sqlite3.Connection, paths: Sequence[Path]) -> dict[Path, Clip]:
     rows = {row[0]: row[1:] for row in index.execute(f"SELECT * FROM clips_{RULES}")}
     found = {}
     for path in paths:
-        state, *clip = rows.get(str(path.absolute()), ("",))
+        state, *clip = rows.get(_key(path), ("",))
         if state and state == _state(path) != "missing":
             found[path] = Clip(*clip)
     return found
 
 
-def _remember(index: sqlite3.Connection, path: Path, clip: Clip) -> None:
-    row = (str(path.absolute()), _state(path), *vars(clip).values())
-    index.execute(f"INSERT OR REPLACE INTO clips_{RULES} VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+def _remember(index: sqlite3.Connection, looks: Sequence[tuple[Path, str, Clip]]) -> None:
+    """One short transaction: nobody else who looks at files waits for a long one."""
+    rows = [(_key(path), state, *vars(clip).values()) for path, state, clip in looks]
+    with index:
+        index.executemany(f"INSERT OR REPLACE INTO clips_{RULES} VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _look(index: sqlite3.Connection, todo: Sequence[Path], found: dict[Path, Clip]) -> None:
-    def look(path: Path) -> tuple[Path, Clip]:
-        return path, inspect(path)
-
+    fresh: list[tuple[Path, str, Clip]] = []
+    written = time.monotonic()
     try:
         with Progress("look at audio files", len(todo), "files") as progress:
-            for count, (path, clip) in enumerate(_unordered(look, todo)):
+            for path, state, clip in _unordered(_look_at, todo):
                 found[path] = clip
-                _remember(index, path, clip)
-                if count % COMMIT_EVERY == COMMIT_EVERY - 1:
-                    index.commit()
+                if clip.problem is None:
+                    fresh.append((path, state, clip))
+                if time.monotonic() - written >= WRITE_EVERY_SECONDS:
+                    _remember(index, fresh)
+                    fresh, written = [], time.monotonic()
                 progress.step()
     finally:
-        index.commit()
+        _remember(index, fresh)
 
 
-def _unordered(
-    work: Callable[[Path], tuple[Path, Clip]], items: Sequence[Path]
-) -> Iterator[tuple[Path, Clip]]:
+def _look_at(path: Path) -> tuple[Path, str, Clip]:
+    """The state goes with what is read after it: a file that changes meanwhile is looked at again."""
+    return path, _state(path), inspect(path)
+
+
+def _unordered(work: Callable[[Path], Result], items: Sequence[Path]) -> Iterator[Result]:
     """Results in the order they come, a few items in flight, nothing left running after an interrupt."""
     pool = ThreadPoolExecutor(cores(), thread_name_prefix="look")
     waiting = iter(items)
-    flying: set[Future[tuple[Path, Clip]]] = set()
+    flying: set[Future[Result]] = set()
     try:
         while True:
             for item in waiting:

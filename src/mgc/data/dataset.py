@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     import datasets
 
 
+def as_text(value: object) -> str:
+    """`str(value)` that can be written: bytes of a file's name that are no UTF-8 become `\\udcNN`."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @dataclass(frozen=True)
 class Track:
     """One piece of music. `group` is what must not be split: the artist, else the track itself.
@@ -102,7 +107,7 @@ class Dataset:
 
         rows = [asdict(track) for track in self.tracks]
         columns = {name: [row[name] for row in rows] for name in rows[0] if name != "path"}
-        columns["audio"] = [str(track.path) for track in self.tracks]
+        columns["audio"] = [as_text(track.path) for track in self.tracks]
         columns["label"] = self.label_numbers(self.tracks)
         features = {name: datasets.Value("string") for name in columns}
         features |= {

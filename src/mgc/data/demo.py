@@ -8,9 +8,8 @@ with symusic and the General MIDI sound font of pretty_midi, and writes clips an
     folder/tracks.csv              path, genre, artist, title; written last: where it is, the set is complete
 
 What tells the styles apart is the notes alone. Every style is played with the very same treatments
-(instrument, transposition, pace), handed out by seed; every note has the same velocity; every clip the same
-loudness. Editors write one music in semibreves and another in semiquavers, so a tempo in quarter notes would
-give the edition away: the pace is drawn in notes a second instead, and a piece's mean note is made to fit.
+(instrument, transposition, tempo), handed out by seed; every note has the same velocity; every clip the same
+loudness. The tempo is in quarter notes a minute, so that a reel stays busier than a mass, as it is written.
 
 The group ("artist" in the manifest) is what a split must not divide: a mass, a hymn tune, a quartet.
 """
@@ -44,7 +43,7 @@ import soxr
 from mgc.config import MgcError, did_you_mean
 from mgc.progress import Progress
 
-RENDERER = 1  # raise it when the same seed gives other clips; sets rendered before are then made anew
+RENDERER = 2  # raise it when the same seed gives other clips; sets rendered before are then made anew
 PIECES_PER_STYLE = 40
 CLIP_SECONDS = 12.0
 SAMPLE_RATE_HZ = 22_050
@@ -65,7 +64,7 @@ INSTRUMENTS = (
 )  # fmt: skip
 PITCHES = range(33, 97)  # MIDI: A1 to C7
 SEMITONES = range(-5, 7)
-NOTES_A_SECOND = (2.0, 4.0)  # in each part: 24 to 48 notes a clip
+QUARTERS_A_MINUTE = (80.0, 140.0)
 MAX_REST_SECONDS = 1.0  # a clip in which all parts are silent for longer is not taken
 MAX_WORKERS = 8  # unless more are asked for; each holds music21, some 200 MB, and there is little to do
 MEASURES = 40  # as many of a MusicXML file are read, from a drawn one: a whole quartet takes minutes
@@ -96,7 +95,7 @@ class Treatment:
 
     program: int
     semitones: int
-    notes_a_second: float
+    quarters_a_minute: float
 
 
 @dataclass(frozen=True)
@@ -224,15 +223,15 @@ def _catalogue(corpus: Path, style: str) -> list[Piece]:
 
 
 def _treatments(seed: int, count: int) -> list[Treatment]:
-    """`count` treatments: every instrument and transposition as often as any other, the pace log-uniform."""
+    """`count` treatments: every instrument and transposition as often as any other, the tempo log-uniform."""
     draw = random.Random(f"{seed} treatments")
-    slow, fast = NOTES_A_SECOND
+    slow, fast = QUARTERS_A_MINUTE
     programs = [INSTRUMENTS[i % len(INSTRUMENTS)] for i in range(count)]
     semitones = [SEMITONES[i % len(SEMITONES)] for i in range(count)]
-    paces = [slow * (fast / slow) ** ((i + 0.5) / count) for i in range(count)]
-    for column in (programs, semitones, paces):
+    tempi = [slow * (fast / slow) ** ((i + 0.5) / count) for i in range(count)]
+    for column in (programs, semitones, tempi):
         draw.shuffle(column)
-    return [Treatment(*each) for each in zip(programs, semitones, paces, strict=True)]
+    return [Treatment(*each) for each in zip(programs, semitones, tempi, strict=True)]
 
 
 def _render_all(
@@ -475,19 +474,18 @@ ATTRIBUTES_ORDER = (
 def _excerpt(sounds: list[Sound], treatment: Treatment, draw: random.Random) -> list[Sound]:
     """CLIP_SECONDS of a piece in seconds, transposed, from a drawn note on.
 
-    A piece too short at the pace it was given is passed over rather than slowed down: else short pieces,
-    and with them their style, would be known by their pace.
+    A piece too short at the tempo it was given is passed over rather than slowed down: else short pieces,
+    and with them their style, would be known by their tempo.
 
     Raises:
         PassedOverError: too short, too long a rest wherever it begins, or a note the instruments lack.
     """
-    mean_note = sum(s.end - s.start for s in sounds) / len(sounds)
-    seconds = 1 / (treatment.notes_a_second * mean_note)  # a quarter note
+    seconds = 60 / treatment.quarters_a_minute  # a quarter note
     moved = [Sound(s.start * seconds, s.end * seconds, s.pitch + treatment.semitones, s.part) for s in sounds]
     length = max(s.end for s in moved)
     starts = sorted({s.start for s in moved if s.start + CLIP_SECONDS <= length})
     if not starts:
-        raise PassedOverError("too short for a clip at the pace it was given")
+        raise PassedOverError("too short for a clip at the tempo it was given")
     rests = _rests(moved)
     starts = [t for t in starts if not any(a < t + CLIP_SECONDS and b > t for a, b in rests)]
     if not starts:

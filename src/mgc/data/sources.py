@@ -1,14 +1,19 @@
 """Where tracks come from: a folder `root/<genre>/<file>` or a manifest. Nothing is decoded here."""
 
+import csv
+import json
+import math
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow
+import pyarrow.parquet
 
 from mgc.audio import SUFFIXES
 from mgc.config import DataRecipe, MgcError, did_you_mean
-from mgc.data.dataset import Excluded, Track
+from mgc.data.dataset import Excluded, Track, as_text
 from mgc.data.splits import SPLIT_WORDS, side_of
 
 # The usual names of columns, compared without case; the first that is there is taken.
@@ -35,7 +40,7 @@ class Listing:
 
 def from_folder(root: Path) -> Listing:
     """`root/<genre>/<file>`: the folder's name is the label, artists are unknown."""
-    tracks, other, loose = [], 0, 0
+    tracks, other, deeper, loose = [], 0, 0, 0
     for entry in sorted(root.iterdir()):
         if entry.name.startswith("."):
             continue
@@ -43,26 +48,32 @@ def from_folder(root: Path) -> Listing:
             loose += entry.suffix.lower() in SUFFIXES
             continue
         for file in sorted(entry.iterdir()):
-            if file.name.startswith(".") or file.is_dir():
+            if file.name.startswith("."):
+                continue
+            if file.is_dir():
+                deeper += 1
                 continue
             if file.suffix.lower() not in SUFFIXES:
                 other += 1
                 continue
-            track_id = file.relative_to(root).as_posix()
-            tracks.append(Track(track_id, file, entry.name, group=track_id))
+            track_id = as_text(file.relative_to(root).as_posix())
+            tracks.append(Track(track_id, file, as_text(entry.name), group=track_id))
     if not tracks:
         beside = f"; {loose} audio files lie beside its folders" if loose else ""
+        below = f"; {deeper} folders lie below its folders" if deeper else ""
         raise MgcError(
-            f"no audio was found in the folders of this folder{beside}",
+            f"no audio was found in the folders of this folder{beside}{below}",
             where=root,
             fix=f"lay it out as root/<genre>/<file> ({' '.join(sorted(SUFFIXES))}) or give a manifest",
         )
     notes = []
     if other:
         notes.append(f"{other} files whose names do not end like audio were not looked at")
+    if deeper:
+        notes.append(f"{deeper} folders within the genre folders were not looked into")
     if loose:
         notes.append(f"{loose} audio files beside the genre folders have no genre and were not looked at")
-    return Listing(root.resolve().name, tracks, [], notes)
+    return Listing(as_text(root.resolve().name), tracks, [], notes)
 
 
 def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
@@ -74,9 +85,9 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
         MgcError: an unreadable table, a column that is not there, a row without a path, a split that is
             not one of the usual words, two rows of one id.
     """
-    table = _read_table(file)
+    names, table = _read_table(file)
     columns = {
-        key: _column(table, key, getattr(recipe, f"{key}_column"), file)
+        key: _column(names, key, getattr(recipe, f"{key}_column"), file)
         for key in ("path", "label", "split", "artist", "title", "id")
     }
     for key in ("path", "label"):
@@ -84,11 +95,14 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
             raise MgcError(
                 f"the manifest has no {key} column (looked for {', '.join(USUAL_COLUMNS[key])})",
                 where=file,
-                fix=f"name it with --column {key}=NAME; columns: {', '.join(table.columns)}",
+                fix=f"name it with --column {key}=NAME; columns: {', '.join(names)}",
             )
     tracks, excluded, rows_of = [], [], dict[str, int]()
-    for number, row in enumerate(table.to_dict("records"), start=1):
-        cell = {key: str(row[column]).strip() if column else "" for key, column in columns.items()}
+    for number, row in enumerate(table, start=1):
+        cell = {
+            key: _cell(row.get(column), column, number, file) if column else ""
+            for key, column in columns.items()
+        }
         if not cell["path"]:
             raise MgcError(f"row {number} has no path", where=file, fix="fill it in or take the row out")
         track_id = cell["id"] or cell["path"]
@@ -103,9 +117,10 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
         if not cell["label"]:
             excluded.append(Excluded(track_id, path, "", "no label in the manifest"))
             continue
-        side = _side(cell["split"], columns["split"], number, file)
+        given = recipe.split in ("auto", "given") and columns["split"]
+        side = _side(cell["split"], given, number, file) if given else None
         artist = cell["artist"] or None
-        group = f"artist: {' '.join(cell['artist'].casefold().split())}" if artist else track_id
+        group = _artist_group(artist) if artist else track_id
         tracks.append(Track(track_id, path, cell["label"], group, artist, cell["title"] or None, side))
     generic = {"tracks", "manifest", "metadata", "index", "data", "labels", "dataset"}
     name = file.resolve().parent.name if file.stem.lower() in generic else file.stem
@@ -113,46 +128,67 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
     return Listing(name, tracks, excluded, notes)
 
 
-def _read_table(file: Path) -> pd.DataFrame:
+def _read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows. No type is guessed: a genre called "None" or an id like 007 stays what it is."""
     suffix = file.suffix.lower()
     try:
         if suffix == ".parquet":
-            table = pd.read_parquet(file)
+            rows = pyarrow.parquet.read_table(file).to_pylist()
         elif suffix == ".jsonl":
-            table = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
+            rows = [json.loads(line) for line in lines if line.strip()]
         else:
-            separator = "\t" if suffix == ".tsv" else ","
-            # Nothing is guessed: a genre called "None" or an id like 007 stays what it is.
-            table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError, ImportError) as error:
+            with file.open(encoding="utf-8-sig", newline="") as stream:
+                rows = list(csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",", strict=True))
+    except (OSError, ValueError, csv.Error, pyarrow.ArrowException) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MgcError(f"the manifest cannot be read as {suffix[1:]}: {first}", where=file) from None
-    if table.empty:
+    if not rows:
         raise MgcError("the manifest has no rows", where=file)
-    table.columns = table.columns.map(str)
-    return table.astype(object).where(table.notna(), "")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise MgcError(f"row {number} is no object of columns and values", where=file)
+        if any(row.pop(None, [])):  # where csv puts what is beyond the header
+            fix = 'put text that holds a comma or a tab in quotes: "one, two"'
+            raise MgcError(f"row {number} has more cells than the header", where=file, fix=fix)
+    return [str(name) for name in dict.fromkeys(name for row in rows for name in row)], rows
 
 
-def _column(table: pd.DataFrame, key: str, named: str | None, file: Path) -> str | None:
+def _cell(value: Any, column: str, number: int, file: Path) -> str:
+    if value is None or (
+        isinstance(value, float) and math.isnan(value)
+    ):  # NaN is how a table of numbers says "unknown"
+        return ""
+    if isinstance(value, dict | list | bytes):
+        kind = type(value).__name__
+        fix = "name a column of text or numbers with --column, or write the audio out as files"
+        raise MgcError(f"row {number} holds a {kind} in the column {column!r}", where=file, fix=fix)
+    return as_text(value).strip()
+
+
+def _column(names: list[str], key: str, named: str | None, file: Path) -> str | None:
     if named is not None:
-        if named not in table.columns:
+        if named not in names:
             raise MgcError(
-                f"the manifest has no column {named!r}", where=file, fix=did_you_mean(named, table.columns)
+                f"the manifest has no column {named!r}", where=file, fix=did_you_mean(named, names)
             )
         return named
-    by_lower: dict[str, Any] = {column.strip().lower(): column for column in table.columns}
+    by_lower = {name.strip().lower(): name for name in names}
     return next((by_lower[usual] for usual in USUAL_COLUMNS[key] if usual in by_lower), None)
 
 
-def _side(word: str, column: str | None, number: int, file: Path) -> str | None:
-    if column is None:
-        return None
+def _side(word: str, column: str, number: int, file: Path) -> str:
     side = side_of(word)
     if side is None:
         raise MgcError(
             f"row {number}: {word!r} in the column {column!r} is no side of a split",
             where=file,
-            fix=f"use {', '.join(words[0] for words in SPLIT_WORDS.values())}, or --split cv5 after renaming "
-            "the column",
+            fix=f"use {', '.join(words[0] for words in SPLIT_WORDS.values())}; or leave the column unread "
+            "with --set data.split=cv5",
         )
     return side
+
+
+def _artist_group(artist: str) -> str:
+    """However the name is typed: case, spaces and the encoding of accents make no other artist."""
+    return f"artist: {' '.join(unicodedata.normalize('NFKC', artist).casefold().split())}"

@@ -106,9 +106,10 @@ def make_split(dataset: Dataset, name: str = "auto", seed: int = 0) -> Split:
         return _given(dataset, seed)
     count = 5
     _refuse_small_classes(dataset, count)
-    rule = f"stratified, {_grouping(dataset)}, seed {seed}, 10 % of the tracks for validation"
     tests = _parts(dataset.tracks, count, seed)[: 1 if name == "holdout" else count]
     folds = [_fold(dataset.tracks, test, seed + number) for number, test in enumerate(tests)]
+    held_out = sum(len(fold.val) for fold in folds) / (len(folds) * len(dataset))
+    rule = f"stratified, {_grouping(dataset)}, seed {seed}, {held_out:.0%} of the tracks for validation"
     authority = f"one fifth tested, {rule}" if name == "holdout" else f"five folds, {rule}"
     return Split(name, authority, tuple(folds), dataset)
 
@@ -127,22 +128,30 @@ def _given(dataset: Dataset, seed: int) -> Split:
         train, val = sides["train"], sides["val"]
     else:
         authority += f"; a tenth of its training tracks for validation, {_grouping(dataset)}, seed {seed}"
-        val = _parts(sides["train"], 10, seed)[0]
+        val = _validation(sides["train"], 10, seed)
         train = _without(sides["train"], val)
     return Split("given", authority, (Fold(_ids(train), _ids(val), _ids(sides["test"])),), dataset)
 
 
 def _fold(tracks: Iterable[Track], test: list[Track], seed: int) -> Fold:
     rest = _without(tracks, test)
-    val = _parts(rest, 8, seed)[0]  # an eighth of four fifths is a tenth of all
+    val = _validation(rest, 8, seed)  # an eighth of four fifths is a tenth of all
     return Fold(_ids(_without(rest, val)), _ids(val), _ids(test))
+
+
+def _validation(tracks: list[Track], count: int, seed: int) -> list[Track]:
+    """The first of `count` parts that leaves every class to learn; empty where none does: `Split` says so."""
+    for part in _parts(tracks, count, seed):
+        if part and {t.label for t in _without(tracks, part)} == {t.label for t in tracks}:
+            return part
+    return []
 
 
 def _parts(tracks: Iterable[Track], count: int, seed: int) -> list[list[Track]]:
     """`count` disjoint parts, stratified by label, whole groups; fewer where no class has so many tracks."""
     tracks = list(tracks)
     labels = [track.label for track in tracks]
-    count = max(2, min(count, max(Counter(labels).values())))
+    count = max(2, min(count, max(Counter(labels).values(), default=0)))
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     # scikit-learn wants numbers of groups no smaller than the parts; fewer is told by Split's own checks.
     with warnings.catch_warnings():
@@ -170,8 +179,9 @@ def _refuse_shared(sides: dict[str, tuple[str, ...]], owner: dict[str, str], kin
         for track_id in ids:
             other = side_of_owner.setdefault(owner[track_id], side)
             if other != side:
+                name = owner[track_id].removeprefix("artist: ")
                 raise MgcError(
-                    f"the {kind} {owner[track_id]!r} stands on two sides, {other} and {side}: what a network "
+                    f"the {kind} {name!r} stands on two sides, {other} and {side}: what a network "
                     "remembers of it would count as knowledge",
                     where=where,
                     fix="mend the split column, or let mgc split by artist with --split cv5",
