@@ -136,11 +136,10 @@ def inspect(path: Path) -> Clip:
     try:
         with _readable(path) as stream:
             content = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-            size = stream.tell()
     except AudioError as error:
         return Clip("", 0.0, 0, 0, error.what)
-    if size == 0:
-        return Clip(content, 0.0, 0, 0, "empty file (0 bytes)")
+    except OSError as error:  # a disk that fails while it is read
+        return Clip("", 0.0, 0, 0, f"cannot be read: {error.strerror}")
     rate = channels = samples = 0
     peak = 0.0
     try:
@@ -227,10 +226,14 @@ def _mono(block: np.ndarray, path: Path) -> np.ndarray:
 
 def _readable(path: Path) -> BufferedReader:
     try:
-        return path.open("rb")
+        stream = path.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise AudioError(f"cannot be read: {reason}", where=path) from None
+    if not stream.peek(1):
+        stream.close()
+        raise AudioError("empty file (0 bytes)", where=path)
+    return stream
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-import mgc.data.splits
 from mgc import data
 from mgc.config import BaselineRecipe, DataRecipe, EmbedRecipe, MgcError, ProbeRecipe, results_dir
 from mgc.data import Dataset, Split

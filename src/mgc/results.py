@@ -188,7 +188,8 @@ def compare_records(records: Sequence[RunRecord], baseline: str | None = None) -
 def _section(records: list[RunRecord], wanted: str | None) -> Section:
     newest: dict[str, RunRecord] = {}
     for record in sorted(records, key=lambda r: r.created):
-        newest[json.dumps([record.system, record.path, record.recipe], sort_keys=True)] = record
+        recipe = {key: value for key, value in record.recipe.items() if key not in ("device", "hypothesis")}
+        newest[json.dumps([record.system, record.path, recipe], sort_keys=True)] = record
     shown = list(newest.values())
     candidates = [r for r in shown if r.path == "baseline"]
     candidates.sort(key=lambda r: (r.system == "cnn", r.created))

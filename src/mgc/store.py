@@ -3,7 +3,8 @@
 A representation has a folder, `<name>-<fingerprint>`, with its card and Arrow IPC shards of some clips
 each. A shard is written under another name, synced and renamed, so it is there whole or not at all: a
 process killed at any moment loses at most the clips since the last shard, and the next one goes on behind
-it. Shards are never changed; a clip that two processes have computed is read once.
+it. Shards are never changed; a clip that two processes have computed is read once. A shard's name ends in
+the CRC-32 of its bytes, which is looked at before they are used.
 
 A row: `clip` (hash), `track_id` (as it was called then), `seconds` (what it took), `frames` (rows of the
 array), `values` (the array, row by row, float16). Pooled arrays are (2, width): mean and deviation of all
@@ -14,6 +15,7 @@ import json
 import os
 import time
 import uuid
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +28,7 @@ from mgc.representations import Representation
 
 SHARD_BYTES = 64 << 20  # arrays held in memory before they are written
 SHARD_SECONDS = 20.0  # and for how long: what a kill can cost
+STALE_SECONDS = 3600.0  # a half-written file of this age has lost its writer
 
 
 class Store:
@@ -95,10 +98,15 @@ class Writer:
 
     def __enter__(self) -> "Writer":
         card = self.folder / "representation.json"
+        content = json.dumps(self.representation.card(), indent=2).encode()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not card.exists():
-                _replace(card, json.dumps(self.representation.card(), indent=2).encode())
+            for part in self.folder.glob(".*.part"):
+                if time.time() - part.stat().st_mtime > STALE_SECONDS:
+                    part.unlink(missing_ok=True)
+            # The place of the weights decides nothing, but the card says where they are now.
+            if not card.exists() or card.read_bytes() != content:
+                _replace(card, content)
         except OSError as error:
             raise _unwritable(self.folder, error) from None
         return self
@@ -142,8 +150,10 @@ class Writer:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as file:
             file.write_table(table)
+        content = sink.getvalue()
+        name = f"shard-{uuid.uuid4().hex[:16]}-{zlib.crc32(content):08x}.arrow"
         try:
-            _replace(self.folder / f"shard-{uuid.uuid4().hex}.arrow", sink.getvalue())
+            _replace(self.folder / name, content)
         except OSError as error:
             raise _unwritable(self.folder, error) from None
         self._rows, self._bytes = [], 0
@@ -157,14 +167,25 @@ class Writer:
 def kept() -> list[dict[str, object]]:
     """The cards of all representations in the store that hold at least one shard."""
     cards = sorted(cache_dir().glob("*/representation.json"))
-    return [
-        json.loads(card.read_text(encoding="utf-8")) for card in cards if any(card.parent.glob("*.arrow"))
-    ]
+    return [_read_card(card) for card in cards if any(card.parent.glob("*.arrow"))]
+
+
+def _read_card(card: Path) -> dict[str, object]:
+    try:
+        return json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fix = "delete this file; the next mgc embed that computes anything writes it again"
+        raise MgcError(f"a card of the store is damaged: {error}", where=card, fix=fix) from None
 
 
 def _open(shard: Path) -> pa.Table:
+    """The memory-mapped table. No file stays open, so a store may have thousands of shards."""
     try:
-        return pa.ipc.open_file(pa.memory_map(str(shard))).read_all()
+        content = pa.memory_map(str(shard)).read_buffer()
+        # Arrow trusts what it reads: a wrong length inside would end the process.
+        if not shard.stem.endswith(f"-{zlib.crc32(content):08x}"):
+            raise pa.ArrowInvalid("its bytes are not those that were written")
+        return pa.ipc.open_file(content).read_all()
     except (pa.ArrowInvalid, OSError) as error:
         raise MgcError(
             f"a shard of the store is damaged: {error}",
@@ -175,7 +196,7 @@ def _open(shard: Path) -> pa.Table:
 
 def _replace(file: Path, content: bytes | pa.Buffer) -> None:
     """Write under another name, sync, rename: the file is there whole or not at all."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    part = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with part.open("wb") as stream:
             stream.write(content)

@@ -40,40 +40,42 @@ class Listing:
 
 def from_folder(root: Path) -> Listing:
     """`root/<genre>/<file>`: the folder's name is the label, artists are unknown."""
-    tracks, other, deeper, loose = [], 0, 0, 0
-    for entry in sorted(root.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir():
-            loose += entry.suffix.lower() in SUFFIXES
-            continue
-        for file in sorted(entry.iterdir()):
-            if file.name.startswith("."):
-                continue
-            if file.is_dir():
-                deeper += 1
-                continue
-            if file.suffix.lower() not in SUFFIXES:
-                other += 1
-                continue
+    entries = _visible(root)
+    tracks, bare, other, deeper = list[Track](), list[str](), 0, 0
+    loose = sum(_named_like_audio(entry) for entry in entries)
+    for genre in filter(Path.is_dir, entries):
+        inside = _visible(genre)
+        audio = [file for file in inside if _named_like_audio(file)]
+        folders = sum(entry.is_dir() for entry in inside)
+        deeper += folders
+        other += len(inside) - len(audio) - folders
+        if not audio:
+            bare.append(as_text(genre.name))
+        for file in audio:
             track_id = as_text(file.relative_to(root).as_posix())
-            tracks.append(Track(track_id, file, as_text(entry.name), group=track_id))
+            tracks.append(Track(track_id, file, as_text(genre.name), group=track_id))
+    told = {
+        "no audio in these folders, which are no genres then: " + ", ".join(bare): bool(bare),
+        f"{other} files whose names do not end like audio were not looked at": other,
+        f"{deeper} folders within the genre folders were not looked into": deeper,
+        f"{loose} audio files beside the genre folders have no genre and were not looked at": loose,
+    }
+    notes = [note for note, count in told.items() if count]
     if not tracks:
-        beside = f"; {loose} audio files lie beside its folders" if loose else ""
-        below = f"; {deeper} folders lie below its folders" if deeper else ""
         raise MgcError(
-            f"no audio was found in the folders of this folder{beside}{below}",
+            "; ".join(["no audio was found in the folders of this folder", *notes]),
             where=root,
             fix=f"lay it out as root/<genre>/<file> ({' '.join(sorted(SUFFIXES))}) or give a manifest",
         )
-    notes = []
-    if other:
-        notes.append(f"{other} files whose names do not end like audio were not looked at")
-    if deeper:
-        notes.append(f"{deeper} folders within the genre folders were not looked into")
-    if loose:
-        notes.append(f"{loose} audio files beside the genre folders have no genre and were not looked at")
     return Listing(as_text(root.resolve().name), tracks, [], notes)
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _named_like_audio(entry: Path) -> bool:
+    return entry.suffix.lower() in SUFFIXES and not entry.is_dir()
 
 
 def from_manifest(file: Path, recipe: DataRecipe) -> Listing:

@@ -141,7 +141,7 @@ def _fold(tracks: Iterable[Track], test: list[Track], seed: int) -> Fold:
 
 def _validation(tracks: list[Track], count: int, seed: int) -> list[Track]:
     """The first of `count` parts that leaves every class to learn; empty where none does: `Split` says so."""
-    for part in _parts(tracks, count, seed):
+    for part in _parts(tracks, min(count, len({track.group for track in tracks})), seed):
         if part and {t.label for t in _without(tracks, part)} == {t.label for t in tracks}:
             return part
     return []

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 
+from mgc.config import MgcError, did_you_mean
 from mgc.representations.kinds import Layer, Representation
 from mgc.representations.logmel import logmel
 from mgc.representations.musicnn import musicnn
 from mgc.representations.pooling import represent
-from mgc.representations.transformers_audio import SHORT_NAMES, from_name
+from mgc.representations.transformers_audio import SHORT_NAMES, from_name, is_address
 
 __all__ = ["REPRESENTATIONS", "Layer", "Representation", "open_representation", "represent"]
 
@@ -24,4 +25,11 @@ def open_representation(model: str) -> Representation:
     Raises:
         MgcError: nothing of that name, or nothing that works on this machine.
     """
-    return REPRESENTATIONS[model]() if model in REPRESENTATIONS else from_name(model)
+    if model in REPRESENTATIONS:
+        return REPRESENTATIONS[model]()
+    if is_address(model):
+        return from_name(model)
+    raise MgcError(
+        f"there is no encoder {model!r} and no folder of that name",
+        fix=f"{did_you_mean(model, REPRESENTATIONS)}; or a hub id owner/name, or a folder",
+    )

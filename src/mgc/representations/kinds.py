@@ -111,16 +111,17 @@ class Representation:
 
 
 def code_hash(*modules: ModuleType) -> str:
-    """Hash of what the modules do: their syntax trees without docstrings and comments, and `mgc.audio`'s.
+    """Hash of what the modules do, without docstrings and comments, and of how clips are cut and pooled.
 
     A change of the code makes vectors that were computed by the old one unreachable; a comment does not.
     """
     digest = hashlib.blake2b(digest_size=8)
-    for module in (mgc.audio, *modules):
-        assert module.__file__ is not None
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    files = [Path(mgc.audio.__file__), Path(__file__).with_name("pooling.py")]
+    for file in [*files, *(Path(str(module.__file__)) for module in modules)]:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
                 node.body = node.body[1:]
-        digest.update(ast.dump(tree).encode())
+        # Unlike the dump of a tree, the text hardly changes with the version of Python.
+        digest.update(ast.unparse(tree).encode())
     return digest.hexdigest()

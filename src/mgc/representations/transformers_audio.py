@@ -1,15 +1,19 @@
 """Any transformers audio encoder, by short name, hub id or local folder.
 
-Which weights there are, the sample rate and the layers are read from the checkpoint's json files; torch
-and transformers are imported when the encoder is loaded. What is known here of a model is its family: how
-it wants its input, how many samples one of its frames stands for, where its encoder sits.
+Which weights there are, the sample rate and the layers are read from the checkpoint's json files, with the
+defaults of their transformers classes where they are silent; a model is built when the encoder is loaded.
+What is known here of a model is its family: how it wants its input, how many samples one of its frames
+stands for, where its encoder sits.
 """
 
 import hashlib
 import json
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +27,10 @@ from mgc.representations.kinds import Encoder, Layer, Representation, code_hash
 
 WAVEFORM_WINDOW_SECONDS = 10.0  # models of any input length: long context, attention still cheap
 IGNORED_REST_SECONDS = 0.25
-FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
-OLD_FILES = (*FILES[:2], "pytorch_model*.bin*")
-HUB_TIMEOUT_SECONDS = 5.0
+# Preprocessing stands in one of two files; transformers 5 writes the other one for whole processors.
+SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+WEIGHTS, OLD_WEIGHTS = "model*.safetensors", "pytorch_model*.bin"
+HUB_TIMEOUT_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,11 @@ class Family:
     # Samples a window, from (config, preprocessor); the rate is the preprocessor's.
     window: Callable[[dict[str, Any], dict[str, Any]], int]
     layers: Callable[[dict[str, Any]], tuple[Layer, ...]]
-    encoder: Callable[[Any], Any]  # the part of the loaded model that is used
     states: States
-    # Samples between the starts of two frames; None: a window is one frame.
-    stride: Callable[[dict[str, Any], dict[str, Any]], int] | None
+    # Samples between the starts of two frames, and how many of a frame's own must be real for it to be more
+    # than padding; None: a window is one frame.
+    frame: Callable[[dict[str, Any], dict[str, Any]], tuple[int, int]] | None
+    part: str = ""  # the submodule that is used; "" for all of the model
 
 
 def from_name(model: str) -> Representation:
@@ -73,8 +79,7 @@ def from_name(model: str) -> Representation:
     """
     known = SHORT_NAMES.get(model)
     folder, source = _locate(model, known)
-    config = _read_json(folder / "config.json")
-    model_type = str(config.get("model_type"))
+    model_type = str(_read_json(folder / "config.json").get("model_type"))
     family = FAMILIES.get(model_type)
     if family is None:
         raise MgcError(
@@ -82,76 +87,99 @@ def from_name(model: str) -> Representation:
             where=folder / "config.json",
             fix=did_you_mean(model_type, FAMILIES),
         )
-    extractor = _read_json(folder / "preprocessor_config.json")
-    if "sampling_rate" not in extractor:
-        raise MgcError("no sampling_rate", where=folder / "preprocessor_config.json", fix=_FOLDER)
-    rate = int(extractor["sampling_rate"])
-    return Representation(
-        name=model if known else Path(model).name,
-        address=str(folder.absolute()) if Path(model).expanduser().is_dir() else model,
-        source=source,
-        cut=Windowing(rate, family.window(config, extractor), ignore=int(IGNORED_REST_SECONDS * rate)),
-        layers=family.layers(config),
-        pooled=True,
-        parameters=None,
-        licence=known.licence if known else "see the checkpoint's model card",
-        trained_on=known.trained_on if known else "see the checkpoint's model card",
-        weights=_hash(folder),
-        code=code_hash(sys.modules[__name__]),
-        load=partial(_load, folder, family, config, extractor),
-    )
+    import transformers
+
+    with _explained("the checkpoint cannot be used", folder):
+        # What a saved file does not say is as the classes have it.
+        settings = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
+        front = transformers.AutoFeatureExtractor.from_pretrained(folder, config=settings, **_LOCAL)
+        config, extractor = settings.to_dict(), front.to_dict()
+        rate = int(extractor["sampling_rate"])
+        return Representation(
+            name=model if known else Path(model).resolve().name,
+            address=str(folder.absolute()) if source.startswith("folder") else model,
+            source=source,
+            cut=Windowing(rate, family.window(config, extractor), ignore=int(IGNORED_REST_SECONDS * rate)),
+            layers=family.layers(config),
+            pooled=True,
+            parameters=None,
+            licence=known.licence if known else "see the checkpoint's model card",
+            trained_on=known.trained_on if known else "see the checkpoint's model card",
+            weights=_hash(folder),
+            code=code_hash(sys.modules[__name__]),
+            load=partial(_load, folder, family, front, family.frame and family.frame(config, extractor)),
+        )
 
 
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _FOLDER = (
     "give a folder with config.json, preprocessor_config.json and model.safetensors: --model path/to/folder"
 )
 
 
+def is_address(model: str) -> bool:
+    """Whether `model` is a folder here or could be a hub id."""
+    return _as_folder(model) is not None or (model.count("/") == 1 and not model.startswith((".", "/", "~")))
+
+
+def _as_folder(model: str) -> Path | None:
+    path = Path(model).expanduser()
+    return path if model and path.is_dir() else None
+
+
+@contextmanager
+def _explained(what: str, where: Path) -> Iterator[None]:
+    """Whatever transformers, torch or safetensors raise over a bad checkpoint, told as an MgcError."""
+    try:
+        yield
+    except MgcError:
+        raise
+    except Exception as error:
+        raise MgcError(f"{what} ({_brief(error)})", where=where, fix=_FOLDER) from error
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def _locate(model: str, known: Known | None) -> tuple[Path, str]:
     """The checkpoint's folder, and where it came from in words."""
-    path = Path(model).expanduser()
-    if path.is_dir():
-        _check_folder(path)
-        return path, f"folder {path.resolve()}"
+    path = None if known else _as_folder(model)  # a short name stays one beside a folder called like it
     hub_id = known.hub_id if known else model
-    if not known and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
+    folder = path or _snapshot(model, hub_id)
+    if lacking := _lacking(folder):
         raise MgcError(
-            f"there is no encoder {model!r} and no folder of that name",
-            fix=f"{did_you_mean(model, ['musicnn', *SHORT_NAMES])}; or a hub id owner/name, or a folder",
+            f"the folder is no saved encoder: no {', no '.join(lacking)}", where=folder, fix=_FOLDER
         )
-    folder = _snapshot(model, hub_id)
-    _check_folder(folder)
-    return folder, f"hub {hub_id} at {folder.name[:12]}"
+    return folder, f"folder {folder.resolve()}" if path else f"hub {hub_id} at {folder.name[:12]}"
 
 
 def _snapshot(model: str, hub_id: str) -> Path:
     """The hub's files: from the local cache if they are there, else downloaded."""
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    for files in (FILES, OLD_FILES):
-        try:
-            folder = Path(snapshot_download(hub_id, allow_patterns=list(files), local_files_only=True))
-        except LocalEntryNotFoundError:
-            continue
-        if _weight_files(folder):
-            return folder
     try:
+        with suppress(LocalEntryNotFoundError):
+            folder = Path(snapshot_download(hub_id, allow_patterns=[*SETTINGS], local_files_only=True))
+            if not _lacking(folder):
+                return folder
         # Asked first with a short limit: the download itself would try again for minutes.
-        names = [
-            file.rfilename for file in HfApi().model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS).siblings or []
-        ]
-        files = FILES if any(name.endswith(".safetensors") for name in names) else OLD_FILES
-        return Path(snapshot_download(hub_id, allow_patterns=list(files)))
+        info = HfApi().model_info(hub_id, timeout=HUB_TIMEOUT_SECONDS)
+        new = any(fnmatch(file.rfilename, WEIGHTS) for file in info.siblings or [])
+        weights = WEIGHTS if new else OLD_WEIGHTS
+        return Path(snapshot_download(hub_id, allow_patterns=[*SETTINGS, weights, f"{weights}.index.json"]))
+    except HFValidationError as error:
+        raise MgcError(f"{hub_id!r} is neither a folder nor a hub id: {error}", fix=_FOLDER) from None
     except HfHubHTTPError as error:
         raise MgcError(
             f"the hub has no encoder {hub_id!r} for you: {error.server_message or error}",
             fix=f"check the name, or {_FOLDER}",
         ) from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # no answer: of a kind that depends on the http library the hub package uses
         raise MgcError(
             f"the encoder {model!r} ({hub_id}) is not on this machine, and the hub does not answer "
-            f"({type(error).__name__})",
+            f"({_brief(error)})",
             fix=f"bring {hub_id} by hand and {_FOLDER}; set HF_HUB_OFFLINE=1 to ask the local cache only; "
             f"encoders that work here: {', '.join(_present())}",
         ) from None
@@ -170,36 +198,33 @@ def _present() -> list[str]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    return sorted(folder.glob(WEIGHTS)) or sorted(folder.glob(OLD_WEIGHTS))
 
 
-def _check_folder(folder: Path) -> None:
-    missing = [name for name in ("config.json", "preprocessor_config.json") if not (folder / name).is_file()]
-    if not _weight_files(folder):
-        missing.append("model.safetensors")
-    if missing:
-        raise MgcError(
-            f"the folder is no saved encoder: no {', no '.join(missing)}", where=folder, fix=_FOLDER
-        )
+def _lacking(folder: Path) -> list[str]:
+    config, *preprocessing = ((folder / name).is_file() for name in SETTINGS)
+    here = {SETTINGS[0]: config, SETTINGS[1]: any(preprocessing), "model.safetensors": _weight_files(folder)}
+    return [name for name, found in here.items() if not found]
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MgcError(f"cannot be read as JSON: {error}", where=file) from None
+        raise MgcError(f"cannot be read as JSON: {error}", where=file, fix=_FOLDER) from None
     if not isinstance(content, dict):
-        raise MgcError("is no JSON object", where=file)
+        raise MgcError("is no JSON object", where=file, fix=_FOLDER)
     return content
 
 
 def _hash(folder: Path) -> str:
-    files = [folder / "config.json", folder / "preprocessor_config.json", *_weight_files(folder)]
+    settings = [folder / name for name in SETTINGS if (folder / name).is_file()]
+    files = [*settings, *_weight_files(folder)]
     return hashlib.blake2b(" ".join(map(file_hash, files)).encode(), digest_size=16).hexdigest()
 
 
 def _load(
-    folder: Path, family: Family, config: dict[str, Any], extractor: dict[str, Any], device: torch.device
+    folder: Path, family: Family, front: Any, frame: tuple[int, int] | None, device: torch.device
 ) -> Encoder:
     """Weights in float32, in eval mode, every one of them from the checkpoint.
 
@@ -211,32 +236,29 @@ def _load(
     # What it would report of the weights is asked below.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    try:
+    with _explained("the weights cannot be loaded", folder):
         model, report = transformers.AutoModel.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
+            folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **_LOCAL
         )
-        front = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise MgcError(f"the encoder cannot be loaded: {first}", where=folder, fix=_FOLDER) from None
+    missing = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     # The vector that stands for masked frames is used in training only.
-    missing = [key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")]
-    missing += [str(key[0]) for key in report["mismatched_keys"]]
-    if missing:
+    made_up = sorted(
+        key for key in missing if key.startswith(family.part) and not key.endswith("masked_spec_embed")
+    )
+    if made_up:
         raise MgcError(
-            f"{len(missing)} weights of the model are not in the checkpoint and would be random: "
-            f"{', '.join(sorted(missing)[:3])}{' ...' if len(missing) > 3 else ''}",
+            f"{len(made_up)} weights of the model are not in the checkpoint, or of another shape, and would "
+            f"be random: {', '.join(made_up[:3])}{' ...' if len(made_up) > 3 else ''}",
             where=folder,
             fix="use the complete checkpoint, or the class of model it was saved from",
         )
-    encoder = family.encoder(model).eval().requires_grad_(False).to(device)
-    stride = family.stride(config, extractor) if family.stride else None
-    return _Encoder(encoder, front, family.states, stride)
+    encoder = model.get_submodule(family.part).eval().requires_grad_(False).to(device)
+    return _Encoder(encoder, front, family.states, frame)
 
 
 class _Encoder:
-    def __init__(self, model: Any, front: Any, states: States, stride: int | None) -> None:
-        self.model, self.front, self.states, self.stride = model, front, states, stride
+    def __init__(self, model: Any, front: Any, states: States, frame: tuple[int, int] | None) -> None:
+        self.model, self.front, self.states, self.frame = model, front, states, frame
 
     def __call__(
         self, waveforms: torch.Tensor, covered: torch.Tensor, real: torch.Tensor
@@ -244,10 +266,12 @@ class _Encoder:
         rate = self.front.sampling_rate
         inputs = self.front([*waveforms.cpu().numpy()], sampling_rate=rate, return_tensors="pt")
         layers = self.states(self.model, inputs.to(waveforms.device))
-        if self.stride is None:  # one frame a window: it counts as much as it is new
+        if self.frame is None:  # one frame a window: it counts as much as it is new
             return layers, ((real - covered) / waveforms.shape[1]).unsqueeze(1)
-        starts = torch.arange(layers[-1].shape[1], device=waveforms.device) * self.stride  # (T,) samples
-        return layers, ((starts >= covered.unsqueeze(1)) & (starts < real.unsqueeze(1))).float()
+        stride, needed = self.frame
+        starts = torch.arange(layers[-1].shape[1], device=waveforms.device) * stride  # (T,) samples
+        new = starts >= covered.unsqueeze(1)  # (B, T)
+        return layers, (new & (starts + needed <= real.unsqueeze(1))).float()
 
 
 def _hidden(config: dict[str, Any]) -> tuple[Layer, ...]:
@@ -262,10 +286,8 @@ def _whisper_layers(config: dict[str, Any]) -> tuple[Layer, ...]:
 
 
 def _clap_layers(config: dict[str, Any]) -> tuple[Layer, ...]:
-    audio = config.get("audio_config") or {}
-    return (
-        Layer("pooled", int(audio.get("hidden_size", 768))),
-        Layer("projection", int(config.get("projection_dim", 512))),
+    return Layer("pooled", config["audio_config"]["hidden_size"]), Layer(
+        "projection", config["projection_dim"]
     )
 
 
@@ -288,52 +310,52 @@ def _ast_states(model: Any, inputs: Any) -> list[torch.Tensor]:
 
 
 def _clap_states(model: Any, inputs: Any) -> list[torch.Tensor]:
-    longer = inputs.get("is_longer")
+    # Of a batch without a longer clip the extractor calls one longer, at random; no window is.
+    longer = torch.zeros_like(inputs["is_longer"])
     pooled = model.audio_model(input_features=inputs["input_features"], is_longer=longer).pooler_output
     return [pooled.unsqueeze(1), model.audio_projection(pooled).unsqueeze(1)]  # (B, 1, D)
 
 
-def _conv_stride(config: dict[str, Any], extractor: dict[str, Any]) -> int:
-    stride = 1
-    for step in config["conv_stride"]:
-        stride *= int(step)
-    return stride
+def _conv_frame(config: dict[str, Any], extractor: dict[str, Any]) -> tuple[int, int]:
+    """Nothing is padded, so any sample is enough. SEW thins its frames out once more."""
+    return math.prod(config["conv_stride"]) * config.get("squeeze_factor", 1), 1
 
 
 _WAVEFORM = Family(
     window=lambda config, extractor: int(WAVEFORM_WINDOW_SECONDS * extractor["sampling_rate"]),
     layers=_hidden,
-    encoder=lambda model: model,
     states=_waveform_states,
-    stride=_conv_stride,
+    frame=_conv_frame,
 )
 
 FAMILIES: dict[str, Family] = {
-    # A frame is 25 ms every 10 ms (Kaldi): max_length of them, none padded, make the window.
+    # A frame is 25 ms every 10 ms (Kaldi): max_length of them, none padded, make the window; one that is
+    # not padding makes a patch real.
     "audio-spectrogram-transformer": Family(
         window=lambda config, extractor: (
             (config["max_length"] - 1) * extractor["sampling_rate"] // 100
             + extractor["sampling_rate"] * 25 // 1000
         ),
         layers=_hidden,
-        encoder=lambda model: model,
         states=_ast_states,
-        stride=lambda config, extractor: config["time_stride"] * extractor["sampling_rate"] // 100,
+        frame=lambda config, extractor: (
+            config["time_stride"] * extractor["sampling_rate"] // 100,
+            extractor["sampling_rate"] * 25 // 1000,
+        ),
     ),
     # Two mel hops a frame; the extractor pads with zeros to its chunk of 30 s.
     "whisper": Family(
         window=lambda config, extractor: extractor["chunk_length"] * extractor["sampling_rate"],
         layers=_whisper_layers,
-        encoder=lambda model: model.encoder,
         states=_whisper_states,
-        stride=lambda config, extractor: 2 * extractor["hop_length"],
+        frame=lambda config, extractor: (2 * extractor["hop_length"], 1),
+        part="encoder",
     ),
     "clap": Family(
         window=lambda config, extractor: extractor["max_length_s"] * extractor["sampling_rate"],
         layers=_clap_layers,
-        encoder=lambda model: model,
         states=_clap_states,
-        stride=None,
+        frame=None,
     ),
     "wav2vec2": _WAVEFORM,
     "wav2vec2-conformer": _WAVEFORM,

@@ -1,0 +1,324 @@
+"""Decoding, cutting and judging audio files: against librosa, against brute force, and on every bad file."""
+
+import contextlib
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import audioread
+import librosa
+import numpy as np
+import pytest
+import soundfile
+from conftest import tone
+
+from mgc import audio
+from mgc.audio import AudioError, Window, Windowing, decode, inspect, load, windows
+
+RATE = 44_100
+
+
+@pytest.fixture
+def stereo() -> np.ndarray:
+    """(samples, 2): 2.5 s, the channels different."""
+    return np.stack([tone(0, 2.5, RATE, 1), tone(1, 2.5, RATE, 2)], axis=1)
+
+
+# ---- decode ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "au"])
+def test_decode_is_librosa_load(tmp_path: Path, stereo: np.ndarray, suffix: str) -> None:
+    file = tmp_path / f"a.{suffix}"
+    soundfile.write(file, stereo, RATE)
+    for rate in (None, 8_000, 16_000, 22_050, 48_000):
+        ours = load(file, rate)
+        theirs, _ = librosa.load(file, sr=rate, mono=True, res_type="soxr_hq")
+        assert ours.dtype == np.float32 and ours.ndim == 1
+        assert abs(len(ours) - len(theirs)) <= 1  # librosa rounds the length up
+        shared = min(len(ours), len(theirs))
+        np.testing.assert_allclose(ours[:shared], theirs[:shared], atol=1e-6)
+
+
+@pytest.mark.parametrize("block_values", [2_048, 10_000, 1 << 20])
+def test_streaming_is_resampling_at_once(
+    tmp_path: Path, stereo: np.ndarray, monkeypatch: pytest.MonkeyPatch, block_values: int
+) -> None:
+    soundfile.write(tmp_path / "a.wav", stereo, RATE, subtype="FLOAT")
+    monkeypatch.setattr(audio, "VALUES_PER_BLOCK", block_values)
+    once = librosa.resample(stereo.mean(axis=1), orig_sr=RATE, target_sr=16_000, res_type="soxr_hq")
+    streamed = np.concatenate(list(decode(tmp_path / "a.wav", 16_000)))
+    assert len(streamed) == len(once) == 40_000
+    np.testing.assert_allclose(streamed, once, atol=1e-6)
+
+
+def test_many_channels_and_a_high_rate(tmp_path: Path) -> None:
+    eight = np.random.default_rng(0).uniform(-0.5, 0.5, (192_000, 8)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", eight, 192_000, subtype="FLOAT")
+    clip = inspect(tmp_path / "a.wav")
+    assert (clip.seconds, clip.sample_rate_hz, clip.channels, clip.problem) == (1.0, 192_000, 8, None)
+    np.testing.assert_allclose(load(tmp_path / "a.wav"), eight.mean(axis=1), atol=1e-6)
+    assert len(load(tmp_path / "a.wav", 16_000)) == 16_000
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path, stereo: np.ndarray) -> None:
+    soundfile.write(tmp_path / "a.wav", stereo, RATE)
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    try:
+        shutil.copy(tmp_path / "a.wav", file)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert inspect(file) == inspect(tmp_path / "a.wav")
+
+
+def test_m4a_plays_or_asks_for_ffmpeg(tmp_path: Path, stereo: np.ndarray) -> None:
+    soundfile.write(tmp_path / "a.wav", stereo, RATE)
+    file = tmp_path / "a.m4a"
+    if ffmpeg := shutil.which("ffmpeg"):
+        subprocess.run([ffmpeg, "-i", tmp_path / "a.wav", file], check=True, capture_output=True)
+        assert inspect(file).problem is None
+        assert load(file, 16_000).size == pytest.approx(40_000, rel=0.05)
+    else:
+        file.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(999))
+        assert "needs ffmpeg" in str(inspect(file).problem)
+
+
+class FakeFfmpeg:
+    """Six channels in pieces that end within a sample, as ffmpeg's pipe gives them."""
+
+    samplerate, channels = 16_000, 6
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
+
+    def __enter__(self) -> "FakeFfmpeg":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self.pieces:
+            if not piece:
+                raise audioread.DecodeError("broken")
+            yield piece
+
+
+@pytest.mark.parametrize("block_values", [600, 1 << 20])
+def test_ffmpeg_pieces_become_whole_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_values: int
+) -> None:
+    integers = np.random.default_rng(0).integers(-32768, 32768, (16_000, 6), dtype=np.int16)
+    data = integers.astype("<i2").tobytes()
+    pieces = [data[start : start + 4096] for start in range(0, len(data), 4096)]
+    file = tmp_path / "a.m4a"
+    file.write_bytes(b"anything")
+    monkeypatch.setattr(audio, "VALUES_PER_BLOCK", block_values)
+    monkeypatch.setattr(audioread, "audio_open", lambda path: FakeFfmpeg(pieces))
+    np.testing.assert_allclose(load(file), integers.mean(axis=1) / 32768, atol=1e-6)
+    monkeypatch.setattr(audioread, "audio_open", lambda path: FakeFfmpeg([*pieces, b""]))
+    assert inspect(file).problem == "cannot be decoded: broken"
+
+
+# ---- windows ---------------------------------------------------------------------------------------------
+
+
+def cut_at_once(samples: np.ndarray, cut: Windowing) -> list[tuple[list[float], int, int]]:
+    """What `windows` promises, from the whole array: (samples, covered, real)."""
+
+    def at(start: int, count: int) -> list[float]:
+        places = range(start - cut.left, start + count + cut.right)
+        return [float(samples[i]) if 0 <= i < len(samples) else 0.0 for i in places]
+
+    full, rest = divmod(len(samples), cut.window)
+    cuts = [(at(k * cut.window, cut.window), 0, cut.window) for k in range(full)]
+    if cut.pad:
+        return [*cuts, (at(full * cut.window, cut.window), 0, rest)]
+    if rest == 0 or (full and rest <= cut.ignore):
+        return cuts
+    if full:
+        return [*cuts, (at(len(samples) - cut.window, cut.window), cut.window - rest, cut.window)]
+    return [(at(0, rest), 0, rest)]
+
+
+def told(window: Window) -> tuple[list[float], int, int]:
+    return window.samples.tolist(), window.covered, window.real
+
+
+def test_windows_are_those_cut_from_the_whole_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(4_000):
+        window = int(rng.integers(1, 12))
+        cut = Windowing(
+            1, window, left=int(rng.integers(0, 15)), right=int(rng.integers(0, 15)),
+            pad=bool(rng.integers(2)), ignore=int(rng.integers(0, 5)),
+        )  # fmt: skip
+        length = int(rng.choice([rng.integers(0, 60), window * rng.integers(0, 6)]))
+        samples = np.arange(1, length + 1, dtype=np.float32)
+        borders = np.sort(rng.integers(0, length + 1, rng.integers(0, 9)))
+        blocks = np.split(samples, borders)
+        monkeypatch.setattr(audio, "decode", lambda path, rate, blocks=blocks: iter(blocks))
+        ours = [told(window) for window in windows(Path("x"), cut)]
+        assert ours == cut_at_once(samples, cut), (length, cut, borders)
+        rest = length % window
+        seen.add(
+            (length < window, rest == 0, 0 < rest <= cut.ignore, cut.pad, cut.left > 0, cut.right > window)
+        )
+    assert len(seen) >= 30  # every kind of ending was among them
+
+
+def test_windows_of_a_file_are_at_the_rate_asked_for(tmp_path: Path, stereo: np.ndarray) -> None:
+    soundfile.write(tmp_path / "a.flac", stereo, RATE)
+    cut = Windowing(16_000, 16_000, left=100, right=200)
+    whole = load(tmp_path / "a.flac", 16_000)
+    assert [told(window) for window in windows(tmp_path / "a.flac", cut)] == cut_at_once(whole, cut)
+
+
+def test_two_hours_need_no_more_memory_than_two_minutes(tmp_path: Path) -> None:
+    second = (tone(0, 1.0, 8_000, 0) * 32767).astype(np.int16)
+    for name, minutes in (("short", 2), ("long", 120)):
+        with soundfile.SoundFile(tmp_path / f"{name}.wav", "w", 8_000, 1, subtype="ULAW") as file:
+            for _ in range(minutes):
+                file.write(np.tile(second, 60))
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom mgc.audio import Windowing, inspect, windows\n"
+        "for name in ('short', 'long'):\n"
+        f"    file = Path({str(tmp_path)!r}) / (name + '.wav')\n"
+        "    assert inspect(file).problem is None\n"
+        "    cut = Windowing(16_000, 480_000, left=8_000, right=8_000)\n"
+        "    count = sum(1 for _ in windows(file, cut))\n"
+        "    print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (few, before), (many, after) = [map(int, line.split()) for line in done.stdout.splitlines()]
+    assert (few, many) == (4, 240)
+    kib = 1024 if sys.platform == "darwin" else 1
+    assert (after - before) / kib < 40_000  # the whole waveform is 460 MB
+
+
+# ---- bad files -------------------------------------------------------------------------------------------
+
+
+def sound(seconds: float = 2.0, channels: int = 1) -> np.ndarray:
+    return np.stack([tone(0, seconds, RATE, k) for k in range(channels)], axis=1)
+
+
+def write(file: Path, samples: np.ndarray, subtype: str | None = None) -> Path:
+    soundfile.write(file, samples, RATE, subtype=subtype)
+    return file
+
+
+def spoiled(samples: np.ndarray, *values: float) -> np.ndarray:
+    samples[500, : len(values)] = values
+    return samples
+
+
+def truncated(file: Path) -> Path:
+    data = write(file, sound(4.0)).read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    return file
+
+
+def lying(file: Path, size: int) -> Path:
+    """A wav file whose header tells another number of bytes of samples."""
+    data = bytearray(write(file, sound()).read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 4] = struct.pack("<I", size)
+    file.write_bytes(data)
+    return file
+
+
+def text(file: Path) -> Path:
+    file.write_text("Now this is a story all about how\n" * 99)
+    return file
+
+
+def blank(file: Path) -> Path:
+    file.touch()
+    return file
+
+
+NO_WORDS = r"cannot be decoded: \S.+"
+BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda d: d / "no.wav", "cannot be read: No such file"),
+    "missing m4a": (lambda d: d / "no.m4a", "cannot be read: No such file"),
+    "zero byte in the name": (lambda d: d / "a\0b.wav", "cannot be read: .*null"),
+    "directory": (lambda d: d, "cannot be read: Is a directory"),
+    "text named mp3": (lambda d: text(d / "a.mp3"), "cannot be decoded: Format not recognised"),
+    "text named wav": (lambda d: text(d / "a.wav"), "cannot be decoded: Format not recognised"),
+    "text named raw": (lambda d: text(d / "a.raw"), NO_WORDS),
+    "text named m4a": (lambda d: text(d / "a.m4a"), NO_WORDS),
+    "empty": (lambda d: blank(d / "a.mp3"), r"empty file \(0 bytes\)"),
+    "one sample": (lambda d: write(d / "a.wav", sound()[:1]), "too short: 1 samples, 0.000 s"),
+    "no samples": (lambda d: write(d / "a.wav", sound()[:0]), "too short: 0 samples"),
+    "NaN": (lambda d: write(d / "a.wav", spoiled(sound(), np.nan), "FLOAT"), "not finite"),
+    "infinity": (lambda d: write(d / "a.wav", spoiled(sound(2, 2), np.inf, -np.inf), "FLOAT"), "not finite"),
+    "silence": (lambda d: write(d / "a.wav", 0 * sound()), "silent: every sample is zero"),
+    "truncated flac": (lambda d: truncated(d / "a.flac"), NO_WORDS),
+    "header says nothing": (lambda d: lying(d / "a.wav", 0), "too short: 0 samples"),
+}
+USABLE: dict[str, tuple[Callable[[Path], Path], float]] = {
+    "eight channels": (lambda d: write(d / "a.wav", sound(2, 8)), 2.0),
+    "truncated mp3": (lambda d: truncated(d / "a.mp3"), 2.0),
+    "truncated ogg": (lambda d: truncated(d / "a.ogg"), 2.0),
+    "truncated wav": (lambda d: truncated(d / "a.wav"), 2.0),
+    "header says too much": (lambda d: lying(d / "a.wav", 0x7FFFFFFF), 2.0),
+    "header says unknown": (lambda d: lying(d / "a.wav", 0xFFFFFFFF), 2.0),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_has_a_problem_in_human_words(tmp_path: Path, kind: str) -> None:
+    make, words = BAD[kind]
+    file = make(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clip = inspect(file)
+    assert clip.problem is not None
+    assert str(tmp_path) not in clip.problem and "Errno" not in clip.problem
+    assert re.search(words, clip.problem)
+    try:
+        load(file, 16_000)
+    except AudioError as error:
+        assert error.what == clip.problem
+        assert error.where == file
+    else:
+        assert clip.problem.startswith(("too short", "silent"))
+
+
+@pytest.mark.parametrize("kind", USABLE)
+def test_what_can_be_heard_is_used(tmp_path: Path, kind: str) -> None:
+    make, seconds = USABLE[kind]
+    clip = inspect(make(tmp_path))
+    assert clip.problem is None
+    assert clip.seconds == pytest.approx(seconds, rel=0.25)
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[None]:
+    """Root may read anything; so for a moment not root."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are otherwise there")
+def test_a_file_without_rights(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.wav", sound())
+    file.chmod(0)
+    with nobody():
+        assert inspect(file).problem == "cannot be read: Permission denied"
+        with pytest.raises(AudioError, match="Permission denied"):
+            load(file)

@@ -1,0 +1,768 @@
+"""Sources, splits, the look at every file and the loader: what they promise, and what they refuse."""
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from conftest import SHARED, needs_emotify, tone
+
+from mgc.audio import AudioError, Clip, Windowing, windows
+from mgc.config import DataRecipe, MgcError, cache_dir
+from mgc.data import Dataset, Fold, Split, Track, clips, describe, load, load_windows, make_split, name_of
+from mgc.data.clips import file_hash, inspect_all
+from mgc.data.sources import Listing, from_manifest
+
+RATE = 8_000
+
+
+def recipe(source: object = "x", **fields: Any) -> DataRecipe:
+    return DataRecipe(source=str(source), **fields)
+
+
+def refusal(work: Callable[[], object]) -> str:
+    with pytest.raises(MgcError) as caught:
+        work()
+    return str(caught.value)
+
+
+def sound(file: Path, seed: int, seconds: float = 0.6) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(file, tone(seed % 2, seconds, RATE, seed), RATE, format="WAV")
+    return file
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of two genres with six short files each."""
+    for seed in range(12):
+        sound(tmp_path / "songs" / ("jazz", "rock")[seed % 2] / f"{seed:02}.wav", seed)
+    return tmp_path / "songs"
+
+
+# ---- folders ---------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_genres(root: Path) -> None:
+    dataset = load(recipe(root))
+    assert dataset.name == name_of(recipe(root)) == "songs"
+    assert dataset.classes == ("jazz", "rock") and len(dataset) == 12 and not dataset.notes
+    first = dataset.tracks[0]
+    assert (first.track_id, first.label, first.group, first.artist) == (
+        "jazz/00.wav",
+        "jazz",
+        "jazz/00.wav",
+        None,
+    )
+    assert first.seconds == pytest.approx(0.6) and len(first.content) == 32
+    assert [t.track_id for t in dataset.tracks] == sorted(t.track_id for t in dataset.tracks)
+
+
+def test_what_a_folder_holds_besides(root: Path) -> None:
+    (root / "jazz/cover.jpg").write_bytes(b"jpg")
+    (root / "jazz/._00.wav").write_bytes(b"left by a Mac")
+    (root / ".git").mkdir()
+    (root / "empty").mkdir()
+    sound(root / "loose.wav", 1)
+    sound(root / "rock/album/01.wav", 2)
+    (root / "README.txt").write_text("hello")
+    dataset = load(recipe(root))
+    assert len(dataset) == 12 and dataset.classes == ("jazz", "rock")
+    assert sorted(note.split()[0] for note in dataset.notes) == ["1", "1", "1", "no"]
+    notes = " ".join(dataset.notes)
+    for words in (
+        "names do not end like audio",
+        "within the genre folders",
+        "have no genre",
+        "no genres then: empty",
+    ):
+        assert words in notes
+
+
+def test_folders_without_music(tmp_path: Path) -> None:
+    assert "no audio was found" in refusal(lambda: load(recipe(tmp_path)))
+    sound(tmp_path / "a.wav", 1)
+    assert "1 audio files beside the genre folders" in refusal(lambda: load(recipe(tmp_path)))
+    sound(tmp_path / "jazz/album/a.wav", 1)
+    message = refusal(lambda: load(recipe(tmp_path)))
+    assert "1 folders within the genre folders" in message and "root/<genre>/<file>" in message
+    sound(tmp_path / "jazz/a.wav", 1)
+    assert "only the class 'jazz'" in refusal(lambda: load(recipe(tmp_path)))
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    message = refusal(lambda: load(recipe("dmo")))
+    assert "'dmo'" in message and "did you mean 'demo'?" in message
+    sound(tmp_path / "a.wav", 1)
+    assert "a manifest ends in one of" in refusal(lambda: load(recipe(tmp_path / "a.wav")))
+
+
+def test_names_that_are_not_utf8(root: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        shutil.copytree(root / "jazz", root / name)
+    except (OSError, shutil.Error):
+        pytest.skip("this file system takes UTF-8 names only")
+    dataset = load(recipe(root))
+    assert r"caf\udce9" in dataset.classes
+    assert dataset.table.num_rows == 18
+    assert len(load(recipe(root, limit=12))) == 12
+    describe(recipe(root)).encode()
+
+
+# ---- manifests -------------------------------------------------------------------------------------------
+
+ROWS = [
+    {"path": "a.wav", "genre": "jazz", "artist": "Ärger", "title": 'Zwei\n"Zeilen", 音楽'},
+    {"path": "b.wav", "genre": "rock", "artist": "", "title": ""},
+]
+
+
+def manifest(folder: Path, rows: list[dict[str, Any]], suffix: str = ".csv", bom: bool = False) -> Path:
+    file = folder / f"music{suffix}"
+    encoding = "utf-8-sig" if bom else "utf-8"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    elif suffix == ".jsonl":
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        file.write_text("\n".join(lines) + "\n\n", encoding=encoding)
+    else:
+        with file.open("w", encoding=encoding, newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t" if suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return file
+
+
+def listed(folder: Path, rows: list[dict[str, Any]], suffix: str = ".csv", **fields: Any) -> Listing:
+    return from_manifest(manifest(folder, rows, suffix), recipe(**fields))
+
+
+SUFFIXES = [".csv", ".tsv", ".jsonl", ".parquet"]
+
+
+@pytest.mark.parametrize("bom", [False, True])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_kind_of_manifest(tmp_path: Path, suffix: str, bom: bool) -> None:
+    listing = from_manifest(manifest(tmp_path, ROWS, suffix, bom), recipe())
+    first, second = listing.tracks
+    assert listing.name == "music"
+    assert first.path == tmp_path / "a.wav" and first.track_id == "a.wav" and first.label == "jazz"
+    assert (
+        first.title == 'Zwei\n"Zeilen", 音楽' and first.artist == "Ärger" and first.group == "artist: ärger"
+    )
+    assert (second.artist, second.title, second.group, second.split) == (None, None, "b.wav", None)
+    assert listing.notes == ["columns: path = path, label = genre, artist = artist, title = title"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_named_columns_and_absolute_paths(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        {
+            "Where": str(tmp_path / "else" / "a.wav"),
+            "style": "x",
+            "by": "A",
+            "no": "007",
+            "part": "TRAIN",
+            "genre": "-",
+        },
+        {"Where": "sub/../b.wav", "style": "y", "by": "B", "no": "008", "part": " Validation", "genre": "-"},
+    ]
+    named = {"path": "Where", "label": "style", "artist": "by", "id": "no", "split": "part"}
+    listing = listed(tmp_path, rows, suffix, **{f"{key}_column": name for key, name in named.items()})
+    first, second = listing.tracks
+    assert first.path == tmp_path / "else" / "a.wav" and second.path.name == "b.wav"
+    assert [(t.track_id, t.label, t.split) for t in (first, second)] == [
+        ("007", "x", "train"),
+        ("008", "y", "val"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_type_is_guessed(tmp_path: Path, suffix: str) -> None:
+    words = ["None", "NA", "nan", "null", "1e5", "True", "007", "1.0", "2024-01-01"]
+    rows = [
+        {"track_id": f"0{n}", "path": f"{n}.wav", "label": word, "artist": word}
+        for n, word in enumerate(words)
+    ]
+    listing = listed(tmp_path, rows, suffix)
+    assert [t.label for t in listing.tracks] == [t.artist for t in listing.tracks] == words
+    assert [t.track_id for t in listing.tracks] == [f"0{n}" for n in range(len(words))]
+    assert not listing.excluded
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_numbers_stay_whole_beside_unknown_values(tmp_path: Path, suffix: str) -> None:
+    big = 2**53 + 1
+    rows = [
+        {"id": big, "path": "a.wav", "label": 1, "artist_id": 12},
+        {"id": big + 1, "path": "b.wav", "label": 2, "artist_id": None},
+        {"id": 3, "path": "c.wav", "label": None, "artist_id": 12},
+    ]
+    listing = listed(tmp_path, rows, suffix)
+    assert [(t.track_id, t.label, t.artist) for t in listing.tracks] == [
+        (str(big), "1", "12"), (str(big + 1), "2", None),
+    ]  # fmt: skip
+    assert [(bad.track_id, bad.reason) for bad in listing.excluded] == [("3", "no label in the manifest")]
+
+
+def test_a_column_that_is_missing_names_the_columns_and_the_option(tmp_path: Path) -> None:
+    message = refusal(lambda: listed(tmp_path, [{"where": "a.wav", "genre": "x"}]))
+    assert (
+        "no path column" in message and "columns: where, genre" in message and "--column path=NAME" in message
+    )
+    message = refusal(lambda: listed(tmp_path, [{"path": "a.wav", "style": "x"}]))
+    assert (
+        "no label column" in message
+        and "columns: path, style" in message
+        and "--column label=NAME" in message
+    )
+    message = refusal(lambda: listed(tmp_path, ROWS, label_column="gnre"))
+    assert "no column 'gnre'" in message and "did you mean 'genre'?" in message
+
+
+def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
+    good = {"path": "a.wav", "label": "x"}
+    assert "row 2 has no path" in refusal(lambda: listed(tmp_path, [good, {"path": " ", "label": "x"}]))
+    message = refusal(lambda: listed(tmp_path, [good, {"path": "b.wav", "label": "x"}, good]))
+    assert "rows 1 and 3 are both the track 'a.wav'" in message and "--column id=NAME" in message
+    listing = listed(tmp_path, [good, {"path": "b.wav", "label": ""}])
+    assert [(bad.track_id, bad.reason) for bad in listing.excluded] == [("b.wav", "no label in the manifest")]
+    message = refusal(
+        lambda: listed(tmp_path, [good | {"set": "train"}, {"path": "b", "label": "x", "set": "Tset"}])
+    )
+    assert "row 2: 'Tset' in the column 'set'" in message and "data.split=cv5" in message
+    message = refusal(lambda: listed(tmp_path, [{"audio": {"bytes": "x"}, "label": "x"}], ".jsonl"))
+    assert "row 1 holds a dict in the column 'audio'" in message
+
+
+def test_a_split_column_is_not_read_where_another_split_is_asked_for(tmp_path: Path) -> None:
+    rows = [{"path": "a.wav", "label": "x", "set": "greatest hits"}]
+    assert listed(tmp_path, rows, split="cv5").tracks[0].split is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"", "no rows"),
+        ("a.csv", b"path,label\n", "no rows"),
+        ("a.csv", b"path,label\na.wav,rock,and,roll\n", "row 1 has more cells than the header"),
+        ("a.csv", b'path,label\n"a.wav,rock\nb.wav,jazz\n', "cannot be read as csv"),
+        ("a.csv", b"path,label\na.wav,caf\xe9\n", "cannot be read as csv"),
+        ("a.jsonl", b'{"path": "a.wav"\n', "cannot be read as jsonl"),
+        ("a.jsonl", b'["a.wav", "rock"]\n', "row 1 is no object"),
+        ("a.parquet", b"PAR1 no", "cannot be read as parquet"),
+    ],
+)
+def test_tables_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = refusal(lambda: from_manifest(tmp_path / name, recipe()))
+    assert words in message and name in message
+
+
+def test_short_rows_and_empty_cells_at_the_end_are_unknown_values(tmp_path: Path) -> None:
+    (tmp_path / "tracks.csv").write_text("path,label,artist\na.wav,rock\nb.wav,jazz,B,\n\n")
+    listing = from_manifest(tmp_path / "tracks.csv", recipe())
+    assert [(t.label, t.artist) for t in listing.tracks] == [("rock", None), ("jazz", "B")]
+    assert listing.name == tmp_path.name  # "tracks" tells nothing
+
+
+def test_an_artist_is_the_same_however_the_name_is_typed(tmp_path: Path) -> None:
+    names = ["Beyonc\u00e9", "beyonce\u0301", " BEYONC\u00c9 ", "Miles  Davis", "miles davis"]
+    rows = [{"path": f"{n}.wav", "label": "x", "artist": name} for n, name in enumerate(names)]
+    assert len({track.group for track in listed(tmp_path, rows).tracks}) == 2
+
+
+# ---- splits ----------------------------------------------------------------------------------------------
+
+
+def made_up(
+    tracks_of: dict[str, int],
+    artists_of: dict[str, int] | None = None,
+    side: Callable[[int], str | None] | None = None,
+) -> Dataset:
+    """Tracks without files: so many a class, by so many artists (None: unknown)."""
+    tracks = []
+    for label, count in tracks_of.items():
+        for n in range(count):
+            track_id = f"{label}/{n:04}"
+            artist = f"{label} {n % artists_of[label]}" if artists_of else None
+            group = f"artist: {artist}" if artist else track_id
+            tracks.append(
+                Track(track_id, Path(track_id), label, group, artist, split=side(n) if side else None)
+            )
+    return Dataset("made up", tuple(tracks))
+
+
+def holds(split: Split) -> None:
+    """What every split promises, worked out again."""
+    tracks = split.dataset.by_id
+    for fold in split.folds:
+        assert set(fold.train) | set(fold.val) | set(fold.test) == set(tracks)
+        assert len(fold.train) + len(fold.val) + len(fold.test) == len(tracks)
+        groups = [{tracks[i].group for i in side} for side in (fold.train, fold.val, fold.test)]
+        assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
+        assert {tracks[i].label for i in fold.train} == set(split.dataset.classes)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_cv5_and_holdout(seed: int) -> None:
+    dataset = made_up({"a": 60, "b": 40, "c": 100}, {"a": 15, "b": 20, "c": 25})
+    five = make_split(dataset, "cv5", seed)
+    holds(five)
+    assert len(five.folds) == 5 and five.tested == tuple(sorted(dataset.by_id))
+    for fold in five.folds:
+        counts = Counter(dataset.by_id[i].label for i in fold.test)
+        assert all(abs(counts[label] - of / 5) <= 4 for label, of in {"a": 60, "b": 40, "c": 100}.items())
+        assert 10 <= len(fold.val) <= 30
+    one = make_split(dataset, "holdout", seed)
+    holds(one)
+    assert one.folds == five.folds[:1]
+    assert make_split(dataset, "cv5", seed).fingerprint == five.fingerprint
+    assert make_split(dataset, "cv5", seed + 1).fingerprint != five.fingerprint
+    assert "artists apart" in five.authority and f"seed {seed}" in five.authority
+
+
+def test_auto_takes_what_is_given_else_goes_by_size() -> None:
+    sides = ("train",) * 3 + ("val", "test")
+    given = made_up({"a": 20, "b": 20}, side=lambda n: sides[n % 5])
+    assert make_split(given).name == "given"
+    assert make_split(given, "cv5").name == "cv5"
+    assert make_split(made_up({"a": 20, "b": 20})).name == "cv5"
+    large = make_split(made_up({"a": 1000, "b": 1000}))
+    assert large.name == "holdout"
+    assert large.authority.startswith("one fifth tested, stratified, artists unknown: each track on its own")
+    assert large.authority.endswith("seed 0, 10% of the tracks for validation")
+    partly = made_up({"a": 20, "b": 20}, side=lambda n: "train" if n else None)
+    assert "needs a split for every track" in refusal(lambda: make_split(partly, "given"))
+
+
+def test_a_given_split_stands_as_it_is_given() -> None:
+    sides = ("train",) * 6 + ("val", "val", "test", "test")
+    dataset = made_up({"a": 20, "b": 20}, side=lambda n: sides[n % 10])
+    (fold,) = make_split(dataset).folds
+    assert all(
+        dataset.by_id[i].split == side for side in ("train", "val", "test") for i in getattr(fold, side)
+    )
+    assert make_split(dataset, seed=1).fingerprint == make_split(dataset).fingerprint
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_validation_is_carved_out_of_a_given_split_without_it(seed: int) -> None:
+    dataset = made_up({"a": 60, "b": 45}, {"a": 15, "b": 15}, lambda n: "test" if n % 5 == 0 else "train")
+    split = make_split(dataset, seed=seed)
+    holds(split)
+    (fold,) = split.folds
+    assert {dataset.by_id[i].split for i in fold.test} == {"test"} and len(fold.test) == 21
+    assert 4 <= len(fold.val) <= 14
+    assert "a tenth of its training tracks for validation, artists apart" in split.authority
+
+
+def test_an_artist_on_both_sides_of_a_given_split_is_refused() -> None:
+    dataset = made_up({"a": 20, "b": 20}, {"a": 4, "b": 4}, lambda n: ("train", "val", "test")[n % 3])
+    message = refusal(lambda: make_split(dataset))
+    assert "the artist 'a 1' stands on two sides, train and val" in message and "--split cv5" in message
+
+
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_a_given_split_with_an_empty_side_is_refused(side: str) -> None:
+    other = {"train": "test", "test": "train"}[side]
+    dataset = made_up({"a": 20, "b": 20}, side=lambda n: other)
+    assert f"no track stands on the {side} side" in refusal(lambda: make_split(dataset))
+
+
+@pytest.mark.parametrize("count", [5, 6, 7, 9, 12])
+def test_small_classes_can_be_split_down_to_five_tracks(count: int) -> None:
+    for seed in range(2):
+        split = make_split(made_up({"a": count, "b": count}), "cv5", seed)
+        holds(split)
+        assert len(split.tested) == 2 * count
+        holds(make_split(made_up({"a": 40, "b": count}), "cv5", seed))
+
+
+def test_classes_too_small_to_split_are_named() -> None:
+    message = refusal(lambda: make_split(made_up({"a": 20, "b": 4}), "cv5"))
+    assert "the class 'b' has 4 tracks, fewer than the 5 parts" in message
+    lonely = made_up({"a": 20, "b": 20}, {"a": 20, "b": 1})  # its only artist is tested in some fold
+    assert "class 'b' is tested but not learned" in refusal(lambda: make_split(lonely, "cv5"))
+    one = made_up({"a": 20, "b": 20}, {"a": 1, "b": 1})
+    one = replace(one, tracks=tuple(replace(track, group="artist: x") for track in one.tracks))
+    assert "no track stands on the" in refusal(lambda: make_split(one, "cv5"))
+
+
+def test_few_artists_never_cost_a_class_its_last_one_in_training() -> None:
+    """Of two artists one is tested and one is left to learn from; another class validates."""
+    for seed in range(4):
+        for artists_of in ({"a": 2, "b": 30}, {"a": 3, "b": 8}, {"a": 4, "b": 4}):
+            holds(make_split(made_up({"a": 30, "b": 30}, artists_of), "cv5", seed))
+
+
+def test_a_split_refuses_a_track_on_two_sides() -> None:
+    dataset = made_up({"a": 3, "b": 3})
+    fold = Fold(("a/0000", "b/0000"), ("a/0001",), ("a/0000", "b/0002"))
+    assert "the track 'a/0000' stands on two sides" in refusal(lambda: Split("x", "x", (fold,), dataset))
+    fold = Fold(("a/0000", "b/0000"), ("a/0001",), ("b/0002",))
+    assert "tested in two folds" in refusal(lambda: Split("x", "x", (fold, fold), dataset))
+    fold = Fold(("a/0000",), ("a/0001",), ("b/0002",))
+    assert "'b' is tested but not learned" in refusal(lambda: Split("x", "x", (fold,), dataset))
+
+
+# ---- load ------------------------------------------------------------------------------------------------
+
+
+def test_unusable_tracks_are_set_aside_told_and_stop_a_run_where_they_are_many(root: Path) -> None:
+    (root / "jazz/00.wav").write_bytes(b"")
+    (root / "rock/01.wav").write_text("no music" * 99)
+    message = refusal(lambda: load(recipe(root)))
+    assert "2 of 12 tracks cannot be used, more than the 5% allowed" in message
+    assert "jazz/00.wav: empty file (0 bytes)" in message and "rock/01.wav: cannot be decoded" in message
+    assert "--set data.max_excluded=" in message and str(root) in message
+    dataset = load(recipe(root, max_excluded=0.2))
+    assert len(dataset) == 10 and [bad.label for bad in dataset.excluded] == ["jazz", "rock"]
+    for file in root.glob("*/*.wav"):
+        file.write_bytes(b"")
+    assert "and 2 more" in refusal(lambda: load(recipe(root)))
+    assert "no usable track" in refusal(lambda: load(recipe(root, max_excluded=1.0)))
+
+
+def test_copies_stand_on_one_side_of_a_split_that_is_made(root: Path) -> None:
+    for number in range(4):
+        shutil.copy(root / "jazz/00.wav", root / f"rock/copy{number}.wav")
+    dataset = load(recipe(root))
+    assert "4 files are copies of others, byte for byte: kept on one side" in dataset.notes
+    copies = {t.group for t in dataset.tracks if "copy" in t.track_id or t.track_id == "jazz/00.wav"}
+    assert copies == {"jazz/00.wav"}
+    for seed in range(5):
+        holds(make_split(dataset, "cv5", seed))
+
+
+def test_copies_join_the_artists_who_share_them(root: Path) -> None:
+    rows = [{"path": f"songs/jazz/{n:02}.wav", "label": "j", "artist": f"A{n}"} for n in range(0, 12, 2)]
+    rows += [{"path": f"songs/rock/{n:02}.wav", "label": "r", "artist": f"A{n}"} for n in range(1, 12, 2)]
+    for source, copy in (("jazz/00", "jazz/02"), ("jazz/02", "rock/01"), ("jazz/04", "rock/03")):
+        shutil.copy(root / f"{source}.wav", root / f"{copy}.wav")
+    groups = {t.artist: t.group for t in load(recipe(manifest(root.parent, rows))).tracks}
+    assert groups["A0"] == groups["A2"] == groups["A1"] and groups["A4"] == groups["A3"]
+    assert len(set(groups.values())) == 9
+
+
+def test_copies_across_a_given_split_stay_and_are_told(root: Path) -> None:
+    files = sorted(root.glob("*/*.wav"))
+    rows = [
+        {
+            "path": str(file),
+            "label": file.parent.name,
+            "split": ("train", "train", "train", "train", "val", "test")[n % 6],
+        }
+        for n, file in enumerate(files)
+    ]
+    shutil.copy(files[0], files[1])  # both train
+    shutil.copy(files[0], files[5])  # test
+    table = manifest(root.parent, rows)
+    dataset = load(recipe(table))
+    assert dataset.notes[1:] == (
+        "1 files are copies of others, byte for byte: kept on one side",
+        "1 files stand, byte for byte, on another side of the given split as well",
+    )
+    assert make_split(dataset).name == "given"
+    assert (
+        "2 files are copies of others, byte for byte: kept on one side"
+        in load(recipe(table, split="cv5")).notes
+    )
+
+
+def test_a_limit_is_spread_over_the_genres(root: Path) -> None:
+    dataset = load(recipe(root, limit=5))
+    assert Counter(track.label for track in dataset.tracks) in (
+        {"jazz": 3, "rock": 2},
+        {"jazz": 2, "rock": 3},
+    )
+    assert load(recipe(root, limit=5)).fingerprint == dataset.fingerprint
+    drawn = {load(recipe(root, limit=5, split_seed=seed)).fingerprint for seed in range(5)}
+    assert len(drawn) > 1
+    assert {t.track_id for t in dataset.tracks} < {t.track_id for t in load(recipe(root, limit=7)).tracks}
+    assert len(load(recipe(root, limit=99))) == 12
+
+
+def test_the_table_is_a_hugging_face_dataset(root: Path) -> None:
+    dataset = load(recipe(root))
+    table = dataset.table
+    assert isinstance(table, datasets.Dataset) and table.num_rows == 12
+    assert isinstance(table.features["label"], datasets.ClassLabel) and table.features["label"].names == [
+        "jazz",
+        "rock",
+    ]
+    assert table["label"][:] == dataset.label_numbers(dataset.tracks)
+    assert table[0]["track_id"] == "jazz/00.wav" and Path(table[0]["audio"]).is_file()
+    assert table[0]["artist"] is None and table[0]["seconds"] == pytest.approx(0.6)
+
+
+def test_the_fingerprint_is_of_the_music_not_of_the_place(root: Path, tmp_path: Path) -> None:
+    before = load(recipe(root)).fingerprint
+    shutil.move(root, tmp_path / "elsewhere")
+    assert load(recipe(tmp_path / "elsewhere")).fingerprint == before
+    sound(tmp_path / "elsewhere/jazz/00.wav", 99)
+    assert load(recipe(tmp_path / "elsewhere")).fingerprint != before
+
+
+def test_describe(root: Path) -> None:
+    (root / "jazz/00.wav").write_bytes(b"")
+    text = describe(recipe(root, max_excluded=0.5))
+    for line in (
+        "songs: 11 tracks, 2 genres, 0:07 of audio",
+        "  licence: not stated",
+        "  jazz  5 tracks, artists unknown, 0.6 to 0.6 s",
+        "split cv5: five folds, stratified, artists unknown: each track on its own, seed 0",
+        "left out: 1",
+        "  jazz/00.wav  empty file (0 bytes)",
+    ):
+        assert line in text
+    assert text.count("  fold ") == 5
+
+
+def test_ids_are_unique_and_classes_two() -> None:
+    track = Track("a", Path("a"), "x", "a")
+    assert "first 'a'" in refusal(lambda: Dataset("n", (track, replace(track, label="y"))))
+    assert "only the class 'x'" in refusal(lambda: Dataset("n", (track,)))
+
+
+# ---- one look at every file ------------------------------------------------------------------------------
+
+
+def no_look(path: Path) -> Clip:
+    raise AssertionError(f"{path} is looked at again")
+
+
+def test_a_second_look_decodes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(recipe(root))
+    monkeypatch.setattr(clips, "inspect", no_look)
+    assert load(recipe(root)) == first
+    monkeypatch.chdir(root.parent)
+    assert load(recipe("songs")).fingerprint == first.fingerprint
+
+
+def test_a_file_replaced_in_place_is_looked_at_again(root: Path) -> None:
+    file = root / "jazz/00.wav"
+    before, times = load(recipe(root)).by_id["jazz/00.wav"].content, file.stat()
+    time.sleep(0.02)  # more than a tick of the file system's clock
+    sound(file, 77)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    now = file.stat()
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (times.st_size, times.st_mtime_ns, times.st_ino)
+    assert load(recipe(root)).by_id["jazz/00.wav"].content != before
+
+
+def test_a_file_that_changes_while_it_is_looked_at_is_looked_at_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = root / "jazz/00.wav"
+
+    def slow_look(path: Path) -> Clip:
+        clip = inspect(path)
+        time.sleep(0.02)
+        sound(path, 55)
+        return clip
+
+    inspect = clips.inspect
+    monkeypatch.setattr(clips, "inspect", slow_look)
+    (before,) = inspect_all([file])
+    monkeypatch.setattr(clips, "inspect", inspect)
+    assert inspect_all([file])[0].content != before.content
+
+
+def test_a_file_that_could_not_be_used_is_looked_at_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been the machine's fault: ffmpeg can be installed meanwhile."""
+    files = sorted(root.glob("*/*.wav"))
+    look = clips.inspect
+    monkeypatch.setattr(clips, "inspect", lambda path: replace(look(path), problem="needs ffmpeg"))
+    assert inspect_all(files)[0].problem == "needs ffmpeg"
+    monkeypatch.setattr(clips, "inspect", look)
+    assert inspect_all(files)[0].problem is None
+
+
+def test_an_interrupted_look_keeps_what_it_has(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = sorted(root.glob("*/*.wav"))
+    look, seen = clips.inspect, []
+
+    class Interrupted(clips.Progress):
+        def step(self, count: int = 1, note: str = "") -> None:
+            super().step(count, note)
+            if self.done == 4:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(clips, "Progress", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        inspect_all(files)
+    assert not running("look")
+    monkeypatch.undo()
+    monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(root.parent / "mgc_embeddings_cache"))
+    monkeypatch.setattr(clips, "inspect", lambda path: seen.append(path) or look(path))
+    assert all(clip.problem is None for clip in inspect_all(files))
+    assert len(seen) == 8
+
+
+def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"weights")
+    first = file_hash(file)
+    monkeypatch.setattr(clips.hashlib, "file_digest", no_look)
+    assert file_hash(file) == first
+
+
+def test_a_cache_that_is_a_file_or_is_damaged(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache_dir().parent.mkdir(exist_ok=True)
+    cache_dir().write_text("a file")
+    message = refusal(lambda: load(recipe(root)))
+    assert "the cache cannot be used" in message and "$MGC_EMBEDDINGS_CACHE" in message
+    cache_dir().unlink()
+    cache_dir().mkdir()
+    (cache_dir() / "clips.sqlite").write_text("this is no database" * 99)
+    assert "may be deleted" in refusal(lambda: load(recipe(root)))
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[None]:
+    """Root may write anywhere; so for a moment not root."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders let nobody else in
+        folder = Path(name)
+        files = [sound(folder / "a.wav", 1), sound(folder / "b.wav", 2)]
+        monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(folder / "cache"))
+        inspect_all(files[:1])
+        for path, mode in (
+            (folder / "cache/clips.sqlite", 0o444),
+            (folder / "cache", 0o555),
+            (folder, 0o555),
+        ):
+            path.chmod(mode)
+        with nobody():
+            assert inspect_all(files[:1])[0].problem is None  # all is known: nothing to write
+            assert "the cache cannot be used" in refusal(lambda: inspect_all(files))
+            monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(folder / "new"))
+            assert "the cache cannot be used" in refusal(lambda: inspect_all(files))
+        (folder / "cache").chmod(0o755)
+        folder.chmod(0o755)
+
+
+def test_two_at_once_do_not_wait_for_each_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one looks at files, another can write what it has found."""
+    files = sorted(root.glob("*/*.wav"))
+    look = clips.inspect
+
+    def look_and_write(path: Path) -> Clip:
+        with contextlib.closing(sqlite3.connect(cache_dir() / "clips.sqlite", timeout=0.05)) as other, other:
+            other.execute("CREATE TABLE IF NOT EXISTS others (x)")
+            other.execute("INSERT INTO others VALUES (1)")
+        return look(path)
+
+    monkeypatch.setattr(clips, "cores", lambda: 1)
+    monkeypatch.setattr(clips, "inspect", look_and_write)
+    assert len(inspect_all(files)) == 12
+
+
+# ---- the loader ------------------------------------------------------------------------------------------
+
+CUT = Windowing(RATE, 1_000, left=100, right=50, pad=True)
+
+
+def running(prefix: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith(prefix)]
+
+
+def test_windows_come_in_order(root: Path) -> None:
+    files = sorted(root.glob("*/*.wav"))
+    loaded = [(n, w.samples.tolist(), w.covered, w.real) for n, w in load_windows(files, CUT)]
+    wanted = [
+        (n, w.samples.tolist(), w.covered, w.real) for n, file in enumerate(files) for w in windows(file, CUT)
+    ]
+    assert loaded == wanted and len(loaded) == 12 * 5
+    assert not running("decode")
+    assert list(load_windows([], CUT)) == []
+
+
+def test_the_first_file_that_fails_is_told(root: Path) -> None:
+    files = sorted(root.glob("*/*.wav"))
+    files[3].write_text("no music")
+    files[4].unlink()
+    seen = []
+    with pytest.raises(AudioError, match="Format not recognised") as caught:
+        for position, _ in load_windows(files, CUT):
+            seen.append(position)
+    assert caught.value.where == files[3]
+    assert sorted(set(seen)) == [0, 1, 2]
+    assert not running("decode")
+
+
+@pytest.mark.parametrize("after", [0, 1, 30])
+def test_closing_early_leaves_nothing_running(root: Path, after: int) -> None:
+    long = [sound(root / f"jazz/long{n}.wav", n, seconds=90.0) for n in range(4)]
+    loader = load_windows(long, Windowing(RATE, 800))
+    for _ in range(after):
+        next(loader)
+    began = time.monotonic()
+    loader.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 2.0
+    assert not running("decode")
+
+
+def test_long_files_are_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minutes = 20
+    file = tmp_path / "long.wav"
+    with soundfile.SoundFile(file, "w", RATE, 1, subtype="ULAW") as stream:
+        for minute in range(minutes):
+            stream.write(tone(0, 60.0, RATE, minute))
+    monkeypatch.setattr(clips, "cores", lambda: 2)
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in load_windows([file] * 5, Windowing(16_000, 160_000, left=400)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 5 * minutes * 6
+    assert peak < 60e6  # all waveforms are 384 MB
+
+
+# ---- real music ------------------------------------------------------------------------------------------
+
+
+@needs_emotify
+def test_emotify(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = SHARED / "data/emotify/tracks.csv"
+    dataset = load(recipe(table))
+    assert dataset.name == "emotify" and len(dataset) == 400 and not dataset.excluded
+    assert dataset.classes == ("classical", "electronic", "pop", "rock")
+    assert len({track.artist for track in dataset.tracks}) == 138
+    for seed in range(10):
+        split = make_split(dataset, "auto", seed)
+        assert split.name == "cv5" and split.tested == tuple(sorted(dataset.by_id))
+        holds(split)
+    monkeypatch.setattr(clips, "inspect", no_look)
+    assert "emotify: 400 tracks, 4 genres, 3:19:56 of audio" in describe(recipe(table))

@@ -1,0 +1,188 @@
+"""Log-mel against librosa, and what every representation that opens here must keep of its promises."""
+
+import ast
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import SHARED, needs_emotify, needs_whisper, tone
+from test_transformers_audio import save_tiny
+
+from mgc import audio
+from mgc.config import MgcError
+from mgc.representations import REPRESENTATIONS, Representation, kinds, open_representation, represent
+from mgc.representations.logmel import HOP, SAMPLE_RATE_HZ, WINDOW_FRAMES, logmel
+
+CPU = torch.device("cpu")
+WINDOW = WINDOW_FRAMES * HOP
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment variable comes too late when something has imported the hub's package before."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+# --- log-mel ----------------------------------------------------------------------------------------------
+
+
+def librosa_logmel(samples: np.ndarray) -> np.ndarray:
+    return librosa.power_to_db(librosa.feature.melspectrogram(y=samples, sr=SAMPLE_RATE_HZ)).T
+
+
+def test_logmel_is_librosas_at_every_length(tmp_path: Path) -> None:
+    lengths = [HOP * 22 + extra for extra in (-1, 0, 1, HOP // 2)]
+    lengths += [WINDOW + extra for extra in (-HOP, -1, 0, 1, HOP - 1, HOP, 1024)]
+    lengths += [2 * WINDOW + extra for extra in (-1, 0, 1)]
+    lengths += [SAMPLE_RATE_HZ // 2, 70 * SAMPLE_RATE_HZ]
+    music = [tone(genre, 70, SAMPLE_RATE_HZ, genre) for genre in range(3)]
+    paths = []
+    for number, length in enumerate(lengths):
+        samples = music[number % 3][:length].copy()
+        samples[length // 2 : length // 2 + 3 * HOP] = 0.0  # silence lies on the floor
+        paths.append(tmp_path / f"{length}.wav")
+        soundfile.write(paths[-1], samples, SAMPLE_RATE_HZ, subtype="FLOAT")
+    card = logmel()
+    seen = set()
+    for position, array in represent(card, card.load(CPU), paths, CPU, batch_size=4):
+        expected = librosa_logmel(audio.load(paths[position]))
+        assert array.shape == expected.shape == (1 + lengths[position] // HOP, 128)
+        assert np.abs(array - expected).max() < 1e-3
+        seen.add(position)
+    assert len(seen) == len(paths)
+
+
+@needs_emotify
+def test_logmel_is_librosas_on_a_real_clip() -> None:
+    path = sorted((SHARED / "data/emotify").rglob("*.mp3"))[7]
+    card = logmel()
+    [(_, array)] = represent(card, card.load(CPU), [path], CPU, batch_size=4)
+    expected = librosa_logmel(audio.load(path, SAMPLE_RATE_HZ))
+    assert array.shape == expected.shape
+    assert np.abs(array - expected).max() < 1e-3
+
+
+# --- the contract -----------------------------------------------------------------------------------------
+
+
+NAMES = [*REPRESENTATIONS, pytest.param("whisper-tiny.en-encoder", marks=needs_whisper)]
+# The other families go the same ways; each agrees with transformers in a test of its own.
+NAMES += [f"tiny {name}" for name in ("ast", "wav2vec2", "sew", "whisper", "clap-fused")]
+
+
+@pytest.fixture(params=NAMES)
+def representation(request: pytest.FixtureRequest, tmp_path: Path) -> Representation:
+    """Everything in the table, the shared encoder, and tiny ones."""
+    name = str(request.param)
+    if name.startswith("tiny "):
+        name = str(save_tiny(name.removeprefix("tiny "), tmp_path / "encoder"))
+    elif name not in REPRESENTATIONS:
+        name = str(SHARED / "weights" / name)
+    try:
+        return open_representation(name)
+    except MgcError as error:
+        pytest.skip(f"not on this machine: {error.what}")
+
+
+def test_the_contract(representation: Representation, tmp_path: Path) -> None:
+    card = representation.card()
+    assert json.loads(json.dumps(card)) == card
+    unknown = {key for key, value in card.items() if value in (None, "", [])}
+    assert unknown <= {"parameters", "weights"}
+    assert open_representation(representation.address).fingerprint == representation.fingerprint
+
+    # Some rates so that there is something to resample, some lengths so that windows differ.
+    paths = []
+    for number, seconds in enumerate((2.9, 0.6, 5.3)):
+        paths.append(tmp_path / f"{number}.wav")
+        soundfile.write(paths[-1], tone(number, seconds, 16_000 + 50 * number, number), 16_000 + 50 * number)
+
+    encoder = representation.load(CPU)
+    [*_, window] = audio.windows(paths[0], representation.cut)
+    batch = (
+        torch.from_numpy(window.samples)[None],
+        torch.tensor([window.covered]),
+        torch.tensor([window.real]),
+    )
+    layers, weights = encoder(*batch)
+    sizes = [(*weights.shape, layer.dim) for layer in representation.layers]
+    assert [tuple(layer.shape) for layer in layers] == sizes
+    assert all(layer.isfinite().all() for layer in layers)
+    assert weights.min() >= 0
+    assert weights.max() <= 1
+    assert weights.sum() > 0
+    assert all(torch.equal(*pair) for pair in zip(layers, encoder(*batch)[0], strict=True))
+
+    def arrays(order: list[int], batch_size: int) -> dict[int, np.ndarray]:
+        some = [paths[position] for position in order]
+        done = represent(representation, encoder, some, CPU, batch_size)
+        return {order[position]: array for position, array in done}
+
+    together, backwards, alone = arrays([0, 1, 2], 2), arrays([2, 1, 0], 3), arrays([1], 1)
+    for position, array in together.items():
+        assert np.isfinite(array).all()
+        assert array.shape[1] == representation.width
+        assert len(array) == 2 or not representation.pooled
+        for other in (backwards, alone):
+            if position in other:
+                assert np.abs(array - other[position]).max() < 1e-3 * max(1.0, float(np.abs(array).max()))
+
+
+def test_layers_are_found_by_name() -> None:
+    layers = (kinds.Layer("low", 3), kinds.Layer("high", 5))
+    card = replace(logmel(), layers=layers)
+    assert (card.width, card.layer_slice("low"), card.layer_slice("high")) == (8, slice(0, 3), slice(3, 8))
+    assert card.layer_slice("last") == slice(3, 8)
+    with pytest.raises(MgcError, match="no layer 'hihg'") as caught:
+        card.layer_slice("hihg")
+    assert "did you mean 'high'" in str(caught.value)
+
+
+def test_what_decides_the_numbers_decides_the_fingerprint() -> None:
+    card = logmel()
+    same = replace(card, name="x", address="y", source="z", licence="-", trained_on="-", parameters=1)
+    assert same.fingerprint == card.fingerprint
+    others = [
+        replace(card, weights="other"),
+        replace(card, code="other"),
+        replace(card, layers=(kinds.Layer("logmel", 64),)),
+        replace(card, pooled=True),
+        replace(card, cut=replace(card.cut, window=card.cut.window + 1)),
+        replace(card, cut=replace(card.cut, ignore=1)),
+    ]
+    assert len({card.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
+
+
+def test_the_code_counts_and_its_words_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "some_code_of_a_test.py"
+
+    def fingerprint(text: str) -> str:
+        file.write_text(text)
+        import some_code_of_a_test
+
+        return kinds.code_hash(some_code_of_a_test)
+
+    before = fingerprint('def f(x):\n    """Adds."""\n    return x + 1\n')
+    assert fingerprint('"""Words."""\n\n\ndef f(x):\n    # more\n    return (x + 1)\n') == before
+    assert fingerprint("def f(x):\n    return x + 2\n") != before
+    sys.modules.pop("some_code_of_a_test")
+
+
+@pytest.mark.parametrize("room", ["audio.py", "representations/pooling.py"])
+def test_how_clips_are_cut_and_pooled_counts_too(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = logmel().fingerprint
+    parse = ast.parse
+
+    def changed(text: str) -> ast.Module:
+        file = Path(audio.__file__).parent / room
+        return parse(text + ("\nchanged = True\n" if text == file.read_text(encoding="utf-8") else ""))
+
+    monkeypatch.setattr(ast, "parse", changed)
+    assert logmel().fingerprint != before

@@ -1,0 +1,501 @@
+"""Transformers encoders: tiny random checkpoints of every family against transformers itself, and bad folders."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import SHARED, needs_emotify, needs_whisper, tone
+from safetensors.torch import load_file, save_file
+
+from mgc import audio
+from mgc.config import MgcError
+from mgc.representations import Representation, open_representation, represent
+
+CPU = torch.device("cpu")
+WHISPER = SHARED / "weights/whisper-tiny.en-encoder"
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment variable comes too late when something has imported the hub's package before."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+# --- tiny checkpoints -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A family at its smallest, and what is true of it by its paper rather than by mgc."""
+
+    make: Callable[[Any], tuple[Any, Any]]  # transformers -> model, feature extractor
+    model: str  # the class that reads it in a direct computation
+    rate: int
+    window: int  # samples
+    starts: Callable[[int], np.ndarray]  # of the real frames in a window of n real samples, in samples
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of wav2vec 2.0: a frame every 320 samples, which sees 400
+KERNELS = (10, 3, 3, 3, 3, 2, 2)
+
+
+def waveform(name: str, strides: tuple[int, ...] = STRIDES, thinned: int = 1, **more: Any) -> Tiny:
+    def make(t: Any) -> tuple[Any, Any]:
+        settings = {"conv_dim": (8,) * 7, "conv_stride": strides, "conv_kernel": KERNELS}
+        settings |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2} | SMALL | more
+        config = getattr(t, f"{name}Config")(**settings)
+        return getattr(t, f"{name}Model")(config), t.Wav2Vec2FeatureExtractor()
+
+    def starts(samples: int) -> np.ndarray:
+        length = samples
+        for kernel, stride in zip(KERNELS, strides, strict=True):
+            length = (length - kernel) // stride + 1
+        return np.arange(length // thinned) * int(np.prod(strides)) * thinned
+
+    return Tiny(make, f"{name}Model", 16_000, 160_000, starts)
+
+
+def tiny_ast(t: Any) -> tuple[Any, Any]:
+    config = t.ASTConfig(max_length=200, frequency_stride=20, time_stride=8, **SMALL)
+    return t.ASTModel(config), t.ASTFeatureExtractor(max_length=200)
+
+
+def ast_starts(samples: int) -> np.ndarray:
+    """Patches of 16 Kaldi frames every 8; a frame is 400 samples every 160, and must be whole."""
+    return np.array([160 * frame for frame in range(0, 200 - 16 + 1, 8) if frame <= (samples - 400) // 160])
+
+
+def tiny_whisper(t: Any, kind: str = "WhisperForConditionalGeneration") -> tuple[Any, Any]:
+    sides = {
+        f"{side}_{key}": value
+        for side in ("encoder", "decoder")
+        for key, value in {"layers": 2, "attention_heads": 2, "ffn_dim": 32}.items()
+    }
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = t.WhisperConfig(
+        d_model=16, vocab_size=20, max_target_positions=8, max_source_positions=100, **sides, **tokens
+    )
+    return getattr(t, kind)(config), t.WhisperFeatureExtractor(chunk_length=2)
+
+
+def clap(fusion: bool) -> Callable[[Any], tuple[Any, Any]]:
+    text = {"vocab_size": 20, "max_position_embeddings": 20} | SMALL
+    sound = {"patch_embeds_hidden_size": 8, "hidden_size": 64, "depths": [1, 1, 1, 1]}
+    sound |= {"num_attention_heads": [1, 1, 2, 2], "enable_fusion": fusion}
+
+    def make(t: Any) -> tuple[Any, Any]:
+        config = t.ClapConfig(text_config=text, audio_config=sound, projection_dim=24)
+        return t.ClapModel(config), t.ClapFeatureExtractor(truncation="fusion" if fusion else "rand_trunc")
+
+    return make
+
+
+def one_frame(samples: int) -> np.ndarray:
+    return np.zeros(1)
+
+
+FAMILIES = {
+    "ast": Tiny(tiny_ast, "ASTModel", 16_000, 199 * 160 + 400, ast_starts),
+    "wav2vec2": waveform("Wav2Vec2"),
+    "wav2vec2-dense": waveform("Wav2Vec2", (5, 2, 2, 2, 1, 1, 2), do_stable_layer_norm=True),
+    "wav2vec2-conformer": waveform("Wav2Vec2Conformer"),
+    "hubert": waveform("Hubert"),
+    "wavlm": waveform("WavLM"),
+    "data2vec-audio": waveform("Data2VecAudio", num_conv_pos_embeddings=2, conv_pos_kernel_size=3),
+    "unispeech": waveform("UniSpeech"),
+    "unispeech-sat": waveform("UniSpeechSat"),
+    "sew": waveform("SEW", thinned=2, squeeze_factor=2),
+    "whisper": Tiny(tiny_whisper, "WhisperModel", 16_000, 32_000, lambda n: np.arange(0, n, 320)),
+    "clap": Tiny(clap(fusion=False), "ClapModel", 48_000, 480_000, one_frame),
+    "clap-fused": Tiny(clap(fusion=True), "ClapModel", 48_000, 480_000, one_frame),
+}
+
+
+def save_tiny(name: str, folder: Path) -> Path:
+    """A checkpoint of random weights with its feature extractor, as transformers saves them."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    for part in FAMILIES[name].make(transformers):
+        part.save_pretrained(folder)
+    return folder
+
+
+def clip(path: Path, seconds: float, rate: int, seed: int = 0) -> Path:
+    soundfile.write(path, tone(seed % 2, seconds, rate, seed), rate, subtype="FLOAT")
+    return path
+
+
+def one(representation: Representation, path: Path) -> np.ndarray:
+    [(_, array)] = represent(representation, representation.load(CPU), [path], CPU, batch_size=4)
+    return array
+
+
+# --- against transformers itself --------------------------------------------------------------------------
+
+
+def layers_of(name: str, model: Any, front: Any, samples: np.ndarray) -> list[np.ndarray]:
+    """(T, D) a layer of one window, all frames."""
+    inputs = front(samples, sampling_rate=front.sampling_rate, return_tensors="pt")
+    if name.startswith("clap"):
+        inputs["is_longer"] = torch.zeros_like(inputs["is_longer"])
+        pooled = model.audio_model(**inputs).pooler_output
+        return [pooled.numpy(), model.audio_projection(pooled).numpy()]
+    encoder = model.encoder if name == "whisper" else model
+    states = encoder(next(iter(inputs.values())), output_hidden_states=True).hidden_states
+    frames = [state[0].numpy() for state in states]
+    if name == "ast":
+        bands = (128 - 16) // 20 + 1
+        frames = [state[2:].reshape(bands, -1, state.shape[1]).mean(axis=0) for state in frames]
+    return frames
+
+
+def direct(name: str, folder: Path, samples: np.ndarray) -> np.ndarray:
+    """(2, width): mean and deviation over the real frames of all windows, the last one moved back."""
+    import transformers
+
+    tiny = FAMILIES[name]
+    model = getattr(transformers, tiny.model).from_pretrained(folder).eval()
+    front = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    full, rest = divmod(len(samples), tiny.window)
+    cuts = [(k * tiny.window, 0) for k in range(full)]
+    if rest:
+        cuts += [(len(samples) - tiny.window, tiny.window - rest)] if full else [(0, 0)]
+    parts, weights = [], []
+    for start, covered in cuts:
+        piece = samples[start : start + tiny.window]
+        with torch.inference_mode():
+            frames = np.hstack(layers_of(name, model, front, piece))  # (T, width)
+        starts = tiny.starts(len(piece))
+        if tiny.starts is one_frame:
+            weights += [(len(piece) - covered) / len(piece)]
+            parts += [frames]
+        else:
+            assert len(frames) >= len(starts)
+            parts += [frames[: len(starts)][starts >= covered]]
+            weights += [1.0] * len(parts[-1])
+    frames = np.vstack(parts).astype(np.float64)
+    mean = np.average(frames, axis=0, weights=weights)
+    return np.stack([mean, np.sqrt(np.average((frames - mean) ** 2, axis=0, weights=weights))])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_agree_with_transformers(name: str, tmp_path: Path) -> None:
+    tiny = FAMILIES[name]
+    folder = save_tiny(name, tmp_path / "encoder")
+    representation = open_representation(str(folder))
+    assert (representation.cut.sample_rate_hz, representation.cut.window) == (tiny.rate, tiny.window)
+    # 9,700 samples: the last hop holds real samples, but no whole Kaldi frame
+    for number, samples in enumerate((9_700 * tiny.rate // 16_000, int(2.3 * tiny.window))):
+        path = clip(tmp_path / f"{number}.wav", samples / tiny.rate, tiny.rate)
+        expected = direct(name, folder, audio.load(path))
+        assert np.abs(one(representation, path) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_defaults_left_out_of_the_files_are_the_classes_own(name: str, tmp_path: Path) -> None:
+    import transformers
+
+    folder = save_tiny(name, tmp_path)
+    whole = open_representation(str(folder))
+    saved = json.loads((folder / "config.json").read_text())
+    defaults = transformers.AutoConfig.for_model(saved["model_type"]).to_dict()
+    spare = {key: value for key, value in saved.items() if key == "model_type" or defaults.get(key) != value}
+    (folder / "config.json").write_text(json.dumps(spare))
+    front = json.loads((folder / "preprocessor_config.json").read_text())
+    spare = {
+        key: front[key] for key in ("feature_extractor_type", "max_length", "chunk_length") if key in front
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(spare))
+    assert (open_representation(str(folder)).cut, open_representation(str(folder)).layers) == (
+        whole.cut,
+        whole.layers,
+    )
+    open_representation(str(folder)).load(CPU)
+
+
+def test_preprocessing_inside_a_processor_is_found(tmp_path: Path) -> None:
+    folder = save_tiny("whisper", tmp_path)
+    whole = open_representation(str(folder))
+    file = folder / "preprocessor_config.json"
+    # as transformers 5 saves a WhisperProcessor
+    inside = {"feature_extractor": json.loads(file.read_text()), "processor_class": "WhisperProcessor"}
+    (folder / "processor_config.json").write_text(json.dumps(inside))
+    file.unlink()
+    assert open_representation(str(folder)).cut == whole.cut
+
+
+def test_whisper_comes_whole_as_a_classifier_or_not_at_all(tmp_path: Path) -> None:
+    import transformers
+
+    whole = save_tiny("whisper", tmp_path / "whole")
+    torch.manual_seed(0)
+    model, front = tiny_whisper(transformers, "WhisperForAudioClassification")
+    model.encoder.load_state_dict(
+        transformers.WhisperModel.from_pretrained(whole, dtype=torch.float32).encoder.state_dict()
+    )
+    for part in (model, front):
+        part.save_pretrained(tmp_path / "classifier")
+    path = clip(tmp_path / "a.wav", 1.0, 16_000)
+    arrays = [one(open_representation(str(tmp_path / kind)), path) for kind in ("whole", "classifier")]
+    assert np.array_equal(*arrays)
+    # saved from the encoder's class alone, no name fits
+    weights = load_file(whole / "model.safetensors")
+    bare = {key.partition("encoder.")[2]: value for key, value in weights.items() if ".encoder." in key}
+    save_file(bare, whole / "model.safetensors", {"format": "pt"})
+    with pytest.raises(MgcError, match="would be random: encoder"):
+        open_representation(str(whole)).load(CPU)
+
+
+def whisper_by_hand(samples: np.ndarray) -> np.ndarray:
+    """(384,): mean of the last layer over ceil(samples / 320) frames, by nothing but transformers."""
+    from transformers import AutoModel, WhisperFeatureExtractor
+
+    model = AutoModel.from_pretrained(WHISPER, dtype=torch.float32).eval().encoder
+    mels = WhisperFeatureExtractor.from_pretrained(WHISPER)(
+        samples, sampling_rate=16_000, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        return model(mels.input_features).last_hidden_state[0, : -(-len(samples) // 320)].mean(0).numpy()
+
+
+@needs_whisper
+@pytest.mark.parametrize("seconds", [0.6, 7.123])
+def test_the_real_whisper_encoder(seconds: float, tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.wav", seconds, 16_000)
+    representation = open_representation(str(WHISPER))
+    expected = whisper_by_hand(audio.load(path))
+    mean = one(representation, path)[0, representation.layer_slice("last")]
+    assert np.abs(mean - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+@needs_whisper
+@needs_emotify
+def test_the_real_whisper_encoder_on_a_real_clip() -> None:
+    path = sorted((SHARED / "data/emotify").rglob("*.mp3"))[0]
+    representation = open_representation(str(WHISPER))
+    samples = audio.load(path, 16_000)
+    # what an mp3 encoder appends is left out
+    full = samples[: 30 * 16_000] if 0 <= len(samples) - 30 * 16_000 <= representation.cut.ignore else samples
+    if len(full) > 30 * 16_000:
+        pytest.skip("the clip takes more than one window")
+    expected = whisper_by_hand(full)
+    mean = one(representation, path)[0, representation.layer_slice("last")]
+    assert np.abs(mean - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    return save_tiny("wav2vec2", tmp_path / "encoder")
+
+
+def rewrite(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_an_old_pytorch_checkpoint_loads_alike(encoder: Path, tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.wav", 1.0, 16_000)
+    new = one(open_representation(str(encoder)), path)
+    weights = load_file(encoder / "model.safetensors")
+    (encoder / "model.safetensors").unlink()
+    for old, prefix in (("weight_", "wav2vec2."), ("parametrizations.weight.original", "")):
+        names = {key: prefix + key.replace("parametrizations.weight.original", old) for key in weights}
+        names = {
+            k: n.replace("weight_0", "weight_g").replace("weight_1", "weight_v") for k, n in names.items()
+        }
+        torch.save({names[key]: value for key, value in weights.items()}, encoder / "pytorch_model.bin")
+        assert np.array_equal(one(open_representation(str(encoder)), path), new)
+
+
+def test_weights_that_would_be_random_are_refused_by_name(encoder: Path) -> None:
+    name = "encoder.layers.1.attention.k_proj.weight"
+    rewrite(encoder, lambda weights: weights.update({name: torch.zeros(3, 5)}))
+    with pytest.raises(MgcError, match=f"1 weights .* another shape.*{name}"):
+        open_representation(str(encoder)).load(CPU)
+    rewrite(encoder, lambda weights: weights.pop(name))
+    with pytest.raises(MgcError, match=f"1 weights .* random: {name}"):
+        open_representation(str(encoder)).load(CPU)
+
+
+def test_a_moved_folder_keeps_the_fingerprint_and_a_changed_byte_does_not(
+    encoder: Path, tmp_path: Path
+) -> None:
+    before = open_representation(str(encoder))
+    moved = Path(shutil.move(encoder, tmp_path / "elsewhere"))
+    after = open_representation(str(moved))
+    assert after.fingerprint == before.fingerprint
+    assert (after.name, after.address) == ("elsewhere", str(moved))
+    content = bytearray((moved / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (moved / "model.safetensors").write_bytes(content)
+    assert open_representation(str(moved)).fingerprint != before.fingerprint
+
+
+def test_a_folder_is_called_by_its_name_however_it_is_given(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(encoder)
+    assert open_representation(".").name == "encoder"
+    # and does not take the place of a short name
+    save_tiny("wav2vec2", encoder / "ast")
+    assert open_representation("./ast").name == "ast"
+    with pytest.raises(MgcError, match=r"MIT/ast.* is not on this machine"):
+        open_representation("ast")
+
+
+def config(**changed: object) -> Callable[[Path], object]:
+    def edit(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+
+    return edit
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
+    "no preprocessor": (lambda f: (f / "preprocessor_config.json").unlink(), "no preprocessor_config.json"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no model.safetensors"),
+    "text model": (config(model_type="bert"), "'bert' is no audio encoder"),
+    "no model type": (config(model_type=None), "'None' is no audio encoder"),
+    "not json": (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
+    "not utf-8": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "cannot be read as JSON"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "no JSON object"),
+    "wrong type": (config(hidden_size="wide"), "hidden_size"),
+    "wrong lengths": (config(conv_stride=[2, 2]), "conv_stride"),
+    "preprocessor not json": (
+        lambda f: (f / "preprocessor_config.json").write_text("{"),
+        r"preprocessor_config\.json",
+    ),
+    "wrong rate": (
+        lambda f: (f / "preprocessor_config.json").write_text('{"sampling_rate": "high"}'),
+        "cannot be used .*high",
+    ),
+    "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "weights cannot be loaded"),
+    "cut weights": (
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]),
+        "weights cannot be loaded",
+    ),
+    "no pickle": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        "weights cannot be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_folder_is_refused_in_words(what: str, encoder: Path) -> None:
+    spoil, message = BAD[what]
+    spoil(encoder)
+    with pytest.raises(MgcError, match=message) as caught:
+        open_representation(str(encoder)).load(CPU)
+    assert str(encoder) in str(caught.value)
+    assert caught.value.fix
+
+
+def test_a_checkpoint_may_not_run_code(encoder: Path) -> None:
+    config(auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})(encoder)
+    (encoder / "evil.py").write_text("raise SystemExit('ran')")
+    open_representation(str(encoder)).load(CPU)
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (exec, ("raise SystemExit('ran')",))
+
+    (encoder / "model.safetensors").unlink()
+    torch.save({"weight": Evil()}, encoder / "pytorch_model.bin")
+    with pytest.raises(MgcError, match="weights cannot be loaded"):
+        open_representation(str(encoder)).load(CPU)
+
+
+# --- the hub ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"), [("wav2vce2", "wav2vec2"), ("logmle", "logmel"), ("musicn", "musicnn")]
+)
+def test_a_typo_is_told(typo: str, meant: str) -> None:
+    with pytest.raises(MgcError, match=f"no encoder '{typo}'") as caught:
+        open_representation(typo)
+    assert f"did you mean {meant!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "/nowhere/at/all", "./nowhere", "owner/na me", "nowhere"])
+def test_a_name_of_nothing_is_refused(name: str) -> None:
+    with pytest.raises(MgcError) as caught:
+        open_representation(name)
+    assert "folder" in str(caught.value.fix)
+
+
+def ask(models: list[str], **environment: str) -> list[str]:
+    """What opening each of `models` says in a process of its own, where the hub's package starts afresh."""
+    code = (
+        "import sys, time\n"
+        "import transformers\n"  # that takes its time with or without a hub
+        "from mgc.representations import open_representation\n"
+        "for model in sys.argv[1:]:\n"
+        "    start = time.monotonic()\n"
+        "    try: print(open_representation(model).source)\n"
+        "    except Exception as error: print(type(error).__name__, str(error).replace(chr(10), ' '))\n"
+        "    assert time.monotonic() - start < 10\n"
+    )
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    command = [sys.executable, "-c", code, *models]
+    done = subprocess.run(
+        command, env=inherited | environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.splitlines()
+
+
+def test_without_a_hub_the_way_by_hand_is_told(tmp_path: Path) -> None:
+    cache = tmp_path / "hub"
+    # laid out as huggingface_hub does
+    for number, hub_id in enumerate(("models--owner--encoder", "models--ntu-spml--distilhubert")):
+        revision = f"{number}123456789abcdef"
+        (cache / hub_id / "refs").mkdir(parents=True)
+        (cache / hub_id / "refs" / "main").write_text(revision)
+        save_tiny("hubert", cache / hub_id / "snapshots" / revision)
+    models = ["owner/encoder", "distilhubert", "ast", "owner/other"]
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and never answers
+        port = deaf.getsockname()[1]
+        offline = ask(models, HF_HUB_CACHE=str(cache), HF_HUB_OFFLINE="1")
+        closed = ask(models[:3], HF_HUB_CACHE=str(cache), HF_ENDPOINT="http://127.0.0.1:9")
+        silent = ask(models[2:3], HF_HUB_CACHE=str(cache), HF_ENDPOINT=f"http://127.0.0.1:{port}")
+    assert offline[:2] == closed[:2]
+    assert offline[:2] == ["hub owner/encoder at 0123456789ab", "hub ntu-spml/distilhubert at 1123456789ab"]
+    for line in (*offline[2:], *closed[2:], *silent):
+        assert line.startswith("MgcError")
+        assert "is not on this machine" in line
+        assert "--model path/to/folder" in line
+        assert "encoders that work here: musicnn, distilhubert" in line
+
+
+def test_a_card_is_cheap(encoder: Path) -> None:
+    code = (
+        "import sys\n"
+        "from mgc.representations import open_representation\n"
+        "open_representation(sys.argv[1])\n"
+        "built = [n for n in sys.modules if n.startswith('transformers.models.') and '.modeling_' in n]\n"
+        "print([n for n in built if not n.endswith('modeling_auto')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(encoder)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
