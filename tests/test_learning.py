@@ -8,9 +8,10 @@ import torch
 
 from mgc import train as training
 from mgc.config import MgcError, TrainRecipe
+from mgc.device import make_accelerator
 from mgc.heads import HEADS, fit_head
 from mgc.models import NETWORKS, count_parameters, make_network
-from mgc.train import Epoch, Spectrograms, Trained, make_accelerator, predict, train
+from mgc.train import Epoch, Spectrograms, Trained, predict, train
 
 CROP = 48
 
@@ -128,12 +129,10 @@ def test_a_constant_track_becomes_zeros_not_nan() -> None:
     assert (tracks.crop(0, 0, 60) == 0).all()
 
 
-def test_an_unknown_or_missing_device_is_an_error() -> None:
-    with pytest.raises(MgcError, match="no device 'gpu'"):
-        make_accelerator("gpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(MgcError, match="no cuda device"):
-            make_accelerator("cuda")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_a_device_that_is_not_here_is_an_error() -> None:
+    with pytest.raises(MgcError, match="no cuda device"):
+        make_accelerator("cuda")
 
 
 def clouds(count: int, seed: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:

@@ -166,9 +166,9 @@ def embed(
             EmbedRecipe, config, set_, column,
             data_source=data, data_limit=limit, model=model, seed=seed, device=device,
         )  # fmt: skip
-        from mgc import experiment
+        from mgc import embedding
 
-        done = experiment.embed(recipe)
+        done = embedding.embed(recipe)
         card = done.representation
         typer.echo(f"{card.name}: {card.source}")
         typer.echo(f"  licence: {card.licence}; trained on: {card.trained_on}")

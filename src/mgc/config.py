@@ -43,6 +43,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"{guess}known: {', '.join(known)}"
 
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
 class Recipe(BaseModel):
     """A frozen, strictly typed description; unknown keys are refused."""
 
@@ -89,7 +92,7 @@ class BaselineRecipe(Recipe):
     dropout: float = Field(0.25, ge=0, lt=1)
     train: TrainRecipe = TrainRecipe()
     seed: int = Field(0, ge=0)
-    device: str = "auto"
+    device: Device = "auto"
 
 
 class EmbedRecipe(Recipe):
@@ -99,7 +102,7 @@ class EmbedRecipe(Recipe):
     model: str = "musicnn"
     batch_size: int = Field(8, ge=1, description="windows encoded at once")
     seed: int = Field(0, ge=0)
-    device: str = "auto"
+    device: Device = "auto"
 
 
 class ProbeRecipe(Recipe):
@@ -112,7 +115,7 @@ class ProbeRecipe(Recipe):
     layer: str = Field("last", description="'last' or the name of a layer of the representation")
     pool: Literal["mean", "std", "mean+std"] = "mean+std"
     seed: int = Field(0, ge=0)
-    device: str = "auto"
+    device: Device = "auto"
 
 
 class CompareRecipe(Recipe):
@@ -130,7 +133,7 @@ class InfoRecipe(Recipe):
 
     data: DataRecipe = Field(default_factory=DataRecipe)
     seed: int = Field(0, ge=0)
-    device: str = "auto"
+    device: Device = "auto"
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

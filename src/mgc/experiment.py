@@ -1,4 +1,4 @@
-"""`embed`, `baseline`, `probe`: the only place that puts the rooms together."""
+"""`baseline` and `probe`: the only place that puts the rooms together."""
 
 import hashlib
 import json
@@ -17,41 +17,20 @@ import pandas as pd
 import torch
 
 from mgc import data
-from mgc.config import BaselineRecipe, DataRecipe, EmbedRecipe, MgcError, ProbeRecipe, results_dir
+from mgc.config import BaselineRecipe, DataRecipe, Device, MgcError, ProbeRecipe, results_dir
 from mgc.data import Dataset, Split
+from mgc.device import make_accelerator
+from mgc.embedding import embed_tracks
 from mgc.evaluate import Predictions, evaluate
 from mgc.folds import clear_partial, train_folds
 from mgc.heads import Fitted, find_head, fit_head
 from mgc.models import count_parameters, make_network
-from mgc.progress import Progress, say
-from mgc.representations import Representation, open_representation, represent
+from mgc.progress import say
+from mgc.representations import Representation, open_representation
 from mgc.representations.kinds import code_hash
 from mgc.representations.logmel import statistics
 from mgc.results import RunRecord, environment, load_record, save_curves, write_tables
 from mgc.store import Store, kept
-from mgc.train import make_accelerator, tune_cpu
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """What `embed` did: how many clips were there and how many it computed, in how many seconds."""
-
-    representation: Representation
-    tracks: int
-    computed: int
-    seconds: float
-    folder: Path
-
-
-def embed(recipe: EmbedRecipe) -> Embedded:
-    """Compute what the store does not hold yet of one representation, for every usable track.
-
-    Raises:
-        MgcError: no such data or encoder, or a store that cannot be written.
-    """
-    make_accelerator(recipe.device)
-    representation = open_representation(recipe.model)
-    return _embed(data.load(recipe.data), representation, recipe.device, recipe.batch_size)
 
 
 def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
@@ -68,11 +47,11 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     representation = open_representation("logmel")
     bench = _Bench(dataset, split, recipe.data)
     run = bench.run(recipe.network, "baseline", representation, "", recipe, recipe.seed)
-    _floors(bench, recipe.seed)
+    _floors(bench, recipe.seed, recipe.device)
     if (run.folder / "record.json").exists() and not again:
         say(f"this very run is there already: {run.folder} (--again repeats it)")
         return load_record(run.folder / "record.json")
-    embedded = _embed(dataset, representation, recipe.device, batch_size=4)
+    embedded = embed_tracks(dataset, representation, recipe.device)
     run.folder.mkdir(parents=True, exist_ok=True)
     results = train_folds(recipe, representation, dataset, split, run.folder, again)
     predictions = bench.predictions([result.probabilities for result in results])
@@ -106,12 +85,12 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     make_accelerator(recipe.device)
     dataset, split = _load(recipe.data)
     bench = _Bench(dataset, split, recipe.data)
-    _floors(bench, recipe.seed)
+    _floors(bench, recipe.seed, recipe.device)
     models = [recipe.model] if recipe.model else _kept_models(dataset)
     records = []
     for model in models:
         representation = open_representation(model)
-        embedded = _embed(dataset, representation, recipe.device, EmbedRecipe().batch_size)
+        embedded = embed_tracks(dataset, representation, recipe.device)
         one = recipe.model_copy(update={"model": model})
         records.append(_probe(bench, representation, one, embedded.seconds))
     return records
@@ -160,10 +139,10 @@ def _choices(fitted: list[Fitted]) -> list[dict[str, Any]]:
     ]
 
 
-def _floors(bench: "_Bench", seed: int) -> None:
+def _floors(bench: "_Bench", seed: int, device: Device) -> None:
     """What any system must beat: the commonest class, and a line through log-mel statistics."""
     dataset, split = bench.dataset, bench.split
-    recipe = ProbeRecipe(data=bench.recipe, seed=seed)
+    recipe = ProbeRecipe(data=bench.recipe, seed=seed, device=device)
     majority = bench.run("majority", "floor", None, "", recipe, seed)
     if not (majority.folder / "record.json").exists():
         by_id = dataset.by_id
@@ -176,7 +155,7 @@ def _floors(bench: "_Bench", seed: int) -> None:
     representation = open_representation("logmel")
     floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe, seed)
     if not (floor.folder / "record.json").exists():
-        embedded = _embed(dataset, representation, "auto", batch_size=4)
+        embedded = embed_tracks(dataset, representation, device)
         vectors = _vectors(Store(representation), dataset, recipe)
         predictions, fitted, took = _fit_folds(bench, vectors, "logistic", seed)
         seconds = {"represent": embedded.seconds, "head": took}
@@ -215,29 +194,6 @@ def _kept_models(dataset: Dataset) -> list[str]:
             fix="run mgc embed --model musicnn, or mgc probe --model musicnn",
         )
     return models
-
-
-def _embed(dataset: Dataset, representation: Representation, device: str, batch_size: int) -> Embedded:
-    store = Store(representation)
-    first_of = {track.content: track for track in reversed(dataset.tracks)}
-    missing = store.missing(first_of)
-    todo = [
-        track for track in dataset.tracks if track.content in missing and first_of[track.content] is track
-    ]
-    if todo:
-        where = make_accelerator(device).device
-        tune_cpu()
-        encoder = representation.load(where)
-        paths = [track.path for track in todo]
-        with (
-            store.writer() as writer,
-            Progress(f"embed {representation.name}", len(todo), "clips") as progress,
-        ):
-            for position, array in represent(representation, encoder, paths, where, batch_size):
-                writer.add(todo[position].content, todo[position].track_id, array)
-                progress.step()
-    seconds = store.seconds(first_of)
-    return Embedded(representation, len(dataset), len(todo), seconds, store.folder)
 
 
 @dataclass(frozen=True)
@@ -344,7 +300,7 @@ class _Run:
         return record
 
 
-def _device(name: str) -> str:
+def _device(name: Device) -> str:
     kind = make_accelerator(name).device
     if kind.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(kind)}"

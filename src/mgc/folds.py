@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 
 from mgc.config import BaselineRecipe
 from mgc.data import Dataset, Fold, Split, cores
+from mgc.device import make_accelerator
 from mgc.models import make_network
 from mgc.progress import Progress
 from mgc.representations import Representation
 from mgc.representations.logmel import FRAMES_A_SECOND
 from mgc.store import Store
-from mgc.train import Epoch, Spectrograms, make_accelerator, predict, train
+from mgc.train import Epoch, Spectrograms, predict, train
 
 
 @dataclass(frozen=True)

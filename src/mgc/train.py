@@ -5,9 +5,6 @@ side by side and average the probabilities. Everything random is drawn from (see
 that was killed goes on from its checkpoint as if nothing had happened.
 """
 
-import ctypes
-import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,10 +16,10 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
-from mgc.config import MgcError, TrainRecipe
+from mgc.config import Device, TrainRecipe
+from mgc.device import make_accelerator, tune_cpu
 
 SECONDS_BETWEEN_CHECKPOINTS = 15.0
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def train(
     *,
     crop_frames: int,
     seed: int,
-    device: str,
+    device: Device,
     checkpoint: Path,
     report: Callable[[Epoch], None],
 ) -> Trained:
@@ -135,33 +132,6 @@ def predict(
     sums = np.zeros((len(tracks.arrays), each.shape[1]))
     np.add.at(sums, [index for index, _ in crops], each)
     return sums / sums.sum(axis=1, keepdims=True)
-
-
-def tune_cpu() -> None:
-    """Settings of this process that change speed only; repeated calls do nothing more."""
-    torch.set_flush_denormal(True)  # a small network can run 70 times slower on numbers next to zero
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        # Keep freed blocks of up to 1 GiB: giving 20-MB activations back to the system after every step, and
-        # having it zero them again, took a third of the time.
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
-
-
-def make_accelerator(device: str) -> Accelerator:
-    """Accelerate's choice for "auto", or the named kind of device.
-
-    Raises:
-        MgcError: a device that is not there.
-    """
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise MgcError(f"there is no device {device!r}", fix="use auto, cpu, cuda or mps")
-    missing = (device == "cuda" and not torch.cuda.is_available()) or (
-        device == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise MgcError(f"torch finds no {device} device here", fix="use --device auto or --device cpu")
-    return Accelerator(cpu=device == "cpu")
 
 
 def _epoch(

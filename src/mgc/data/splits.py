@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from mgc.config import MgcError
 from mgc.data.dataset import Dataset, Track
@@ -152,6 +151,8 @@ def _parts(tracks: Iterable[Track], count: int, seed: int) -> list[list[Track]]:
     tracks = list(tracks)
     labels = [track.label for track in tracks]
     count = max(2, min(count, max(Counter(labels).values(), default=0)))
+    from sklearn.model_selection import StratifiedGroupKFold  # a second that other commands need not pay
+
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     # scikit-learn wants numbers of groups no smaller than the parts; fewer is told by Split's own checks.
     with warnings.catch_warnings():

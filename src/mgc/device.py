@@ -1,0 +1,37 @@
+"""Where tensors live, by accelerate, and settings of this process that make CPUs faster."""
+
+import ctypes
+import platform
+import sys
+
+import torch
+from accelerate import Accelerator
+
+from mgc.config import Device, MgcError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+
+
+def tune_cpu() -> None:
+    """Settings of this process that change speed only; repeated calls do nothing more."""
+    torch.set_flush_denormal(True)  # a small network can run 70 times slower on numbers next to zero
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        # Keep freed blocks of up to 1 GiB: giving 20-MB activations back to the system after every step, and
+        # having it zero them again, took a third of the time.
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def make_accelerator(device: Device) -> Accelerator:
+    """Accelerate's choice for "auto", or the named kind of device.
+
+    Raises:
+        MgcError: that device is not there.
+    """
+    missing = (device == "cuda" and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise MgcError(f"torch finds no {device} device here", fix="use --device auto or --device cpu")
+    return Accelerator(cpu=device == "cpu")
