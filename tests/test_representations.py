@@ -2,7 +2,6 @@
 
 import ast
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from test_transformers_audio import save_tiny
 
 from mgc import audio
 from mgc.config import MgcError
-from mgc.representations import REPRESENTATIONS, Representation, kinds, open_representation, represent
+from mgc.representations import REPRESENTATIONS, Representation, kinds, open_representation
 from mgc.representations.logmel import HOP, SAMPLE_RATE_HZ, WINDOW_FRAMES, logmel
+from mgc.representations.pooling import represent
 
 CPU = torch.device("cpu")
 WINDOW = WINDOW_FRAMES * HOP
@@ -160,19 +160,20 @@ def test_what_decides_the_numbers_decides_the_fingerprint() -> None:
 
 
 def test_the_code_counts_and_its_words_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    file = tmp_path / "some_code_of_a_test.py"
+    for file in ("audio.py", "representations/pooling.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text((kinds.PACKAGE / file).read_text())
+    monkeypatch.setattr(kinds, "PACKAGE", tmp_path)
 
     def fingerprint(text: str) -> str:
-        file.write_text(text)
-        import some_code_of_a_test
-
-        return kinds.code_hash(some_code_of_a_test)
+        (tmp_path / "some.py").write_text(text)
+        return kinds.code_hash("some.py")
 
     before = fingerprint('def f(x):\n    """Adds."""\n    return x + 1\n')
     assert fingerprint('"""Words."""\n\n\ndef f(x):\n    # more\n    return (x + 1)\n') == before
     assert fingerprint("def f(x):\n    return x + 2\n") != before
-    sys.modules.pop("some_code_of_a_test")
+    (tmp_path / "audio.py").write_text("nothing = 0\n")
+    assert fingerprint("def f(x):\n    return x + 1\n") != before
 
 
 @pytest.mark.parametrize("room", ["audio.py", "representations/pooling.py"])

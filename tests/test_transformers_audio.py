@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from mgc import audio
 from mgc.config import MgcError
-from mgc.representations import Representation, open_representation, represent
+from mgc.representations import Representation, open_representation
+from mgc.representations.pooling import represent
 
 CPU = torch.device("cpu")
 WHISPER = SHARED / "weights/whisper-tiny.en-encoder"

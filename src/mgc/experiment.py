@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -222,7 +221,7 @@ class _Bench:
     ) -> "_Run":
         """A run whose id follows from the recipe, the tracks, the split, the representation and the code."""
         kept = recipe.model_dump(mode="json", exclude={"device", "hypothesis"})
-        code = code_hash(*(sys.modules[name] for name in _LEARNING_CODE))
+        code = code_hash(*_LEARNING_CODE)
         fingerprint = representation.fingerprint if representation else None
         parts = [
             system,
@@ -240,7 +239,7 @@ class _Bench:
         return _Run(self, system, path, representation, head, recipe, seed, run_id, code)
 
 
-_LEARNING_CODE = ("mgc.data.splits", "mgc.folds", "mgc.heads", "mgc.models", "mgc.train", "mgc.experiment")
+_LEARNING_CODE = ("data/splits.py", "models.py", "heads.py", "train.py", "folds.py", "experiment.py")
 
 
 @dataclass(frozen=True)

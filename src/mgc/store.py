@@ -72,7 +72,7 @@ class Store:
 
     def seconds(self, clips: Iterable[str]) -> float:
         """Wall time that computing these clips took, whenever that was."""
-        self.missing(clips)
+        self.refresh()
         columns = {shard: table.column("seconds").to_numpy() for shard, table in self._tables.items()}
         places = [self._place[clip] for clip in set(clips)]
         return float(sum(columns[shard][row] for shard, row in places))

@@ -7,10 +7,9 @@ from mgc.config import MgcError, did_you_mean
 from mgc.representations.kinds import Layer, Representation
 from mgc.representations.logmel import logmel
 from mgc.representations.musicnn import musicnn
-from mgc.representations.pooling import represent
 from mgc.representations.transformers_audio import SHORT_NAMES, from_name, is_address
 
-__all__ = ["REPRESENTATIONS", "Layer", "Representation", "open_representation", "represent"]
+__all__ = ["REPRESENTATIONS", "Layer", "Representation", "open_representation"]
 
 REPRESENTATIONS: dict[str, Callable[[], Representation]] = {
     "logmel": logmel,

@@ -6,17 +6,18 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-import mgc.audio
 from mgc.audio import Windowing
 from mgc.config import MgcError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
+
+
+PACKAGE = Path(__file__).parents[1]
 
 
 class Encoder(Protocol):
@@ -110,15 +111,15 @@ class Representation:
         }
 
 
-def code_hash(*modules: ModuleType) -> str:
-    """Hash of what the modules do, without docstrings and comments, and of how clips are cut and pooled.
+def code_hash(*files: str) -> str:
+    """Hash of what `files` of this package do, without docstrings and comments, and of how clips are cut and
+    pooled. Paths are relative to the package `mgc`.
 
     A change of the code makes vectors that were computed by the old one unreachable; a comment does not.
     """
     digest = hashlib.blake2b(digest_size=8)
-    files = [Path(mgc.audio.__file__), Path(__file__).with_name("pooling.py")]
-    for file in [*files, *(Path(str(module.__file__)) for module in modules)]:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+    for file in ("audio.py", "representations/pooling.py", *files):
+        tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
                 node.body = node.body[1:]

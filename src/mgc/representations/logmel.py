@@ -1,13 +1,15 @@
 """Log-mel spectrogram in decibels, as librosa computes it, in batched torch."""
 
-import sys
+from typing import TYPE_CHECKING
 
 import librosa
 import numpy as np
-import torch
 
 from mgc.audio import Windowing
 from mgc.representations.kinds import Layer, Representation, code_hash
+
+if TYPE_CHECKING:
+    import torch
 
 SAMPLE_RATE_HZ = 22_050
 N_FFT = 2048
@@ -35,7 +37,7 @@ def logmel() -> Representation:
         licence="none needed",
         trained_on="nothing",
         weights="",
-        code=code_hash(sys.modules[__name__]),
+        code=code_hash("representations/logmel.py"),
         load=_LogMel,
         finish=top_db,
     )
@@ -53,14 +55,18 @@ def statistics(decibels: np.ndarray) -> np.ndarray:
 
 
 class _LogMel:
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: "torch.device") -> None:
+        import torch
+
         bank = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=N_FFT, n_mels=N_MELS)
         self.bank = torch.from_numpy(bank).to(device)  # (128, 1025)
         self.taper = torch.hann_window(N_FFT, device=device)
 
     def __call__(
-        self, waveforms: torch.Tensor, covered: torch.Tensor, real: torch.Tensor
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
+    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+        import torch
+
         spectrum = torch.stft(waveforms, N_FFT, HOP, window=self.taper, center=False, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()  # (B, 1025, T)
         decibels = 10.0 * torch.log10((self.bank @ power).clamp_min(AMIN))  # (B, 128, T)

@@ -21,22 +21,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mgc.config import MgcError
-
-# musicnn/configuration.py and extractor.py in the wheel
-SAMPLE_RATE_HZ = 16_000
-N_FFT = 512
-HOP_SAMPLES = 256
-N_MELS = 96
-WINDOW_FRAMES = 187  # 3 s
-
-# musicnn/models.py: filters, frames, bands of the five front-end layers. Vertical ones see 0.4 and 0.7 of
-# the bands (timbre), horizontal ones 2, 1 and 0.5 s of one band (rhythm); 204 = int(1.6 * 128) and
-# 51 = int(1.6 * 32). Both kinds end in the maximum over bands.
-FRONT_END = ((204, 7, 38), (204, 7, 67), (51, 128, 1), (51, 64, 1), (51, 32, 1))
-FRONT_FILTERS = sum(filters for filters, _, _ in FRONT_END)  # 561
-MIDDLE_FILTERS, MIDDLE_FRAMES = 64, 7
-POOLED = FRONT_FILTERS + 3 * MIDDLE_FILTERS  # 753
-PENULTIMATE = 200
+from mgc.representations.musicnn import (
+    FRONT_END,
+    FRONT_FILTERS,
+    HOP_SAMPLES,
+    MIDDLE_FILTERS,
+    MIDDLE_FRAMES,
+    N_FFT,
+    N_MELS,
+    PENULTIMATE,
+    POOLED,
+    SAMPLE_RATE_HZ,
+)
 
 # musicnn/configuration.py, MSD_LABELS: the order of `tags`
 TAGS = (

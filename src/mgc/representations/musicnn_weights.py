@@ -25,10 +25,9 @@ from torch import Tensor
 
 from mgc.config import MgcError
 from mgc.progress import say
-from mgc.representations.musicnn_network import FRONT_END, PENULTIMATE, POOLED
+from mgc.representations.musicnn import FRONT_END, PENULTIMATE, POOLED, WHEEL_SHA256
 
 WHEEL = "musicnn-0.1.0-py3-none-any.whl"
-WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
 NORM_EPSILON = 1e-3  # default of tf.layers.batch_normalization
 WHEEL_VARIABLE = "MGC_MUSICNN_WHEEL"
 CHECKPOINT = "musicnn/MSD_musicnn/"  # folder inside the wheel; the checkpoint's own name is empty

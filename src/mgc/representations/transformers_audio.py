@@ -9,21 +9,21 @@ stands for, where its encoder sits.
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from mgc.audio import Windowing
 from mgc.config import MgcError, did_you_mean
 from mgc.data.clips import file_hash
 from mgc.representations.kinds import Encoder, Layer, Representation, code_hash
+
+if TYPE_CHECKING:
+    import torch
 
 WAVEFORM_WINDOW_SECONDS = 10.0  # models of any input length: long context, attention still cheap
 IGNORED_REST_SECONDS = 0.25
@@ -54,7 +54,7 @@ SHORT_NAMES: dict[str, Known] = {
 }
 
 # Frames (B, T, D) a layer from a loaded model and what its extractor returned.
-States = Callable[[Any, Any], list[torch.Tensor]]
+States = Callable[[Any, Any], list["torch.Tensor"]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def from_name(model: str) -> Representation:
             licence=known.licence if known else "see the checkpoint's model card",
             trained_on=known.trained_on if known else "see the checkpoint's model card",
             weights=_hash(folder),
-            code=code_hash(sys.modules[__name__]),
+            code=code_hash("representations/transformers_audio.py"),
             load=partial(_load, folder, family, front, family.frame and family.frame(config, extractor)),
         )
 
@@ -224,13 +224,14 @@ def _hash(folder: Path) -> str:
 
 
 def _load(
-    folder: Path, family: Family, front: Any, frame: tuple[int, int] | None, device: torch.device
+    folder: Path, family: Family, front: Any, frame: tuple[int, int] | None, device: "torch.device"
 ) -> Encoder:
     """Weights in float32, in eval mode, every one of them from the checkpoint.
 
     Raises:
         MgcError: the checkpoint cannot be read, or lacks weights that the model would make up.
     """
+    import torch
     import transformers
 
     # What it would report of the weights is asked below.
@@ -261,14 +262,16 @@ class _Encoder:
         self.model, self.front, self.states, self.frame = model, front, states, frame
 
     def __call__(
-        self, waveforms: torch.Tensor, covered: torch.Tensor, real: torch.Tensor
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
+    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
         rate = self.front.sampling_rate
         inputs = self.front([*waveforms.cpu().numpy()], sampling_rate=rate, return_tensors="pt")
         layers = self.states(self.model, inputs.to(waveforms.device))
         if self.frame is None:  # one frame a window: it counts as much as it is new
             return layers, ((real - covered) / waveforms.shape[1]).unsqueeze(1)
         stride, needed = self.frame
+        import torch
+
         starts = torch.arange(layers[-1].shape[1], device=waveforms.device) * stride  # (T,) samples
         new = starts >= covered.unsqueeze(1)  # (B, T)
         return layers, (new & (starts + needed <= real.unsqueeze(1))).float()
@@ -291,15 +294,15 @@ def _clap_layers(config: dict[str, Any]) -> tuple[Layer, ...]:
     )
 
 
-def _waveform_states(model: Any, inputs: Any) -> list[torch.Tensor]:
+def _waveform_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
     return list(model(inputs["input_values"], output_hidden_states=True).hidden_states)  # (B, T, D) each
 
 
-def _whisper_states(model: Any, inputs: Any) -> list[torch.Tensor]:
+def _whisper_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
     return list(model(inputs["input_features"], output_hidden_states=True).hidden_states)  # (B, 1500, D) each
 
 
-def _ast_states(model: Any, inputs: Any) -> list[torch.Tensor]:
+def _ast_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
     """Patch tokens averaged over frequency; the two class tokens in front belong to no time."""
     config = model.config
     bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
@@ -309,9 +312,9 @@ def _ast_states(model: Any, inputs: Any) -> list[torch.Tensor]:
     ]  # (B, 2 + bands T, D) -> (B, T, D)
 
 
-def _clap_states(model: Any, inputs: Any) -> list[torch.Tensor]:
+def _clap_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
     # Of a batch without a longer clip the extractor calls one longer, at random; no window is.
-    longer = torch.zeros_like(inputs["is_longer"])
+    longer = inputs["is_longer"] & False
     pooled = model.audio_model(input_features=inputs["input_features"], is_longer=longer).pooler_output
     return [pooled.unsqueeze(1), model.audio_projection(pooled).unsqueeze(1)]  # (B, 1, D)
 

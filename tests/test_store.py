@@ -1,0 +1,342 @@
+"""The store: what is written is read again, whatever happens in between."""
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+from conftest import tone
+
+from mgc import audio, store
+from mgc.audio import Windowing
+from mgc.config import MgcError
+from mgc.representations import Layer, Representation
+from mgc.store import Store, kept
+
+DIM = 24
+CARD = Representation(
+    name="owner/an encoder",
+    address="owner/an encoder",
+    source="a test",
+    cut=Windowing(16_000, 16_000),
+    layers=(Layer("low", 16), Layer("high", 8)),
+    pooled=True,
+    parameters=None,
+    licence="none",
+    trained_on="nothing",
+    weights="weights",
+    code="code",
+    load=NotImplemented,
+)
+
+
+def clip(number: int) -> str:
+    return f"{number:032x}"
+
+
+def array(number: int) -> np.ndarray:
+    return np.random.default_rng(number).normal(0, 10, (2, DIM))
+
+
+def fill(numbers: range, card: Representation = CARD) -> Store:
+    with Store(card).writer() as writer:
+        for number in numbers:
+            writer.add(clip(number), f"track {number}", array(number))
+    return Store(card)
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.arrow"))
+
+
+def rows(folder: Path) -> Counter[str]:
+    """How often each clip is written, read by nothing of mgc."""
+    tables = [pa.ipc.open_file(str(shard)).read_all() for shard in shards(folder)]
+    return Counter(name for table in tables for name in table.column("clip").to_pylist())
+
+
+def assert_holds(numbers: range) -> None:
+    kept_now = Store(CARD)
+    assert kept_now.missing(map(clip, numbers)) == set()
+    for number in numbers:
+        assert np.array_equal(kept_now.read(clip(number)), array(number).astype(np.float16))
+
+
+# --- contents ---------------------------------------------------------------------------------------------
+
+
+def test_what_was_added_is_read_in_float16() -> None:
+    filled = fill(range(5))
+    assert_holds(range(5))
+    assert filled.missing([clip(4), clip(7), clip(9)]) == {clip(7), clip(9)}
+    pooled = filled.pooled([clip(3), clip(1)], "high")
+    assert pooled.dtype == np.float32
+    assert np.array_equal(pooled[0], array(3)[:, 16:].astype(np.float16))
+    assert np.array_equal(pooled[1], filled.pooled([clip(1)])[0])
+    assert 0 <= filled.seconds([clip(1), clip(1)]) <= filled.seconds(map(clip, range(5))) < 60
+    with pytest.raises(MgcError, match="is not in the store"):
+        filled.read(clip(99))
+
+
+def test_arrays_of_any_length_are_kept() -> None:
+    card = replace(CARD, layers=(Layer("mel", 8),), pooled=False)
+    arrays = {
+        clip(frames): np.random.default_rng(frames).normal(-40, 9, (frames, 8)) for frames in (1, 77, 1293)
+    }
+    with Store(card).writer() as writer:
+        for name, one in arrays.items():
+            writer.add(name, "track", one)
+    for name, one in arrays.items():
+        assert np.array_equal(Store(card).read(name), one.astype(np.float16))
+
+
+@pytest.mark.parametrize("value", [7e4, np.inf, np.nan])
+def test_a_value_that_float16_cannot_hold_is_refused_with_the_track(value: float) -> None:
+    with pytest.raises(MgcError, match="not finite") as caught, Store(CARD).writer() as writer:
+        writer.add(clip(0), "good", array(0))
+        writer.add(clip(1), "the bad one", np.full((2, DIM), value))
+    assert "the bad one" in str(caught.value)
+    assert_holds(range(1))
+
+
+def test_shards_open_in_pandas_and_datasets(tmp_path: Path) -> None:
+    import datasets
+    import pandas as pd
+
+    filled = fill(range(4))
+    [shard] = shards(filled.folder)
+    frame = pd.read_feather(shard)
+    assert list(frame.columns) == ["clip", "track_id", "seconds", "frames", "values"]
+    assert list(frame["track_id"]) == [f"track {number}" for number in range(4)]
+    assert np.array_equal(frame["values"][2].reshape(2, DIM), array(2).astype(np.float16))
+    datasets.disable_progress_bars()
+    rows_ = datasets.load_dataset("arrow", data_files=[str(shard)], cache_dir=str(tmp_path / "hf"))["train"]
+    assert rows_.column_names == list(frame.columns)
+    assert rows_[1]["clip"] == clip(1)
+    assert np.array_equal(np.float16(rows_[1]["values"]).reshape(2, -1), array(1).astype(np.float16))
+
+
+# --- keys -------------------------------------------------------------------------------------------------
+
+
+def test_what_changes_the_numbers_has_another_folder() -> None:
+    cards = [
+        CARD,
+        replace(CARD, weights="other"),
+        replace(CARD, code="other"),
+        replace(CARD, layers=CARD.layers[::-1]),
+        replace(CARD, cut=Windowing(16_000, 32_000)),
+    ]
+    assert len({fill(range(1), card).folder for card in cards}) == len(cards)
+    assert {str(card["fingerprint"]) for card in kept()} == {card.fingerprint for card in cards}
+
+
+def test_the_name_and_place_of_an_encoder_and_of_a_clip_decide_nothing(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(0, 1.0, 16_000, 0), 16_000)
+    with Store(CARD).writer() as writer:
+        writer.add(audio.inspect(tmp_path / "a.wav").content, "a", array(0))
+    (tmp_path / "a.wav").rename(tmp_path / "b.wav")
+    moved = replace(CARD, name="elsewhere", address="/else/where")
+    assert Store(moved).missing([audio.inspect(tmp_path / "b.wav").content]) == set()
+    # the card tells where the encoder was when something was last computed
+    assert fill(range(1, 2), moved).folder == Store(CARD).folder
+    assert [card["address"] for card in kept()] == ["/else/where"]
+
+
+def test_a_store_without_a_shard_is_not_told_of_and_a_damaged_card_is() -> None:
+    filled = fill(range(0))
+    assert kept() == []
+    assert filled.missing([clip(0)]) == {clip(0)}
+    fill(range(1))
+    assert [card["name"] for card in kept()] == [CARD.name]
+    (filled.folder / "representation.json").write_text("{")
+    with pytest.raises(MgcError, match="card of the store is damaged") as caught:
+        kept()
+    assert "representation.json" in str(caught.value)
+    fill(range(1))
+    assert kept() == [json.loads(json.dumps(CARD.card()))]
+
+
+# --- accidents --------------------------------------------------------------------------------------------
+
+
+def write_slowly(cache: str, numbers: range, log: str, per_shard: int) -> None:
+    """In a process of its own: what is missing is added, and written down in `log` when it was."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["MGC_EMBEDDINGS_CACHE"] = cache
+    store.SHARD_BYTES = per_shard * 2 * DIM * 2
+    missing = Store(CARD).missing(map(clip, numbers))
+    with Store(CARD).writer() as writer, Path(log).open("a") as diary:
+        for number in numbers:
+            if clip(number) in missing:
+                writer.add(clip(number), f"track {number}", array(number))
+                diary.write(f"{number}\n")
+                diary.flush()
+                time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Children of a process that has imported the store once, and has no threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mgc.store"])
+    return context
+
+
+Start = Callable[..., BaseProcess]
+
+
+@pytest.fixture
+def start(processes: multiprocessing.context.ForkServerContext, tmp_path: Path) -> Start:
+    def run(numbers: range, per_shard: int) -> BaseProcess:
+        arguments = (os.environ["MGC_EMBEDDINGS_CACHE"], numbers, str(tmp_path / "log"), per_shard)
+        process = processes.Process(target=write_slowly, args=arguments)
+        process.start()
+        return process
+
+    return run
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+def test_a_killed_writer_loses_nothing_that_a_shard_held(start: Start) -> None:
+    numbers, folder = range(60), Store(CARD).folder
+    held: set[str] = set()
+    for _ in range(4):
+        process = start(numbers, 3)
+        enough = len(held) + 6
+        wait_for(lambda enough=enough: len(rows(folder)) >= enough)
+        time.sleep(random.random() * 0.01)
+        process.kill()
+        process.join()
+        now = set(rows(folder))
+        assert held < now
+        held = now
+    fill_missing = start(numbers, 3)
+    fill_missing.join()
+    assert fill_missing.exitcode == 0
+    assert rows(folder) == Counter(map(clip, numbers))
+    assert_holds(numbers)
+
+
+def test_an_interrupted_writer_keeps_all_that_was_added(start: Start, tmp_path: Path) -> None:
+    process = start(range(10_000), 10_000)
+    wait_for(lambda: (tmp_path / "log").exists() and len((tmp_path / "log").read_text().split()) > 20)
+    assert process.pid
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    added = [int(word) for word in (tmp_path / "log").read_text().split()]
+    assert 20 < len(added) < 10_000
+    assert_holds(range(len(added)))
+    assert not list(Store(CARD).folder.glob(".*.part"))
+
+
+def test_two_writers_of_the_same_clips_do_no_harm(start: Start) -> None:
+    numbers = range(40)
+    both = [start(numbers, 5), start(numbers, 3)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert_holds(numbers)
+    assert len(Store(CARD).pooled([clip(number) for number in numbers])) == 40
+
+
+def test_a_reader_sees_what_another_has_written_since() -> None:
+    first = fill(range(2))
+    assert first.missing(map(clip, range(4))) == {clip(2), clip(3)}
+    fill(range(2, 4))
+    assert np.array_equal(first.read(clip(3)), array(3).astype(np.float16))
+
+
+@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_full_disk_is_told_and_harms_nothing(problem: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(range(3)).folder
+    before = {shard: shard.read_bytes() for shard in shards(folder)}
+
+    def full(*_: object) -> None:
+        raise OSError(problem, os.strerror(problem))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(MgcError, match="cannot be written") as caught:
+            fill(range(3, 6))
+    assert os.strerror(problem) in str(caught.value)
+    assert "MGC_EMBEDDINGS_CACHE" in str(caught.value)
+    assert {shard: shard.read_bytes() for shard in shards(folder)} == before
+    assert not list(folder.glob(".*.part"))
+    fill(range(3, 6))
+    assert_holds(range(6))
+
+
+def test_a_cache_that_is_read_only_is_read_and_a_new_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(range(2))
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    assert_holds(range(2))
+    with pytest.raises(MgcError, match="cannot be written: Permission denied"):
+        fill(range(3), replace(CARD, code="other"))
+
+
+def test_half_written_files_are_ignored_and_old_ones_cleared() -> None:
+    folder = fill(range(1)).folder
+    old, new = folder / ".shard-old.arrow.1.part", folder / ".shard-new.arrow.2.part"
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * store.STALE_SECONDS,) * 2)
+    assert_holds(range(1))
+    fill(range(1, 2))
+    assert (old.exists(), new.exists()) == (False, True)
+    assert_holds(range(2))
+
+
+def test_a_damaged_shard_is_told_whatever_byte_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(range(3)).folder
+    fill(range(3, 4))
+    shard = next(shard for shard in shards(folder) if len(pa.ipc.open_file(str(shard)).read_all()) == 3)
+    whole = shard.read_bytes()
+    spoiled = [b"", whole[:-1], whole[:100], whole + b"\0", bytes(len(whole))]
+    rng = random.Random(0)
+    places = rng.sample(range(len(whole)), 60)
+    spoiled += [whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :] for at in places]
+    for content in spoiled:
+        shard.write_bytes(content)
+        with pytest.raises(MgcError, match="shard of the store is damaged") as caught:
+            Store(CARD).missing([clip(0)])
+        assert str(shard) in str(caught.value)
+    # what the message says to do
+    shard.unlink()
+    assert Store(CARD).missing(map(clip, range(4))) == {clip(0), clip(1), clip(2)}
+    fill(range(3))
+    assert_holds(range(4))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+def test_a_store_of_many_shards_holds_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SHARD_BYTES", 1)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    filled = fill(range(300))
+    assert len(shards(filled.folder)) == 300
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    views = [filled.read(clip(number)) for number in range(300)]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+    assert all(np.array_equal(view, array(n).astype(np.float16)) for n, view in enumerate(views))
