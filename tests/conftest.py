@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
+# Many small computations: a second thread would mostly wait for a core that other work holds.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(os.environ.get("MGC_SHARED") or Path(__file__).parents[2] / "shared")
 needs_emotify = pytest.mark.skipif(
     not (SHARED / "data/emotify/tracks.csv").exists(), reason="needs the Emotify clips in ../shared"

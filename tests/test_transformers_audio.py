@@ -273,9 +273,8 @@ def whisper_by_hand(samples: np.ndarray) -> np.ndarray:
 
 
 @needs_whisper
-@pytest.mark.parametrize("seconds", [0.6, 7.123])
-def test_the_real_whisper_encoder(seconds: float, tmp_path: Path) -> None:
-    path = clip(tmp_path / "a.wav", seconds, 16_000)
+def test_the_real_whisper_encoder(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.wav", 0.613, 16_000)
     representation = open_representation(str(WHISPER))
     expected = whisper_by_hand(audio.load(path))
     mean = one(representation, path)[0, representation.layer_slice("last")]
@@ -379,7 +378,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "not json": (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
     "not utf-8": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "cannot be read as JSON"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "no JSON object"),
-    "wrong type": (config(hidden_size="wide"), "hidden_size"),
+    "wrong type": (config(hidden_size="wide"), "cannot be used .*wide"),
     "wrong lengths": (config(conv_stride=[2, 2]), "conv_stride"),
     "preprocessor not json": (
         lambda f: (f / "preprocessor_config.json").write_text("{"),
@@ -488,8 +487,7 @@ def test_a_card_is_cheap(encoder: Path) -> None:
         "import sys\n"
         "from mgc.representations import open_representation\n"
         "open_representation(sys.argv[1])\n"
-        "built = [n for n in sys.modules if n.startswith('transformers.models.') and '.modeling_' in n]\n"
-        "print([n for n in built if not n.endswith('modeling_auto')])"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(encoder)], capture_output=True, text=True, check=True

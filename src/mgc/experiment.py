@@ -28,7 +28,7 @@ from mgc.progress import say
 from mgc.representations import Representation, open_representation
 from mgc.representations.kinds import code_hash
 from mgc.representations.logmel import statistics
-from mgc.results import RunRecord, environment, load_record, save_curves, write_tables
+from mgc.results import NAMES_ONLY, RunRecord, environment, load_record, save_curves, write_tables
 from mgc.store import Store, kept
 
 
@@ -46,7 +46,7 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     representation = open_representation("logmel")
     bench = _Bench(dataset, split, recipe.data)
     run = bench.run(recipe.network, "baseline", representation, "", recipe, recipe.seed)
-    _floors(bench, recipe.seed, recipe.device)
+    _floors(bench, recipe.device)
     if (run.folder / "record.json").exists() and not again:
         say(f"this very run is there already: {run.folder} (--again repeats it)")
         return load_record(run.folder / "record.json")
@@ -84,7 +84,7 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     make_accelerator(recipe.device)
     dataset, split = _load(recipe.data)
     bench = _Bench(dataset, split, recipe.data)
-    _floors(bench, recipe.seed, recipe.device)
+    _floors(bench, recipe.device)
     models = [recipe.model] if recipe.model else _kept_models(dataset)
     records = []
     for model in models:
@@ -111,9 +111,8 @@ def _vectors(store: Store, dataset: Dataset, recipe: ProbeRecipe) -> np.ndarray:
         pooled = store.pooled(clips, recipe.layer)  # (N, 2, D)
     else:
         pooled = np.stack([statistics(store.read(clip)) for clip in clips])
-    return {"mean": pooled[:, 0], "std": pooled[:, 1], "mean+std": pooled.reshape(len(clips), -1)}[
-        recipe.pool
-    ]
+    chosen = {"mean": pooled[:, :1], "std": pooled[:, 1:], "mean+std": pooled}[recipe.pool]
+    return chosen.reshape(len(clips), -1)
 
 
 def _fit_folds(
@@ -138,9 +137,12 @@ def _choices(fitted: list[Fitted]) -> list[dict[str, Any]]:
     ]
 
 
-def _floors(bench: "_Bench", seed: int, device: Device) -> None:
-    """What any system must beat: the commonest class, and a line through log-mel statistics."""
-    dataset, split = bench.dataset, bench.split
+def _floors(bench: "_Bench", device: Device) -> None:
+    """What any system must beat: the commonest class, and a line through log-mel statistics.
+
+    Nothing in them is drawn, so they stand once in a table, whatever the seeds of the other runs.
+    """
+    dataset, split, seed = bench.dataset, bench.split, 0
     recipe = ProbeRecipe(data=bench.recipe, seed=seed, device=device)
     majority = bench.run("majority", "floor", None, "", recipe, seed)
     if not (majority.folder / "record.json").exists():
@@ -183,9 +185,7 @@ def _kept_models(dataset: Dataset) -> list[str]:
         if not missing:
             models.append(address)
         else:
-            say(
-                f"not probed: {address} (of {len(missing)} tracks the store holds no vectors by today's code)"
-            )
+            say(f"not probed: {address}: the store lacks vectors (by today's code) of {len(missing)} tracks")
     if not models:
         raise MgcError(
             "the store holds no encoder's vectors of these tracks",
@@ -220,19 +220,13 @@ class _Bench:
         self, system: str, path: str, representation: Representation | None, head: str, recipe: Any, seed: int
     ) -> "_Run":
         """A run whose id follows from the recipe, the tracks, the split, the representation and the code."""
-        kept = recipe.model_dump(mode="json", exclude={"device", "hypothesis"})
+        # What the fingerprints cover, and what changes nothing, stays out: the same run has one id, wherever
+        # the tracks and the weights lie.
+        kept = recipe.model_dump(mode="json", exclude=NAMES_ONLY)
         code = code_hash(*_LEARNING_CODE)
         fingerprint = representation.fingerprint if representation else None
-        parts = [
-            system,
-            path,
-            head,
-            kept,
-            self.dataset.fingerprint,
-            self.split.fingerprint,
-            fingerprint,
-            code,
-        ]
+        tracks = [self.dataset.fingerprint, self.split.fingerprint]
+        parts = [system, path, head, kept, *tracks, fingerprint, code]
         digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()
         words = [system, head, self.split.name, f"s{seed}", digest]
         run_id = "-".join(word.replace(" ", "_") for word in words if word)

@@ -22,6 +22,8 @@ from mgc.data import name_of
 from mgc.evaluate import Difference, Predictions, Scores, paired
 
 FORMATS = ("table", "markdown", "latex", "csv", "json")
+# Parts of a recipe that fingerprints cover, or that change nothing about the result.
+NAMES_ONLY = {"data", "model", "device", "hypothesis"}
 LIBRARIES = ("mgc", "torch", "transformers", "librosa", "soxr", "numpy", "scikit-learn", "accelerate")
 
 
@@ -188,8 +190,9 @@ def compare_records(records: Sequence[RunRecord], baseline: str | None = None) -
 def _section(records: list[RunRecord], wanted: str | None) -> Section:
     newest: dict[str, RunRecord] = {}
     for record in sorted(records, key=lambda r: r.created):
-        recipe = {key: value for key, value in record.recipe.items() if key not in ("device", "hypothesis")}
-        newest[json.dumps([record.system, record.path, recipe], sort_keys=True)] = record
+        recipe = {key: value for key, value in record.recipe.items() if key not in NAMES_ONLY}
+        weights = record.representation_card.get("weights")
+        newest[json.dumps([record.system, record.path, recipe, weights], sort_keys=True)] = record
     shown = list(newest.values())
     candidates = [r for r in shown if r.path == "baseline"]
     candidates.sort(key=lambda r: (r.system == "cnn", r.created))

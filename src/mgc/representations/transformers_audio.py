@@ -1,9 +1,9 @@
 """Any transformers audio encoder, by short name, hub id or local folder.
 
-Which weights there are, the sample rate and the layers are read from the checkpoint's json files, with the
-defaults of their transformers classes where they are silent; a model is built when the encoder is loaded.
-What is known here of a model is its family: how it wants its input, how many samples one of its frames
-stands for, where its encoder sits.
+Which weights there are, the sample rate and the layers are read from the checkpoint's json files; torch and
+transformers are imported when the encoder is loaded, or when the files are silent and the defaults of their
+classes must be asked for. What is known here of a model is its family: how it wants its input, how many
+samples one of its frames stands for, where its encoder sits.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -87,27 +87,24 @@ def from_name(model: str) -> Representation:
             where=folder / "config.json",
             fix=did_you_mean(model_type, FAMILIES),
         )
-    import transformers
-
     with _explained("the checkpoint cannot be used", folder):
-        # What a saved file does not say is as the classes have it.
-        settings = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
-        front = transformers.AutoFeatureExtractor.from_pretrained(folder, config=settings, **_LOCAL)
-        config, extractor = settings.to_dict(), front.to_dict()
-        rate = int(extractor["sampling_rate"])
+        try:
+            cut, layers, frame = _shape(family, *_saved(folder))
+        except KeyError:  # left out: it is as the classes have it
+            cut, layers, frame = _shape(family, *_complete(folder))
         return Representation(
             name=model if known else Path(model).resolve().name,
             address=str(folder.absolute()) if source.startswith("folder") else model,
             source=source,
-            cut=Windowing(rate, family.window(config, extractor), ignore=int(IGNORED_REST_SECONDS * rate)),
-            layers=family.layers(config),
+            cut=cut,
+            layers=layers,
             pooled=True,
             parameters=None,
             licence=known.licence if known else "see the checkpoint's model card",
             trained_on=known.trained_on if known else "see the checkpoint's model card",
             weights=_hash(folder),
             code=code_hash("representations/transformers_audio.py"),
-            load=partial(_load, folder, family, front, family.frame and family.frame(config, extractor)),
+            load=partial(_load, folder, family, frame),
         )
 
 
@@ -217,15 +214,38 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
+def _saved(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configuration and preprocessing as the files have them; a processor goes first, as in transformers."""
+    config, preprocessor, processor = ((folder / name) for name in SETTINGS)
+    inside = _read_json(processor).get("feature_extractor") if processor.is_file() else None
+    return _read_json(config), inside or _read_json(preprocessor)
+
+
+def _complete(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same with all defaults."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
+    front = transformers.AutoFeatureExtractor.from_pretrained(folder, config=config, **_LOCAL)
+    return config.to_dict(), front.to_dict()
+
+
+def _shape(
+    family: Family, config: dict[str, Any], extractor: dict[str, Any]
+) -> tuple[Windowing, tuple[Layer, ...], tuple[int, int] | None]:
+    """How clips are cut, which layers come out, and what `Family.frame` says."""
+    rate = int(extractor["sampling_rate"])
+    cut = Windowing(rate, int(family.window(config, extractor)), ignore=int(IGNORED_REST_SECONDS * rate))
+    return cut, family.layers(config), family.frame and family.frame(config, extractor)
+
+
 def _hash(folder: Path) -> str:
     settings = [folder / name for name in SETTINGS if (folder / name).is_file()]
     files = [*settings, *_weight_files(folder)]
     return hashlib.blake2b(" ".join(map(file_hash, files)).encode(), digest_size=16).hexdigest()
 
 
-def _load(
-    folder: Path, family: Family, front: Any, frame: tuple[int, int] | None, device: "torch.device"
-) -> Encoder:
+def _load(folder: Path, family: Family, frame: tuple[int, int] | None, device: "torch.device") -> Encoder:
     """Weights in float32, in eval mode, every one of them from the checkpoint.
 
     Raises:
@@ -241,6 +261,7 @@ def _load(
         model, report = transformers.AutoModel.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **_LOCAL
         )
+        front = transformers.AutoFeatureExtractor.from_pretrained(folder, config=model.config, **_LOCAL)
     missing = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     # The vector that stands for masked frames is used in training only.
     made_up = sorted(
@@ -320,8 +341,11 @@ def _clap_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
 
 
 def _conv_frame(config: dict[str, Any], extractor: dict[str, Any]) -> tuple[int, int]:
-    """Nothing is padded, so any sample is enough. SEW thins its frames out once more."""
-    return math.prod(config["conv_stride"]) * config.get("squeeze_factor", 1), 1
+    return math.prod(config["conv_stride"]), 1  # nothing is padded, so any sample is enough
+
+
+def _sew_frame(config: dict[str, Any], extractor: dict[str, Any]) -> tuple[int, int]:
+    return math.prod(config["conv_stride"]) * config["squeeze_factor"], 1  # thinned out once more
 
 
 _WAVEFORM = Family(
@@ -367,5 +391,5 @@ FAMILIES: dict[str, Family] = {
     "data2vec-audio": _WAVEFORM,
     "unispeech": _WAVEFORM,
     "unispeech-sat": _WAVEFORM,
-    "sew": _WAVEFORM,
+    "sew": replace(_WAVEFORM, frame=_sew_frame),
 }
