@@ -1,6 +1,6 @@
-"""Put the committed tables into the README, between `<!-- results/X/table.md -->` and `<!-- end -->`.
+"""Put the committed tables into the README: `python scripts/update_readme.py`.
 
-    python scripts/update_readme.py
+A table stands between `<!-- results/X/table.md -->` and `<!-- end -->`.
 """
 
 import re
