@@ -287,7 +287,7 @@ def caption(section: Section) -> list[str]:
     lines = [
         f"{first.data}, {scores.n_tracks} tracks, split {first.split}: {first.split_authority}.",
         f"Intervals: 95 % bootstrap over {scores.n_groups} {unit}. p: exact McNemar against the baseline, "
-        "one pair at a time.",
+        "one pair at a time. Better or worse: p < 0.05 and the interval of the difference excludes 0.",
     ]
     if first.excluded:
         lines.append(f"{len(first.excluded)} tracks could not be used and are left out everywhere.")
