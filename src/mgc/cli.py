@@ -68,8 +68,8 @@ AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 def main() -> None:
     """Run the command line; a mistake a person can mend ends in a message and exit code 2."""
-    # OpenMP's threads shall sleep while they wait, not spin: beside other work on the same cores spinning made
-    # embedding five times slower, alone it gains nothing. It counts only before torch is imported.
+    # OpenMP's threads shall sleep while they wait, not spin: beside other work on the same cores spinning
+    # made embedding five times slower, alone it gains nothing. It counts only before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _interrupt)
     app()
