@@ -137,7 +137,9 @@ class Writer:
         self._since = time.monotonic()
         if not self._rows:
             return
-        values = pa.array([half.ravel() for *_, half in self._rows], pa.list_(pa.float16()))
+        flat = np.concatenate([half.ravel() for *_, half in self._rows])
+        ends = np.cumsum([0, *(half.size for *_, half in self._rows)], dtype=np.int32)
+        values = pa.ListArray.from_arrays(pa.array(ends), pa.array(flat))  # neither is copied
         table = pa.table(
             {
                 "clip": [row[0] for row in self._rows],

@@ -44,8 +44,8 @@ def logmel() -> Representation:
 
 
 def top_db(decibels: np.ndarray) -> np.ndarray:
-    """Raise what lies more than 80 dB below the clip's maximum to that line."""
-    return np.maximum(decibels, decibels.max() - TOP_DB)
+    """Raise what lies more than 80 dB below the clip's maximum to that line, in place."""
+    return np.maximum(decibels, decibels.max() - TOP_DB, out=decibels)
 
 
 def statistics(decibels: np.ndarray) -> np.ndarray:

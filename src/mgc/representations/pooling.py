@@ -113,4 +113,5 @@ def _array(representation: Representation, clip: _Clip) -> np.ndarray:
     if representation.pooled:
         return np.stack([clip.mean, np.sqrt(clip.spread / clip.weight)])
     frames = np.concatenate(clip.frames)
+    clip.frames.clear()  # two hours of log-mel are 160 MB: not held twice
     return representation.finish(frames) if representation.finish else frames
