@@ -1,6 +1,8 @@
 """Shared fixtures: small real-sounding audio made on the spot, and the folders of a test of its own."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,19 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.delenv("MGC_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[None]:
+    """Root may read and write anything; so for a moment not root."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 def tone(genre: int, seconds: float, rate: int, seed: int) -> np.ndarray:

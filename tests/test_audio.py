@@ -1,6 +1,5 @@
 """Decoding, cutting and judging audio files: against librosa, against brute force, and on every bad file."""
 
-import contextlib
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ import librosa
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
+from conftest import nobody, tone
 
 from mgc import audio
 from mgc.audio import AudioError, Window, Windowing, decode, inspect, load, windows
@@ -299,19 +298,6 @@ def test_what_can_be_heard_is_used(tmp_path: Path, kind: str) -> None:
     clip = inspect(make(tmp_path))
     assert clip.problem is None
     assert clip.seconds == pytest.approx(seconds, rel=0.25)
-
-
-@contextlib.contextmanager
-def nobody() -> Iterator[None]:
-    """Root may read anything; so for a moment not root."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="rights are otherwise there")

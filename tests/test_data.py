@@ -11,7 +11,7 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from conftest import SHARED, needs_emotify, tone
+from conftest import SHARED, needs_emotify, nobody, tone
 
 from mgc.audio import AudioError, Clip, Windowing, windows
 from mgc.config import DataRecipe, MgcError, cache_dir
@@ -623,7 +623,7 @@ def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file = tmp_path / "weights.bin"
     file.write_bytes(b"weights")
     first = file_hash(file)
-    monkeypatch.setattr(clips.hashlib, "file_digest", no_look)
+    monkeypatch.setattr(clips, "content_hash", no_look)
     assert file_hash(file) == first
 
 
@@ -636,19 +636,6 @@ def test_a_cache_that_is_a_file_or_is_damaged(root: Path, monkeypatch: pytest.Mo
     cache_dir().mkdir()
     (cache_dir() / "clips.sqlite").write_text("this is no database" * 99)
     assert "may be deleted" in refusal(lambda: load(recipe(root)))
-
-
-@contextlib.contextmanager
-def nobody() -> Iterator[None]:
-    """Root may write anywhere; so for a moment not root."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,11 @@ def windows(path: Path, cut: Windowing) -> Iterator[Window]:
         yield Window(keep, 0, total)
 
 
+def content_hash(stream: BufferedReader) -> str:
+    """Hash of all bytes of an open file."""
+    return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def inspect(path: Path) -> Clip:
     """Hash and decode the whole file once: what it is, and whether it can be used.
 
@@ -135,7 +140,7 @@ def inspect(path: Path) -> Clip:
     """
     try:
         with _readable(path) as stream:
-            content = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            content = content_hash(stream)
     except AudioError as error:
         return Clip("", 0.0, 0, 0, error.what)
     except OSError as error:  # a disk that fails while it is read

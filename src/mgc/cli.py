@@ -1,5 +1,6 @@
 """The command line: parses, calls one function, prints. Nothing heavy is imported until a command runs."""
 
+import functools
 import os
 import signal
 from collections.abc import Callable
@@ -62,7 +63,6 @@ Column = Annotated[
     typer.Option("--column", help="key=NAME for a manifest's path, label, split, artist, title or id."),
 ]
 
-Result = TypeVar("Result")
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 
@@ -79,21 +79,29 @@ def _interrupt(signum: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _guarded(work: Callable[[], Result]) -> Result:
-    from mgc.config import MgcError
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command, with mistakes and interrupts told in words instead of a traceback."""
 
-    try:
-        return work()
-    except MgcError as error:
-        typer.echo(f"mgc: {error}", err=True)
-        raise typer.Exit(2) from None
-    except OSError as error:
-        # A full disk, a folder without rights: the user's to mend, and nothing finished is lost.
-        typer.echo(f"mgc: {error.strerror or error}\n  where: {error.filename or 'unknown'}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("mgc: stopped. What was finished is kept; the same command goes on from there.", err=True)
-        raise typer.Exit(130) from None
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        from mgc.config import MgcError
+
+        try:
+            command(*arguments, **options)
+        except MgcError as error:
+            typer.echo(f"mgc: {error}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            # A full disk, a folder without rights: the user's to mend, and nothing finished is lost.
+            typer.echo(f"mgc: {error.strerror or error}\n  where: {error.filename or 'unknown'}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo(
+                "mgc: stopped. What was finished is kept; the same command goes on from there.", err=True
+            )
+            raise typer.Exit(130) from None
+
+    return run
 
 
 def _recipe(
@@ -118,6 +126,7 @@ def _recipe(
 
 
 @app.command()
+@_guarded
 def baseline(
     data: Data = None,
     network: Annotated[str | None, typer.Option(help="The network: cnn.")] = None,
@@ -132,23 +141,20 @@ def baseline(
     again: Annotated[bool, typer.Option("--again", help="Repeat a run that is there already.")] = False,
 ) -> None:
     """Train a network from scratch on log-mel spectrograms, and judge it."""
+    from mgc.config import BaselineRecipe
 
-    def work() -> None:
-        from mgc.config import BaselineRecipe
+    recipe = _recipe(
+        BaselineRecipe, config, set_, column,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        network=network, seed=seed, device=device,
+    )  # fmt: skip
+    from mgc import experiment
 
-        recipe = _recipe(
-            BaselineRecipe, config, set_, column,
-            data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-            network=network, seed=seed, device=device,
-        )  # fmt: skip
-        from mgc import experiment
-
-        _show(experiment.baseline(recipe, again))
-
-    _guarded(work)
+    _show(experiment.baseline(recipe, again))
 
 
 @app.command()
+@_guarded
 def embed(
     model: Annotated[
         str | None, typer.Option(help="A short name (musicnn, ast ...), a local folder, or a hub id.")
@@ -162,33 +168,30 @@ def embed(
     column: Column = None,
 ) -> None:
     """Run a frozen encoder over every clip and keep the pooled vectors. Done work is not done again."""
+    from mgc.config import EmbedRecipe
 
-    def work() -> None:
-        from mgc.config import EmbedRecipe
+    recipe = _recipe(
+        EmbedRecipe, config, set_, column,
+        data_source=data, data_limit=limit, model=model, seed=seed, device=device,
+    )  # fmt: skip
+    from mgc import embedding
 
-        recipe = _recipe(
-            EmbedRecipe, config, set_, column,
-            data_source=data, data_limit=limit, model=model, seed=seed, device=device,
-        )  # fmt: skip
-        from mgc import embedding
-
-        done = embedding.embed(recipe)
-        card = done.representation
-        typer.echo(f"{card.name}: {card.source}")
-        typer.echo(f"  licence: {card.licence}; trained on: {card.trained_on}")
-        already = done.tracks - done.computed
-        what = (
-            f"{done.computed} computed now, {already} were there"
-            if done.computed
-            else "all were there: nothing to do"
-        )
-        typer.echo(f"  {done.tracks} tracks: {what}; {done.seconds:.0f} s of computing in all")
-        typer.echo(f"  {done.folder}")
-
-    _guarded(work)
+    done = embedding.embed(recipe)
+    card = done.representation
+    typer.echo(f"{card.name}: {card.source}")
+    typer.echo(f"  licence: {card.licence}; trained on: {card.trained_on}")
+    already = done.tracks - done.computed
+    what = (
+        f"{done.computed} computed now, {already} were there"
+        if done.computed
+        else "all were there: nothing to do"
+    )
+    typer.echo(f"  {done.tracks} tracks: {what}; {done.seconds:.0f} s of computing in all")
+    typer.echo(f"  {done.folder}")
 
 
 @app.command()
+@_guarded
 def probe(
     model: Annotated[
         str | None, typer.Option(help="As in mgc embed. Default: every encoder in the store.")
@@ -207,24 +210,21 @@ def probe(
     column: Column = None,
 ) -> None:
     """Fit a small classifier on pooled vectors, and judge it. Embeds first what is not in the store."""
+    from mgc.config import ProbeRecipe
 
-    def work() -> None:
-        from mgc.config import ProbeRecipe
+    recipe = _recipe(
+        ProbeRecipe, config, set_, column,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        model=model, head=head, layer=layer, pool=pool, seed=seed, device=device,
+    )  # fmt: skip
+    from mgc import experiment
 
-        recipe = _recipe(
-            ProbeRecipe, config, set_, column,
-            data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-            model=model, head=head, layer=layer, pool=pool, seed=seed, device=device,
-        )  # fmt: skip
-        from mgc import experiment
-
-        for record in experiment.probe(recipe):
-            _show(record)
-
-    _guarded(work)
+    for record in experiment.probe(recipe):
+        _show(record)
 
 
 @app.command()
+@_guarded
 def compare(
     data: Data = None,
     format_: Annotated[
@@ -239,22 +239,19 @@ def compare(
     column: Column = None,
 ) -> None:
     """All runs on a data set side by side, each against the baseline."""
+    from mgc.config import CompareRecipe
 
-    def work() -> None:
-        from mgc.config import CompareRecipe
+    recipe = _recipe(
+        CompareRecipe, config, set_, column,
+        data_source=data, data_limit=limit, format=format_, baseline=baseline, seed=seed, device=device,
+    )  # fmt: skip
+    from mgc.results import compare_records, render, select_records
 
-        recipe = _recipe(
-            CompareRecipe, config, set_, column,
-            data_source=data, data_limit=limit, format=format_, baseline=baseline, seed=seed, device=device,
-        )  # fmt: skip
-        from mgc.results import compare_records, render, select_records
-
-        typer.echo(render(compare_records(select_records(recipe), recipe.baseline), recipe.format))
-
-    _guarded(work)
+    typer.echo(render(compare_records(select_records(recipe), recipe.baseline), recipe.format))
 
 
 @data_app.command("info")
+@_guarded
 def data_info(
     data: Data = None,
     split: SplitName = None,
@@ -267,20 +264,16 @@ def data_info(
     column: Column = None,
 ) -> None:
     """What is there: tracks, genres, artists, the split and what cannot be used."""
+    from mgc.config import InfoRecipe
 
-    def work() -> None:
-        from mgc.config import InfoRecipe
+    recipe = _recipe(
+        InfoRecipe, config, set_, column,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        seed=seed, device=device,
+    )  # fmt: skip
+    from mgc.data import describe
 
-        recipe = _recipe(
-            InfoRecipe, config, set_, column,
-            data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-            seed=seed, device=device,
-        )  # fmt: skip
-        from mgc.data import describe
-
-        typer.echo(describe(recipe.data))
-
-    _guarded(work)
+    typer.echo(describe(recipe.data))
 
 
 def _show(record: "RunRecord") -> None:

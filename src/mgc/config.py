@@ -44,6 +44,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+WINDOWS_AT_ONCE = 8
 
 
 class Recipe(BaseModel):
@@ -100,7 +101,7 @@ class EmbedRecipe(Recipe):
 
     data: DataRecipe = Field(default_factory=DataRecipe)
     model: str = "musicnn"
-    batch_size: int = Field(8, ge=1, description="windows encoded at once")
+    batch_size: int = Field(WINDOWS_AT_ONCE, ge=1, description="windows encoded at once")
     seed: int = Field(0, ge=0)
     device: Device = "auto"
 

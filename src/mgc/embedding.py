@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgc import data
-from mgc.config import Device, EmbedRecipe
+from mgc.config import WINDOWS_AT_ONCE, Device, EmbedRecipe
 from mgc.data import Dataset
 from mgc.progress import Progress
 from mgc.representations import Representation, open_representation
 from mgc.store import Store
-
-WINDOWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)

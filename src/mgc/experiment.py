@@ -69,6 +69,7 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     parameters = count_parameters(make_network(recipe.network, len(dataset.classes), recipe.dropout))
     record = run.finish(predictions, parameters, chosen, seconds)
     clear_partial(run.folder)
+    write_tables(dataset.name)
     return record
 
 
@@ -92,6 +93,7 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
         embedded = embed_tracks(dataset, representation, recipe.device)
         one = recipe.model_copy(update={"model": model})
         records.append(_probe(bench, representation, one, embedded.seconds))
+    write_tables(dataset.name)
     return records
 
 
@@ -259,7 +261,7 @@ class _Run:
         chosen: list[dict[str, Any]],
         seconds: dict[str, float],
     ) -> RunRecord:
-        """Judge, write the record, and the data set's tables anew."""
+        """Judge, and write the record."""
         dataset, split = self.bench.dataset, self.bench.split
         predictions.check_covers(split.tested)
         record = RunRecord(
@@ -289,7 +291,6 @@ class _Run:
             **environment(),
         )
         record.save(predictions)
-        write_tables(dataset.name)
         return record
 
 

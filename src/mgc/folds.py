@@ -19,7 +19,7 @@ from mgc.progress import Progress
 from mgc.representations import Representation
 from mgc.representations.logmel import FRAMES_A_SECOND
 from mgc.store import Store
-from mgc.train import Epoch, Spectrograms, predict, train
+from mgc.train import Epoch, Spectrograms, predict, save_whole, train
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,12 @@ class _Job:
         probabilities = predict(trained.network, test, frames, make_accelerator(recipe.device))
         weights = {key: value.contiguous().cpu() for key, value in trained.network.state_dict().items()}
         save_file(weights, self.folder / f"fold{self.number}.safetensors")
-        part = file.with_suffix(".part")
         kept = {
             "probabilities": torch.from_numpy(probabilities),
             "history": [asdict(line) for line in trained.history],
             "best_epoch": trained.best_epoch,
         }
-        torch.save(kept, part)
-        part.replace(file)
+        save_whole(kept, file)
         return FoldResult(probabilities, trained.best_epoch, trained.history)
 
     def _side(self, store: Store, ids: tuple[str, ...]) -> Spectrograms:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,6 +174,13 @@ def _score(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]
     return float(-np.log(of_truth.clip(1e-12)).mean()), float((probabilities.argmax(1) == labels).mean())
 
 
+def save_whole(kept: dict[str, Any], file: Path) -> None:
+    """`torch.save` under another name, then rename: the file is there whole or not at all."""
+    part = file.with_name(f"{file.name}.part")
+    torch.save(kept, part)
+    part.replace(file)
+
+
 @dataclass
 class _State:
     """What a killed run needs to go on."""
@@ -203,7 +211,6 @@ class _State:
         return epochs >= recipe.epochs or (epochs > 0 and epochs - 1 - self.best_epoch >= recipe.patience)
 
     def save(self, checkpoint: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        part = checkpoint.with_name(f"{checkpoint.name}.part")
         kept = {
             "network": network.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -211,5 +218,4 @@ class _State:
             "best_epoch": self.best_epoch,
             "best_weights": self.best_weights,
         }
-        torch.save(kept, part)
-        part.replace(checkpoint)
+        save_whole(kept, checkpoint)

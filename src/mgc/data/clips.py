@@ -5,7 +5,6 @@ looked at again when its size, its times or its inode have changed, and whenever
 may have been the machine's fault (no ffmpeg), and such files are few.
 """
 
-import hashlib
 import os
 import queue
 import sqlite3
@@ -17,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from mgc.audio import Clip, Window, Windowing, inspect, windows
+from mgc.audio import Clip, Window, Windowing, content_hash, inspect, windows
 from mgc.config import MgcError, cache_dir
 from mgc.data.dataset import as_text
 from mgc.progress import Progress
@@ -55,8 +54,7 @@ def file_hash(path: Path) -> str:
         if path not in known:
             state = _state(path)
             with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-            known[path] = Clip(digest, 0.0, 0, 0, "not audio")
+                known[path] = Clip(content_hash(stream), 0.0, 0, 0, "not audio")
             _remember(index, [(path, state, known[path])])
     return known[path].content
 
@@ -148,10 +146,12 @@ def _key(path: Path) -> str:
 
 
 def _remembered(index: sqlite3.Connection, paths: Sequence[Path]) -> dict[Path, Clip]:
-    rows = {row[0]: row[1:] for row in index.execute(f"SELECT * FROM clips_{RULES}")}
+    select = (
+        f"SELECT state, content, seconds, sample_rate_hz, channels, problem FROM clips_{RULES} WHERE path = ?"
+    )
     found = {}
     for path in paths:
-        state, *clip = rows.get(_key(path), ("",))
+        state, *clip = index.execute(select, (_key(path),)).fetchone() or ("",)
         if state and state == _state(path) != "missing":
             found[path] = Clip(*clip)
     return found

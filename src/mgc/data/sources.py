@@ -157,9 +157,8 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _cell(value: Any, column: str, number: int, file: Path) -> str:
-    if value is None or (
-        isinstance(value, float) and math.isnan(value)
-    ):  # NaN is how a table of numbers says "unknown"
+    # NaN is how a table of numbers says "unknown".
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, dict | list | bytes):
         kind = type(value).__name__

@@ -148,11 +148,11 @@ def _validation(tracks: list[Track], count: int, seed: int) -> list[Track]:
 
 def _parts(tracks: Iterable[Track], count: int, seed: int) -> list[list[Track]]:
     """`count` disjoint parts, stratified by label, whole groups; fewer where no class has so many tracks."""
+    from sklearn.model_selection import StratifiedGroupKFold  # a second that other commands need not pay
+
     tracks = list(tracks)
     labels = [track.label for track in tracks]
     count = max(2, min(count, max(Counter(labels).values(), default=0)))
-    from sklearn.model_selection import StratifiedGroupKFold  # a second that other commands need not pay
-
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     # scikit-learn wants numbers of groups no smaller than the parts; fewer is told by Split's own checks.
     with warnings.catch_warnings():

@@ -310,9 +310,8 @@ def _whisper_layers(config: dict[str, Any]) -> tuple[Layer, ...]:
 
 
 def _clap_layers(config: dict[str, Any]) -> tuple[Layer, ...]:
-    return Layer("pooled", config["audio_config"]["hidden_size"]), Layer(
-        "projection", config["projection_dim"]
-    )
+    pooled = Layer("pooled", config["audio_config"]["hidden_size"])
+    return pooled, Layer("projection", config["projection_dim"])
 
 
 def _waveform_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
@@ -328,9 +327,8 @@ def _ast_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
     config = model.config
     bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
     states = model(inputs["input_values"], output_hidden_states=True).hidden_states
-    return [
-        s[:, 2:].unflatten(1, (bands, -1)).mean(dim=1) for s in states
-    ]  # (B, 2 + bands T, D) -> (B, T, D)
+    # (B, 2 + bands T, D) -> (B, T, D)
+    return [s[:, 2:].unflatten(1, (bands, -1)).mean(dim=1) for s in states]
 
 
 def _clap_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
