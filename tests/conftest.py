@@ -64,3 +64,21 @@ def music(tmp_path: Path) -> Path:
         for number in range(10):
             soundfile.write(root / name / f"{number}.wav", tone(genre, 3.0, 16_000, number), 16_000)
     return root
+
+
+@pytest.fixture
+def tiny_encoder(tmp_path: Path) -> Path:
+    """A random wav2vec2 of a few thousand weights, saved as transformers saves it."""
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8, 8),
+        conv_kernel=(10, 8), conv_stride=(5, 64), num_feat_extract_layers=2, num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    folder = tmp_path / "tiny-wav2vec2"
+    Wav2Vec2Model(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(sampling_rate=16_000).save_pretrained(folder)
+    return folder

@@ -19,6 +19,7 @@ from conftest import nobody, tone
 
 from mgc import audio
 from mgc.audio import AudioError, Window, Windowing, decode, inspect, load, windows
+from mgc.data.examine import examine
 
 RATE = 44_100
 
@@ -187,10 +188,11 @@ def test_two_hours_need_no_more_memory_than_two_minutes(tmp_path: Path) -> None:
             for _ in range(minutes):
                 file.write(np.tile(second, 60))
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom mgc.audio import Windowing, inspect, windows\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom mgc.audio import Windowing, windows\n"
+        "from mgc.data.examine import examine\n"
         "for name in ('short', 'long'):\n"
         f"    file = Path({str(tmp_path)!r}) / (name + '.wav')\n"
-        "    assert inspect(file).problem is None\n"
+        "    assert examine(file).problem is None\n"
         "    cut = Windowing(16_000, 480_000, left=8_000, right=8_000)\n"
         "    count = sum(1 for _ in windows(file, cut))\n"
         "    print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
@@ -308,3 +310,165 @@ def test_a_file_without_rights(tmp_path: Path) -> None:
         assert inspect(file).problem == "cannot be read: Permission denied"
         with pytest.raises(AudioError, match="Permission denied"):
             load(file)
+
+
+@pytest.mark.parametrize("kind", [*BAD, *USABLE])
+def test_examine_tells_what_inspect_tells(tmp_path: Path, kind: str) -> None:
+    file = {**BAD, **USABLE}[kind][0](tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, clip = examine(file), inspect(file)
+    assert {name: getattr(found, name) for name in vars(clip)} == vars(clip)
+
+
+# ---- what is measured ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_values", [2_048, 10_007, 1 << 20])
+def test_levels_silence_and_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_values: int
+) -> None:
+    monkeypatch.setattr(audio, "VALUES_PER_BLOCK", block_values)
+    wave = 0.5 * np.sin(2 * np.pi * 441 * np.arange(4 * RATE) / RATE) + 0.1
+    wave[: RATE // 2] = wave[3 * RATE :] = 1e-4  # -80 dBFS
+    file = write(tmp_path / "a.wav", np.stack([wave, wave], axis=1), "FLOAT")
+    heard: list[np.ndarray] = []
+    found = examine(file, lambda samples, rate: heard.append(samples) if rate == RATE else None)
+    assert found.peak == pytest.approx(0.6, abs=1e-4)
+    assert found.rms_dbfs == pytest.approx(10 * np.log10((0.125 + 0.01) * 2.5 / 4), abs=0.01)
+    assert found.dc_offset == pytest.approx(0.1 * 2.5 / 4, abs=1e-3)
+    assert found.silent == pytest.approx(1.5 / 4, abs=0.01)
+    assert found.leading_silence_seconds == pytest.approx(0.5, abs=0.051)
+    assert found.trailing_silence_seconds == pytest.approx(1.0, abs=0.051)
+    assert (found.channels_alike, found.clipped, found.problem) == (True, 0.0, None)
+    np.testing.assert_array_equal(np.concatenate(heard), load(file))
+    other = examine(write(tmp_path / "b.wav", np.stack([wave, wave * 1.01], axis=1), "FLOAT"))
+    assert not other.channels_alike
+
+
+def test_what_counts_as_clipped(tmp_path: Path) -> None:
+    wave = 0.9 * np.sin(2 * np.pi * 441 * np.arange(2 * RATE) / RATE)
+
+    def clipped(samples: np.ndarray, subtype: str = "PCM_16") -> float:
+        return examine(write(tmp_path / "a.wav", samples, subtype)).clipped
+
+    assert clipped(wave) == 0
+    once = wave.copy()
+    once[5_000] = 1.0  # a peak is no clipping
+    assert clipped(once) == 0
+    assert clipped(np.clip(2 * wave, -0.5, 0.5)) == 0  # a flat top, but far from full scale
+    share = float(np.mean(np.abs(2 * wave) >= 1))
+    assert clipped(np.clip(2 * wave, -1, 1)) == pytest.approx(share, rel=0.02)
+    assert clipped(np.clip(2 * wave, -0.995, 0.995)) == pytest.approx(share, rel=0.02)
+    assert clipped(2 * wave, "FLOAT") == pytest.approx(share, rel=0.02)  # what overshoots would be cut
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100])
+def test_bandwidth_tells_what_was_upsampled(tmp_path: Path, rate: int) -> None:
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 3 * rate).astype(np.float32)
+    file = write(tmp_path / "a.wav", librosa.resample(noise, orig_sr=rate, target_sr=RATE), "PCM_16")
+    found = examine(file)
+    assert (found.sample_rate_hz, found.seconds) == (RATE, 3.0)
+    assert found.bandwidth_hz == pytest.approx(rate / 2, rel=0.06)
+
+
+def test_the_same_samples_have_the_same_pcm_hash(tmp_path: Path) -> None:
+    integers = (sound(1.0, 2) * 32767).astype(np.int16)
+    for name in ("a.wav", "a.flac", "a.aiff"):
+        soundfile.write(tmp_path / name, integers, RATE, subtype="PCM_16")
+    plain = examine(tmp_path / "a.wav")
+    assert (plain.format, plain.subtype, plain.misnamed) == ("WAV", "PCM_16", False)
+    assert len({examine(tmp_path / name).pcm for name in ("a.wav", "a.flac", "a.aiff")}) == 1
+    integers[100, 1] += 1
+    soundfile.write(tmp_path / "b.wav", integers, RATE)
+    soundfile.write(tmp_path / "c.wav", integers, RATE + 1)
+    assert len({examine(tmp_path / name).pcm for name in ("a.wav", "b.wav", "c.wav")}) == 3
+
+    mp3 = write(tmp_path / "a.mp3", sound(1.0, 2)).read_bytes()
+    (tmp_path / "b.mp3").write_bytes(id3(1_000) + mp3 + b"TAG" + bytes(125))
+    bare, tagged = examine(tmp_path / "a.mp3"), examine(tmp_path / "b.mp3")
+    assert bare.pcm == tagged.pcm and bare.content != tagged.content
+    assert bare.remarks == tagged.remarks == ()
+    shutil.copy(tmp_path / "a.wav", tmp_path / "wav.mp3")
+    odd = examine(tmp_path / "wav.mp3")
+    assert (odd.misnamed, odd.format, odd.suffix_format, odd.pcm) == (True, "WAV", "MP3", plain.pcm)
+
+
+# ---- headers that do not keep what they promise ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff", "au", "flac", "mp3", "ogg", "WAVEX", "RF64"])
+def test_a_file_that_was_cut_off_is_told(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"a.{kind if kind.islower() else 'wav'}"
+    soundfile.write(file, sound(4.0), RATE, format=kind.upper())
+    whole = examine(file)
+    assert whole.remarks == () and not whole.misnamed
+    assert whole.seconds_promised == (None if kind == "ogg" else pytest.approx(4.0))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    cut = examine(file)
+    assert cut.seconds < 2.5
+    if kind == "ogg":
+        assert "not marked as the end" in cut.remarks[0]
+    else:
+        assert cut.seconds_promised == pytest.approx(4.0, abs=0.01)
+        assert cut.remarks[0].startswith("ends early: the header promises 4.0 s")
+
+
+def test_a_length_that_was_never_written(tmp_path: Path) -> None:
+    for size in (0x7FFFFFFF, 0xFFFFFFFF):  # from a pipe
+        assert examine(lying(tmp_path / "a.wav", size)).remarks == ()
+    found = examine(lying(tmp_path / "a.wav", 0))  # from a recorder that was switched off
+    assert str(found.problem).startswith("too short: 0 samples")
+    assert found.remarks == ("the header promises 0 bytes of samples, 176400 more are not read",)
+
+
+def id3(size: int) -> bytes:
+    """An empty ID3v2 tag."""
+    length = bytes(size >> shift & 127 for shift in (21, 14, 7, 0))
+    return b"ID3\x04\0\0" + length + bytes(size)
+
+
+def mp3_of(file: Path, samples: np.ndarray, rate: int = RATE) -> bytes:
+    soundfile.write(file, samples, rate, bitrate_mode="VARIABLE", compression_level=0.3)
+    return file.read_bytes()
+
+
+def without_first_frame(mp3: bytes) -> bytes:
+    """Less the frame that tells the length."""
+    assert b"Xing" in mp3[:64]
+    return mp3[mp3.index(mp3[:2], 4) :]
+
+
+def test_an_mp3_without_a_header_is_read_to_its_end(tmp_path: Path) -> None:
+    """libsndfile guesses from the first frame, here a dear one."""
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 6 * RATE).astype(np.float32)
+    samples[RATE // 2 :] = 0.1 * np.sin(np.arange(len(samples) - RATE // 2) / 20)
+    mp3 = mp3_of(tmp_path / "a.mp3", samples)
+    for name, data in (("bare", without_first_frame(mp3)), ("tagged", id3(999) + without_first_frame(mp3))):
+        file = tmp_path / f"{name}.mp3"
+        file.write_bytes(data)
+        assert soundfile.info(file).duration < 4  # if this fails, libsndfile has learnt it
+        found = examine(file)
+        assert found.seconds == pytest.approx(6.0, abs=0.1)
+        assert (found.seconds_promised, found.remarks, found.problem) == (None, (), None)
+        # The same samples as with the header, which also tells how many the encoder has put before them.
+        assert np.abs(load(file)[1105 : 1105 + 6 * RATE] - load(tmp_path / "a.mp3")).max() < 1e-6
+
+
+def test_mp3s_put_one_behind_the_other(tmp_path: Path) -> None:
+    first, second = (mp3_of(tmp_path / f"{k}.mp3", sound(2.0 + k)) for k in (0, 1))
+    both = tmp_path / "both.mp3"
+    for tags in (b"", b"TAG" + bytes(125) + id3(70_000)):
+        both.write_bytes(id3(50) + first + tags + second)
+        assert soundfile.info(both).duration == pytest.approx(2.0)
+        found = examine(both)
+        assert found.seconds == inspect(both).seconds == pytest.approx(5.0, abs=0.2)
+        assert found.seconds_promised == pytest.approx(2.0, abs=0.1)
+        assert len(found.remarks) == 1 and "promises 2.0 s, the file holds 5." in found.remarks[0]
+    other_rate = mp3_of(tmp_path / "other.mp3", sound(2.0), 32_000)
+    both.write_bytes(first + other_rate)
+    found = examine(both)
+    assert (found.seconds, found.problem) == (pytest.approx(2.0), None)
+    assert "another sample rate" in found.remarks[0]
+    both.write_bytes(first + bytes(5_000) + b"\xff\xfb\x90" * 2_000)  # a cover, lyrics, junk
+    assert examine(both).remarks == () and inspect(both).seconds == pytest.approx(2.0, abs=0.05)

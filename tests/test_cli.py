@@ -41,24 +41,6 @@ def refused(*words: object) -> str:
     return done.stderr
 
 
-@pytest.fixture
-def tiny_encoder(tmp_path: Path) -> Path:
-    """A random wav2vec2 of a few thousand weights, saved as transformers saves it."""
-    import torch
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8, 8),
-        conv_kernel=(10, 8), conv_stride=(5, 64), num_feat_extract_layers=2, num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-    )  # fmt: skip
-    folder = tmp_path / "tiny-wav2vec2"
-    Wav2Vec2Model(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(sampling_rate=16_000).save_pretrained(folder)
-    return folder
-
-
 def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
     assert "20 tracks, 2 genres" in ok("data", "info", "--data", music)
     assert "accuracy" in ok("baseline", "--data", music, *FAST)
@@ -101,7 +83,7 @@ def test_every_format_of_the_table(music: Path) -> None:
     assert r"\toprule" in latex
     assert r"95 \%" in latex
     lines = ok("compare", "--data", music, "--format", "csv").splitlines()
-    assert lines[0].startswith("system,path,representation,head,split,n_tracks,accuracy")
+    assert lines[0].startswith("system,path,representation,head,split,leaky,n_tracks,accuracy")
     assert len(lines) == 4
     assert "known: " in refused("compare", "--data", music, "--set", "formt=csv")
     refused("compare", "--data", music, "--format", "html")

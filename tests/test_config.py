@@ -68,7 +68,7 @@ def test_an_unknown_key_names_itself_the_place_and_the_nearest_word(tmp_path: Pa
         ("train.epochs=0", "greater than or equal to 1"),
         ("train=3", "train is a table"),
         ("data={limit = 'x'}", "data.limit = 'x'"),
-        ("data.split=random", "'auto', 'given', 'holdout' or 'cv5'"),
+        ("data.split=rando", "'auto', 'given', 'holdout', 'cv5' or 'random'"),
         ("data.source=8", "valid string"),
         ("train.epochs.x=3", "train.epochs"),
     ],

@@ -27,7 +27,10 @@ from mgc.audio import AudioError, Clip, Windowing, windows
 from mgc.config import DataRecipe, MgcError, cache_dir
 from mgc.data import Dataset, Fold, Split, Track, clips, describe, load, load_windows, make_split, name_of
 from mgc.data.clips import file_hash, inspect_all
-from mgc.data.sources import Listing, from_manifest
+from mgc.data.listing import Listing
+from mgc.data.loading import limited
+from mgc.data.quarantine import Quarantined, quarantine_file, read_quarantine, write_quarantine
+from mgc.data.sources import from_manifest
 
 RATE = 8_000
 
@@ -80,19 +83,70 @@ def test_what_a_folder_holds_besides(root: Path) -> None:
     (root / ".git").mkdir()
     (root / "empty").mkdir()
     sound(root / "loose.wav", 1)
-    sound(root / "rock/album/01.wav", 2)
+    sound(root / "rock/album/01.wav", 20)
     (root / "README.txt").write_text("hello")
+    (root / "tracks.csv").write_text("path,genre\n")
     dataset = load(recipe(root))
-    assert len(dataset) == 12 and dataset.classes == ("jazz", "rock")
-    assert sorted(note.split()[0] for note in dataset.notes) == ["1", "1", "1", "no"]
+    assert len(dataset) == 13 and dataset.classes == ("jazz", "rock")
+    assert dataset.by_id["rock/album/01.wav"].label == "rock"
     notes = " ".join(dataset.notes)
     for words in (
-        "names do not end like audio",
-        "within the genre folders",
-        "have no genre",
+        "2 files whose names do not end like audio",
+        "2 files or folders of hidden names",
+        "within the genres are not taken for artists",
+        "1 audio files beside the genre folders have no genre",
         "no genres then: empty",
+        "not read: tracks.csv",
     ):
         assert words in notes
+    assert len(dataset.notes) == 6
+
+
+def test_folders_within_every_genre_are_artists(tmp_path: Path) -> None:
+    for number in range(20):
+        artist = ("Ada", "ada ", "Bix", "Cab", "Duke", "Ella")[number % 6]
+        sound(
+            tmp_path / "music" / ("jazz", "rock")[number % 2] / f"{artist}" / "album" / f"{number}.wav",
+            number,
+        )
+    for number in range(6):  # so that both genres have five
+        for genre in ("jazz", "rock"):
+            sound(
+                tmp_path / "music" / genre / f"artist {number}" / f"{genre}.wav",
+                100 + 2 * number + len(genre),
+            )
+    dataset = load(recipe(tmp_path / "music"))
+    assert {t.artist for t in dataset.tracks} >= {"Ada", "ada ", "Bix", "artist 3"}
+    assert dataset.by_id["jazz/Ada/album/0.wav"].group == dataset.by_id["rock/ada /album/1.wav"].group
+    assert "taken for artists: each stays on one side" in " ".join(dataset.notes)
+    assert "artists apart" in make_split(dataset).authority
+
+
+def test_links_are_followed_and_never_in_circles(root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for number in range(3):
+        sound(elsewhere / f"{number}.wav", 50 + number)
+    (root / "folk").symlink_to(elsewhere)
+    (root / "jazz/linked.wav").symlink_to(sound(tmp_path / "one.wav", 60))
+    (root / "jazz/round").symlink_to(root)
+    (root / "jazz/self").symlink_to(root / "jazz")
+    (root / "rock/again").symlink_to(elsewhere)
+    (root / "rock/gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    dataset = load(recipe(root, max_excluded=0.2))
+    assert dataset.classes == ("folk", "jazz", "rock") and len(dataset) == 12 + 3 + 1
+    assert [bad.track_id for bad in dataset.excluded] == ["rock/gone.wav"]
+    assert "3 folders are links to folders looked into already" in dataset.notes
+
+
+def test_the_only_folder_may_not_be_the_only_genre(root: Path, tmp_path: Path) -> None:
+    message = refusal(lambda: load(recipe(tmp_path)))
+    assert "only one folder with audio, 'songs'" in message and f"--data {root}" in message
+    (tmp_path / "tracks.csv").write_text("path,genre\n")
+    assert f"--data {tmp_path / 'tracks.csv'}" in refusal(lambda: load(recipe(tmp_path)))
+
+
+def test_a_folder_has_no_columns(root: Path) -> None:
+    assert "a folder has no columns" in refusal(lambda: load(recipe(root, label_column="style")))
 
 
 def test_folders_without_music(tmp_path: Path) -> None:
@@ -101,7 +155,7 @@ def test_folders_without_music(tmp_path: Path) -> None:
     assert "1 audio files beside the genre folders" in refusal(lambda: load(recipe(tmp_path)))
     sound(tmp_path / "jazz/album/a.wav", 1)
     message = refusal(lambda: load(recipe(tmp_path)))
-    assert "1 folders within the genre folders" in message and "root/<genre>/<file>" in message
+    assert "only the class 'jazz'" in message
     sound(tmp_path / "jazz/a.wav", 1)
     assert "only the class 'jazz'" in refusal(lambda: load(recipe(tmp_path)))
 
@@ -348,9 +402,36 @@ def test_auto_takes_what_is_given_else_goes_by_size() -> None:
     large = make_split(made_up({"a": 1000, "b": 1000}))
     assert large.name == "holdout"
     assert large.authority.startswith("one fifth tested, stratified, artists unknown: each track on its own")
-    assert large.authority.endswith("seed 0, 10% of the tracks for validation")
+    assert large.authority.endswith("seed 0, 10 % of the tracks for validation")
     partly = made_up({"a": 20, "b": 20}, side=lambda n: "train" if n else None)
     assert "needs a split for every track" in refusal(lambda: make_split(partly, "given"))
+
+
+def test_a_random_split_leaks_and_says_so() -> None:
+    dataset = made_up({"a": 60, "b": 40}, {"a": 6, "b": 5})
+    split = make_split(dataset, "random", 3)
+    assert split.leaky and not make_split(dataset, "cv5").leaky
+    assert split.name == "random" and split.tested == tuple(sorted(dataset.by_id))
+    for fold in split.folds:
+        assert Counter(dataset.by_id[i].label for i in fold.test) == {"a": 12, "b": 8}
+        assert not set(fold.train) & set(fold.test) and not set(fold.val) & set(fold.test)
+    assert split.authority.startswith("LEAKY: random, five folds, stratified, artists not kept apart (100 %")
+    assert "seed 3" in split.authority
+    assert {t.group for t in split.dataset.tracks} == {t.group for t in dataset.tracks}
+    assert make_split(dataset, "random", 3).fingerprint == split.fingerprint
+    assert make_split(dataset, "random", 4).fingerprint != split.fingerprint
+    assert "artists unknown and not kept apart" in make_split(made_up({"a": 20, "b": 20}), "random").authority
+
+
+def test_a_random_split_is_as_large_as_the_given_one() -> None:
+    sides = ("train",) * 6 + ("val", "test")
+    given = made_up({"a": 40, "b": 40}, side=lambda n: sides[n % 8])
+    (honest,), (random,) = make_split(given).folds, make_split(given, "random").folds
+    assert [len(s) for s in (random.train, random.val, random.test)] == [60, 10, 10]
+    assert [len(s) for s in (honest.train, honest.val, honest.test)] == [60, 10, 10]
+    assert set(random.test) != set(honest.test)
+    small = made_up({"a": 5, "b": 1}, side=lambda n: sides[5 + n % 3])
+    assert "no random split" in refusal(lambda: make_split(small, "random"))
 
 
 def test_a_given_split_stands_as_it_is_given() -> None:
@@ -430,15 +511,113 @@ def test_unusable_tracks_are_set_aside_told_and_stop_a_run_where_they_are_many(r
     (root / "jazz/00.wav").write_bytes(b"")
     (root / "rock/01.wav").write_text("no music" * 99)
     message = refusal(lambda: load(recipe(root)))
-    assert "2 of 12 tracks cannot be used, more than the 5% allowed" in message
+    assert "2 of 12 tracks cannot be used, more than the 5 % allowed" in message
     assert "jazz/00.wav: empty file (0 bytes)" in message and "rock/01.wav: cannot be decoded" in message
     assert "--set data.max_excluded=" in message and str(root) in message
     dataset = load(recipe(root, max_excluded=0.2))
     assert len(dataset) == 10 and [bad.label for bad in dataset.excluded] == ["jazz", "rock"]
     for file in root.glob("*/*.wav"):
         file.write_bytes(b"")
-    assert "and 2 more" in refusal(lambda: load(recipe(root)))
+    message = refusal(lambda: load(recipe(root)))
+    assert "12 tracks (jazz/00.wav, jazz/02.wav, jazz/04.wav ...): empty file" in message
     assert "no usable track" in refusal(lambda: load(recipe(root, max_excluded=1.0)))
+
+
+def test_a_limit_keeps_every_side_of_a_given_split() -> None:
+    sides = ("train",) * 8 + ("val", "test")
+    tracks = [*made_up({"a": 100, "b": 50}, side=lambda n: sides[n % 10]).tracks]
+    for limit in (12, 20, 60):
+        part = limited(tracks, recipe(limit=limit))
+        assert len(part) == limit
+        counts = Counter((t.label, t.split) for t in part)
+        assert all(abs(counts[label, "test"] - limit / 20) <= 1 for label in "ab")
+        assert all(counts[label, side] for label in "ab" for side in ("train", "val", "test"))
+        assert {t.track_id for t in limited(tracks, recipe(limit=10))} < {t.track_id for t in part}
+    assert limited(tracks, recipe(limit=9, split_seed=1)) != limited(tracks, recipe(limit=9))
+
+
+# ---- quarantine ------------------------------------------------------------------------------------------
+
+
+def quarantined(root: Path, track_id: str, kind: str = "short", left_out: str = "yes") -> Quarantined:
+    clip = inspect_all([root / track_id])[0]
+    return Quarantined(
+        track_id, left_out, kind, f"{kind} indeed", "", "jazz", str(root / track_id), clip.content
+    )
+
+
+def test_what_is_in_quarantine_is_left_out_while_it_is_what_it_was(root: Path) -> None:
+    rows = [quarantined(root, "jazz/00.wav"), quarantined(root, "jazz/02.wav", left_out="keep")]
+    file = write_quarantine("songs", ["jazz/00.wav", "jazz/02.wav"], rows)
+    dataset = load(recipe(root))
+    assert [(bad.track_id, bad.reason) for bad in dataset.excluded] == [
+        ("jazz/00.wav", "quarantined: short indeed")
+    ]
+    assert len(dataset) == 11 and any(str(file) in note for note in dataset.notes)
+    sound(root / "jazz/00.wav", 77)  # mended
+    assert len(load(recipe(root))) == 12
+
+
+def test_files_in_quarantine_do_not_stop_a_run_and_come_back_when_they_can_be_used(root: Path) -> None:
+    whole = (root / "jazz/00.wav").read_bytes()
+    for name in ("jazz/00.wav", "rock/01.wav"):
+        (root / name).write_bytes(b"")
+    assert "2 of 12 tracks cannot be used" in refusal(lambda: load(recipe(root)))
+    rows = [quarantined(root, name, "unusable") for name in ("jazz/00.wav", "rock/01.wav")]
+    write_quarantine("songs", ["jazz/00.wav", "rock/01.wav"], rows)
+    assert len(load(recipe(root))) == 10
+    (root / "jazz/00.wav").write_bytes(whole)
+    write_quarantine("songs", ["jazz/00.wav"], [quarantined(root, "jazz/00.wav", "unusable")])
+    assert len(load(recipe(root))) == 11  # decodable by now: another decoder, say
+
+
+def test_a_later_check_keeps_a_persons_word_and_the_rows_it_did_not_look_at(root: Path) -> None:
+    out = quarantined(root, "jazz/00.wav")
+    file = write_quarantine("songs", ["jazz/00.wav", "rock/01.wav"], [out, quarantined(root, "rock/01.wav")])
+    file.write_text(file.read_text().replace('"jazz/00.wav","yes"', '"jazz/00.wav","keep"'))
+    write_quarantine("songs", ["jazz/00.wav"], [out])
+    assert {i: row.left_out for i, row in read_quarantine("songs").items()} == {
+        "jazz/00.wav": "keep",
+        "rock/01.wav": "yes",
+    }
+    write_quarantine("songs", ["rock/01.wav"], [])
+    assert [*read_quarantine("songs")] == ["jazz/00.wav"]
+
+
+def test_what_a_check_calls_copies_stands_on_one_side(root: Path) -> None:
+    copy = replace(quarantined(root, "rock/01.wav", "copy", "no"), copy_of="jazz/00.wav")
+    write_quarantine("songs", ["rock/01.wav"], [copy])
+    dataset = load(recipe(root))
+    assert len(dataset) == 12
+    assert dataset.by_id["rock/01.wav"].group == dataset.by_id["jazz/00.wav"].group
+    assert any("1 tracks are copies of others" in note for note in dataset.notes)
+
+
+def test_a_row_by_hand_counts_always(root: Path) -> None:
+    row = replace(quarantined(root, "rock/01.wav", "by hand"), content="")
+    write_quarantine("songs", [], [row])
+    assert "rock/01.wav" not in load(recipe(root)).by_id
+    write_quarantine("songs", ["rock/01.wav"], [quarantined(root, "rock/01.wav", "copy", "no")])
+    assert read_quarantine("songs")["rock/01.wav"] == row
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("track_id,reason\na,b\n", "has no column 'left_out'"),
+        (
+            "track_id,left_out,kind,reason,copy_of,label,path,content\na,maybe,x,x,,x,x,x\n",
+            "not yes, no or keep",
+        ),
+        ('track_id,left_out\n"a,b\n', "cannot be read"),
+    ],
+)
+def test_a_quarantine_file_that_is_not_one_is_told(root: Path, text: str, words: str) -> None:
+    file = quarantine_file("songs")
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    message = refusal(lambda: load(recipe(root)))
+    assert words in message and str(file) in message
 
 
 def test_copies_stand_on_one_side_of_a_split_that_is_made(root: Path) -> None:
@@ -530,7 +709,7 @@ def test_describe(root: Path) -> None:
         "  jazz  5 tracks, artists unknown, 0.6 to 0.6 s",
         "split cv5: five folds, stratified, artists unknown: each track on its own, seed 0",
         "left out: 1",
-        "  jazz/00.wav  empty file (0 bytes)",
+        "  jazz/00.wav: empty file (0 bytes)",
     ):
         assert line in text
     assert text.count("  fold ") == 5

@@ -19,6 +19,7 @@ from mgc.evaluate import (
     Scores,
     confusion_matrix,
     evaluate,
+    leak,
     log_loss,
     mcnemar_p,
     paired,
@@ -341,6 +342,45 @@ def test_runs_equally_good_are_seldom_told_apart() -> None:
         rival = make(a.labels, flipped, groups=a.groups)
         told_apart += paired(a, rival, n_bootstrap=200).verdict != "no difference shown"
     assert told_apart / 200 <= 0.09
+
+
+def test_leak_over_the_same_tracks_is_paired() -> None:
+    honest = random_case(3, n_groups=30)
+    ids = list(honest.track_ids)
+    right = np.eye(len(honest.classes))[honest.labels]
+    leaky = Predictions(
+        honest.classes, ids, honest.labels, right, honest.groups, np.zeros(len(ids), np.int64)
+    )
+    found = leak(leaky, honest)
+    accuracy = float((honest.predicted == honest.labels).mean())
+    assert found.n_paired == len(honest)
+    assert found.accuracy_difference == pytest.approx(1 - accuracy)
+    assert 0 < found.low < found.accuracy_difference < found.high < 1
+    # What is judged elsewhere as well changes nothing where the honest run has all its tracks in the other.
+    some = range(0, len(ids), 2)
+    part = Predictions(
+        honest.classes,
+        [ids[i] for i in some],
+        honest.labels[::2],
+        honest.probabilities[::2],
+        [honest.groups[i] for i in some],
+        np.zeros(len(some), np.int64),
+    )
+    assert leak(leaky, part).n_paired == len(some)
+    assert leak(honest, part).accuracy_difference == 0.0
+
+
+def test_leak_over_other_tracks_is_that_of_two_samples() -> None:
+    labels = np.zeros(400, int)
+    others = tuple(f"other{i:05d}" for i in range(400))
+    a = make(labels, (np.arange(400) % 4 == 0).astype(int))
+    b = make(labels, (np.arange(400) % 2 == 0).astype(int), track_ids=others, groups=others)
+    found = leak(a, b)
+    assert found.n_paired == 0
+    assert found.accuracy_difference == pytest.approx(0.25)
+    spread = np.sqrt(0.75 * 0.25 / 400 + 0.5 * 0.5 / 400)
+    assert found.low == pytest.approx(0.25 - 1.96 * spread, abs=0.012)
+    assert found.high == pytest.approx(0.25 + 1.96 * spread, abs=0.012)
 
 
 def test_difference_is_ready_for_json() -> None:

@@ -10,8 +10,8 @@ import pytest
 import mgc
 
 ROOMS = [
-    "config", "progress", "device", "audio", "data", "representations", "store", "embedding", "models",
-    "heads", "train", "folds", "evaluate", "results", "experiment", "cli",
+    "config", "progress", "fetch", "device", "audio", "data", "representations", "store", "embedding",
+    "models", "heads", "train", "folds", "evaluate", "results", "experiment", "cli",
 ]  # fmt: skip
 SOURCE = Path(mgc.__file__).parent
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in ("__main__.py",))

@@ -44,11 +44,19 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="A known name, a folder root/<genre>/<file>, or a manifest. Default: $MGC_DATA, else demo.",
+        help="A known name (mgc data list), hf:owner/name, a folder root/<genre>/<file>, a .zip of one, or a "
+        "manifest. Default: $MGC_DATA, else demo.",
     ),
 ]
+DataRoot = Annotated[
+    str | None, typer.Option("--data-root", help="Where known sets lie. Default: $MGC_DATA_ROOT, else data/.")
+]
 SplitName = Annotated[
-    str | None, typer.Option("--split", help="auto, given, holdout or cv5 (artists stay on one side).")
+    str | None,
+    typer.Option(
+        "--split",
+        help="auto, given, holdout or cv5 (artists stay on one side); random (leaky: to measure the leak).",
+    ),
 ]
 SplitSeed = Annotated[int | None, typer.Option(help="Draws the split; apart from --seed.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many tracks, spread over the genres.")]
@@ -129,6 +137,7 @@ def _recipe(
 @_guarded
 def baseline(
     data: Data = None,
+    data_root: DataRoot = None,
     network: Annotated[str | None, typer.Option(help="The network: cnn.")] = None,
     split: SplitName = None,
     split_seed: SplitSeed = None,
@@ -145,7 +154,7 @@ def baseline(
 
     recipe = _recipe(
         BaselineRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
         network=network, seed=seed, device=device,
     )  # fmt: skip
     from mgc import experiment
@@ -160,6 +169,7 @@ def embed(
         str | None, typer.Option(help="A short name (musicnn, ast ...), a local folder, or a hub id.")
     ] = None,
     data: Data = None,
+    data_root: DataRoot = None,
     limit: Limit = None,
     seed: Seed = None,
     device: Device = None,
@@ -172,7 +182,7 @@ def embed(
 
     recipe = _recipe(
         EmbedRecipe, config, set_, column,
-        data_source=data, data_limit=limit, model=model, seed=seed, device=device,
+        data_source=data, data_root=data_root, data_limit=limit, model=model, seed=seed, device=device,
     )  # fmt: skip
     from mgc import embedding
 
@@ -200,6 +210,7 @@ def probe(
     layer: Annotated[str | None, typer.Option(help="A layer of the encoder, or last.")] = None,
     pool: Annotated[str | None, typer.Option(help="mean, std or mean+std over the clip.")] = None,
     data: Data = None,
+    data_root: DataRoot = None,
     split: SplitName = None,
     split_seed: SplitSeed = None,
     limit: Limit = None,
@@ -214,7 +225,7 @@ def probe(
 
     recipe = _recipe(
         ProbeRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
         model=model, head=head, layer=layer, pool=pool, seed=seed, device=device,
     )  # fmt: skip
     from mgc import experiment
@@ -227,6 +238,7 @@ def probe(
 @_guarded
 def compare(
     data: Data = None,
+    data_root: DataRoot = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="table, markdown, latex, csv or json.")
     ] = None,
@@ -243,7 +255,8 @@ def compare(
 
     recipe = _recipe(
         CompareRecipe, config, set_, column,
-        data_source=data, data_limit=limit, format=format_, baseline=baseline, seed=seed, device=device,
+        data_source=data, data_root=data_root, data_limit=limit,
+        format=format_, baseline=baseline, seed=seed, device=device,
     )  # fmt: skip
     from mgc.results import compare_records, render, select_records
 
@@ -254,6 +267,7 @@ def compare(
 @_guarded
 def data_info(
     data: Data = None,
+    data_root: DataRoot = None,
     split: SplitName = None,
     split_seed: SplitSeed = None,
     limit: Limit = None,
@@ -268,12 +282,68 @@ def data_info(
 
     recipe = _recipe(
         InfoRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
         seed=seed, device=device,
     )  # fmt: skip
     from mgc.data import describe
 
     typer.echo(describe(recipe.data))
+
+
+@data_app.command("list")
+@_guarded
+def data_list(data_root: DataRoot = None) -> None:
+    """The data sets known by name: what is here, licence, size, and where each should lie."""
+    from mgc.config import DataRecipe
+    from mgc.data import overview, root_of
+
+    typer.echo(overview(root_of(DataRecipe(root=data_root))))
+
+
+@data_app.command("fetch")
+@_guarded
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A known name, see mgc data list.")],
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="An archive that was downloaded elsewhere.", dir_okay=False)
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Download a known data set, check it and unpack it; goes on where it was stopped."""
+    from mgc.config import DataRecipe
+    from mgc.data import fetch, root_of
+
+    for line in fetch(name, root_of(DataRecipe(root=data_root)), from_):
+        typer.echo(line)
+
+
+@data_app.command("check")
+@_guarded
+def data_check(
+    data: Data = None,
+    data_root: DataRoot = None,
+    format_: Annotated[str | None, typer.Option("--format", help="table, markdown or json.")] = None,
+    split: SplitName = None,
+    split_seed: SplitSeed = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Set = None,
+    column: Column = None,
+) -> None:
+    """Look at every file: what is broken, doubled, cut short, or tells the genre without the music."""
+    from mgc.config import CheckRecipe
+
+    recipe = _recipe(
+        CheckRecipe, config, set_, column,
+        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        format=format_, seed=seed, device=device,
+    )  # fmt: skip
+    from mgc.data.check import check
+    from mgc.data.check_report import render
+
+    typer.echo(render(check(recipe.data), recipe.format))
 
 
 def _show(record: "RunRecord") -> None:

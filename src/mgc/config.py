@@ -64,9 +64,11 @@ class DataRecipe(Recipe):
     label_column: str | None = None
     split_column: str | None = None
     artist_column: str | None = None
+    album_column: str | None = None
     title_column: str | None = None
     id_column: str | None = None
-    split: Literal["auto", "given", "holdout", "cv5"] = "auto"
+    root: str | None = Field(None, description="where known sets lie; default $MGC_DATA_ROOT, else data/")
+    split: Literal["auto", "given", "holdout", "cv5", "random"] = "auto"
     # Apart from the run's own seed, so that runs with other seeds still stand on the same split.
     split_seed: int = Field(0, ge=0)
     limit: int | None = Field(None, ge=1, description="at most so many tracks, spread over the classes")
@@ -137,6 +139,12 @@ class InfoRecipe(Recipe):
     device: Device = "auto"
 
 
+class CheckRecipe(InfoRecipe):
+    """`mgc data check`: which tracks, and how to tell what was found."""
+
+    format: Literal["table", "markdown", "json"] = "table"
+
+
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
@@ -166,7 +174,8 @@ def read_recipe(
     for key, value in (options or {}).items():
         if value is not None:
             _put(tree, key, value, "option")
-            origin[key] = f"--{key.rpartition('.')[2].replace('_', '-')}"
+            named = {"data.source": "data", "data.root": "data-root"}.get(key, key.rpartition(".")[2])
+            origin[key] = f"--{named.replace('_', '-')}"
     try:
         return kind.model_validate(tree)
     except ValidationError as error:

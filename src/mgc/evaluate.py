@@ -31,7 +31,7 @@ Psychometrika 12(2), 1947.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -401,6 +401,22 @@ class Difference:
         return {**asdict(self), "verdict": self.verdict}
 
 
+@dataclass(frozen=True)
+class Leak:
+    """How much more a system seems to know on a split that leaks than on one that does not.
+
+    accuracy_difference: accuracy on the leaky split less that on the honest one, in -1..1.
+    low, high: its 95 % percentile bootstrap over artists (or tracks).
+    n_paired: tracks judged in both runs, over which the difference is paired; 0 where each run was judged on
+    its own tracks, and drawn for itself.
+    """
+
+    accuracy_difference: float
+    low: float
+    high: float
+    n_paired: int
+
+
 def _check_keys(what: str, kind: type[Scores] | type[ClassScore], plain: Mapping[str, Any]) -> None:
     known = {field.name for field in fields(kind)}
     missing, unknown = sorted(known - set(plain)), sorted(set(plain) - known)
@@ -481,6 +497,42 @@ def paired(a: Predictions, b: Predictions, *, n_bootstrap: int = 2000, seed: int
         only_b=only_b,
         p_value=mcnemar_p(only_a, only_b),
     )
+
+
+def leak(leaky: Predictions, honest: Predictions, *, n_bootstrap: int = 2000, seed: int = 0) -> Leak:
+    """Compare a run on a leaky split with the same system's run on an honest one.
+
+    Paired over the tracks of the smaller run where the other one judged all of them; else the difference of
+    two independent samples.
+
+    Raises MgcError where the classes differ, or there are fewer than two groups to draw from.
+    """
+    if leaky.classes != honest.classes:
+        raise MgcError(f"the two runs differ in their classes; {_only_in(leaky.classes, honest.classes)}")
+    both = set(leaky.track_ids) & set(honest.track_ids)
+    if len(both) == min(len(leaky), len(honest)):
+        a, b = _right_by_id(leaky, both), _right_by_id(honest, both)
+        group_of = dict(zip(honest.track_ids, honest.groups, strict=True))
+        units = {group: n for n, group in enumerate(dict.fromkeys(group_of[i] for i in a))}
+        unit = np.array([units[group_of[i]] for i in a])  # (N,)
+        gain = np.bincount(unit, weights=[float(a[i]) - float(b[i]) for i in a])  # (U,)
+        drawn = _resample(np.stack([gain, np.bincount(unit)], axis=1), n_bootstrap, seed)  # (R, 2)
+        low, high = _interval(drawn[:, 0] / drawn[:, 1])
+        return Leak(float(gain.sum() / len(a)), low, high, len(a))
+    of_leaky, of_honest = (
+        _resample(_counts_by_unit(side), n_bootstrap, number)  # (R, 3, C)
+        for number, side in enumerate((leaky, honest), start=seed)
+    )
+    low, high = _interval(
+        _accuracy(of_leaky[:, 0], of_leaky[:, 1]) - _accuracy(of_honest[:, 0], of_honest[:, 1])
+    )
+    difference = (leaky.predicted == leaky.labels).mean() - (honest.predicted == honest.labels).mean()
+    return Leak(float(difference), low, high, 0)
+
+
+def _right_by_id(predictions: Predictions, ids: Set[str]) -> dict[str, bool]:
+    right = (predictions.predicted == predictions.labels).tolist()
+    return {i: ok for i, ok in zip(predictions.track_ids, right, strict=True) if i in ids}
 
 
 def confusion_matrix(labels: Integers, predicted: Integers, n_classes: int) -> Integers:

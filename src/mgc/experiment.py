@@ -46,7 +46,8 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     representation = open_representation("logmel")
     bench = _Bench(dataset, split, recipe.data)
     run = bench.run(recipe.network, "baseline", representation, "", recipe, recipe.seed)
-    _floors(bench, recipe.device)
+    if not split.leaky:
+        _floors(bench, recipe.device)
     if (run.folder / "record.json").exists() and not again:
         say(f"this very run is there already: {run.folder} (--again repeats it)")
         return load_record(run.folder / "record.json")
@@ -85,7 +86,8 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     make_accelerator(recipe.device)
     dataset, split = _load(recipe.data)
     bench = _Bench(dataset, split, recipe.data)
-    _floors(bench, recipe.device)
+    if not split.leaky:
+        _floors(bench, recipe.device)
     models = [recipe.model] if recipe.model else _kept_models(dataset)
     records = []
     for model in models:
@@ -167,9 +169,12 @@ def _floors(bench: "_Bench", device: Device) -> None:
 
 def _load(recipe: DataRecipe) -> tuple[Dataset, Split]:
     dataset = data.load(recipe)
-    for bad in dataset.excluded:
-        say(f"left out: {bad.track_id}: {bad.reason}")
-    return dataset, data.make_split(dataset, recipe.split, recipe.split_seed)
+    for line in data.by_reason(dataset.excluded):
+        say(f"left out: {line}")
+    split = data.make_split(dataset, recipe.split, recipe.split_seed)
+    if split.leaky:
+        say(f"this split leaks on purpose: {split.authority}")
+    return dataset, split
 
 
 def _kept_models(dataset: Dataset) -> list[str]:
@@ -279,6 +284,9 @@ class _Run:
             split=split.name,
             split_authority=split.authority,
             split_fingerprint=split.fingerprint,
+            leaky=split.leaky,
+            learned=sum(len(fold.train) for fold in split.folds) / len(split.folds),
+            notes=[*dataset.notes],
             excluded=[{key: str(value) for key, value in asdict(bad).items()} for bad in dataset.excluded],
             scores=evaluate(predictions).to_dict(),
             parameters=parameters,

@@ -10,16 +10,16 @@ import platform
 import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mgc.config import CompareRecipe, MgcError, results_dir
+from mgc.config import CompareRecipe, MgcError, did_you_mean, results_dir
 from mgc.data import name_of
-from mgc.evaluate import Difference, Predictions, Scores, paired
+from mgc.evaluate import Difference, Leak, Predictions, Scores, leak, paired
 
 FORMATS = ("table", "markdown", "latex", "csv", "json")
 # Parts of a recipe that fingerprints cover, or that change nothing about the result.
@@ -56,6 +56,9 @@ class RunRecord:
     versions: dict[str, str]
     device: str
     created: str  # ISO 8601, UTC
+    leaky: bool = False  # the split puts artists on two sides on purpose: not comparable with an honest one
+    learned: float = 0.0  # training tracks, the mean over folds
+    notes: list[str] = field(default_factory=list)  # what a reader should know of the data
 
     @property
     def folder(self) -> Path:
@@ -96,7 +99,13 @@ def load_record(file: Path) -> RunRecord:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return RunRecord(**{field.name: content[field.name] for field in fields(RunRecord)})
+        required = [
+            f.name for f in fields(RunRecord) if f.default is MISSING and f.default_factory is MISSING
+        ]
+        known = {
+            f.name: content[f.name] for f in fields(RunRecord) if f.name in content or f.name in required
+        }
+        return RunRecord(**known)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MgcError(
             f"the record cannot be read: {type(error).__name__}: {error}",
@@ -159,15 +168,20 @@ def _commit() -> str | None:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `versus` is the comparison with the section's baseline."""
+    """One line of the table. `versus` compares with the section's baseline; `leak`, on a row of a leaky
+    split, with the row of the same system on the section's honest one."""
 
     record: RunRecord
-    versus: Difference | None
+    versus: Difference | None = None
+    leak: Leak | None = None
 
 
 @dataclass(frozen=True)
 class Section:
-    """Records on one split of one set of tracks: all that may be compared with one another."""
+    """Records on one split of one set of tracks: all that may be compared with one another.
+
+    Its last rows may be of a leaky split of the same data, each with its leak measured.
+    """
 
     rows: list[Row]
     baseline: RunRecord | None
@@ -178,35 +192,62 @@ def compare_records(records: Sequence[RunRecord], baseline: str | None = None) -
     """Sections, the one with most tracks first; in each, floors, baselines and probes by accuracy.
 
     The baseline of a section is the run called `baseline`, else its newest record of that path, with the
-    plain `cnn` before other networks.
+    plain `cnn` before other networks. A run on a leaky split stands below the same system's run on an honest
+    one; where there is none, in a section of its own.
     """
-    apart = defaultdict(list)
-    for record in records:
-        apart[record.data_fingerprint, record.split_fingerprint].append(record)
-    sections = [_section(list(group), baseline) for group in apart.values()]
+    if baseline is not None and baseline not in {record.run_id for record in records}:
+        names = [record.run_id for record in records]
+        raise MgcError(f"no run is called {baseline!r}", fix=did_you_mean(baseline, names))
+    shown = _newest(records)
+    honest = {(_system_key(r), r.recipe["data"]["limit"]): r for r in shown if not r.leaky}
+    below, apart = defaultdict(list), defaultdict(list)
+    for record in shown:
+        twin = honest.get((_system_key(record), record.recipe["data"]["limit"])) if record.leaky else None
+        if twin:
+            below[twin.data_fingerprint, twin.split_fingerprint].append(
+                Row(record, leak=leak(record.predictions(), twin.predictions()))
+            )
+        else:
+            apart[record.data_fingerprint, record.split_fingerprint].append(record)
+    sections = []
+    for key, group in apart.items():
+        hidden = sum((r.data_fingerprint, r.split_fingerprint) == key for r in records)
+        hidden -= sum((r.data_fingerprint, r.split_fingerprint) == key for r in shown)
+        sections.append(_section(group, baseline, below[key], hidden))
     return sorted(sections, key=lambda s: -int(s.rows[0].record.scores["n_tracks"]))
 
 
-def _section(records: list[RunRecord], wanted: str | None) -> Section:
-    newest: dict[str, RunRecord] = {}
+def _system_key(record: RunRecord) -> str:
+    """Equal for runs of one system and one recipe, on whatever split."""
+    recipe = {key: value for key, value in record.recipe.items() if key not in NAMES_ONLY}
+    weights = record.representation_card.get("weights")
+    return json.dumps([record.system, record.path, recipe, weights], sort_keys=True)
+
+
+def _newest(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Of each recipe on each split the newest run: older ones were made by other code."""
+    newest = {}
     for record in sorted(records, key=lambda r: r.created):
-        recipe = {key: value for key, value in record.recipe.items() if key not in NAMES_ONLY}
-        weights = record.representation_card.get("weights")
-        newest[json.dumps([record.system, record.path, recipe, weights], sort_keys=True)] = record
-    shown = list(newest.values())
+        newest[record.data_fingerprint, record.split_fingerprint, _system_key(record)] = record
+    return list(newest.values())
+
+
+def _section(shown: list[RunRecord], wanted: str | None, leaky: list[Row], superseded: int) -> Section:
     candidates = [r for r in shown if r.path == "baseline"]
     candidates.sort(key=lambda r: (r.system == "cnn", r.created))
     baseline = next((r for r in shown if r.run_id == wanted), candidates[-1] if candidates else None)
     reference = baseline.predictions() if baseline else None
     rows = []
-    for record in sorted(
-        shown, key=lambda r: (("floor", "baseline", "probe").index(r.path), r.judged.accuracy)
-    ):
+    for record in sorted(shown, key=_place):
         same = reference is None or baseline is None or record.run_id == baseline.run_id
         rows.append(
             Row(record, None if same or reference is None else paired(record.predictions(), reference))
         )
-    return Section(rows, baseline, len(records) - len(shown))
+    return Section(rows + sorted(leaky, key=lambda row: _place(row.record)), baseline, superseded)
+
+
+def _place(record: RunRecord) -> tuple[int, float]:
+    return ("floor", "baseline", "probe").index(record.path), record.judged.accuracy
 
 
 def as_dict(row: Row) -> dict[str, Any]:
@@ -218,6 +259,7 @@ def as_dict(row: Row) -> dict[str, Any]:
         "representation": record.representation,
         "head": record.head,
         "split": record.split,
+        "leaky": record.leaky,
         "n_tracks": scores.n_tracks,
         "accuracy": scores.accuracy,
         "accuracy_low": scores.accuracy_low,
@@ -228,6 +270,9 @@ def as_dict(row: Row) -> dict[str, Any]:
         "vs_baseline_high": versus.high if versus else None,
         "p_value": versus.p_value if versus else None,
         "verdict": versus.verdict if versus else None,
+        "leak": row.leak.accuracy_difference if row.leak else None,
+        "leak_low": row.leak.low if row.leak else None,
+        "leak_high": row.leak.high if row.leak else None,
         "parameters": record.parameters,
         "seconds": round(sum(record.seconds.values()), 1),
         "seed": record.seed,
@@ -251,10 +296,13 @@ def _cells(row: Row) -> list[str]:
     if row.versus:
         versus = f"{row.versus.accuracy_difference:+.3f} [{row.versus.low:+.3f}, {row.versus.high:+.3f}]"
         p_value = "<0.001" if row.versus.p_value < 0.001 else f"{row.versus.p_value:.3f}"
+    elif row.leak:
+        versus = "not comparable"
     elif row.record.path == "baseline":
         versus = "baseline"
+    split = f"{cell['split']} (LEAKY)" if cell["leaky"] else cell["split"]
     numbers = [f"{cell['parameters']:,}", f"{cell['seconds']:.0f}"]
-    words = [cell["system"], cell["representation"], cell["head"], cell["split"], str(cell["n_tracks"])]
+    words = [cell["system"], cell["representation"], cell["head"], split, str(cell["n_tracks"])]
     return [*words, interval, f"{cell['macro_f1']:.3f}", versus, p_value, *numbers]
 
 
@@ -291,6 +339,8 @@ def caption(section: Section) -> list[str]:
     ]
     if first.excluded:
         lines.append(f"{len(first.excluded)} tracks could not be used and are left out everywhere.")
+    if any(row.leak for row in section.rows):
+        lines.append("LEAKY rows measure what a leaky split pretends; they stand against no other row.")
     if section.superseded:
         lines.append(f"{section.superseded} older runs of the same recipes are not shown.")
     return lines
@@ -306,7 +356,24 @@ def verdicts(section: Section) -> list[str]:
         points = f"{100 * v.accuracy_difference:+.1f} points [{100 * v.low:+.1f}, {100 * v.high:+.1f}]"
         other = f"{section.baseline.system} from scratch"
         sentences.append(f"{ours} against {other}: {v.verdict} ({points}, p = {v.p_value:.2g}).")
-    return sentences
+    return sentences + [_leak_sentence(row, section) for row in section.rows if row.leak]
+
+
+def _leak_sentence(row: Row, section: Section) -> str:
+    assert row.leak
+    key = _system_key(row.record)
+    honest = next(
+        other.record for other in section.rows if not other.leak and _system_key(other.record) == key
+    )
+    what = " + ".join(word for word in (row.record.system, row.record.head) if word)
+    points = [f"{100 * x:+.1f}" for x in (row.leak.accuracy_difference, row.leak.low, row.leak.high)]
+    shown = "" if row.leak.low > 0 else ", no leak shown"
+    learned = f"{row.record.learned:.0f} against {honest.learned:.0f} training tracks"
+    rule = row.record.split_authority.removeprefix("LEAKY: ")
+    return (
+        f"LEAKY: {what} scores {points[0]} points [{points[1]}, {points[2]}] on the {row.record.split} split "
+        f"over {honest.split} ({learned}){shown}: {rule}."
+    )
 
 
 def _text(section: Section) -> str:

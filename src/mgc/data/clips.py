@@ -10,6 +10,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
@@ -24,9 +25,12 @@ from mgc.progress import Progress
 Result = TypeVar("Result")
 
 # Part of the table's name: what `inspect` found under other rules is not read.
-RULES = 1
+RULES = 2
 WRITE_EVERY_SECONDS = 5.0  # what a kill can cost
-DECODED_AHEAD_SECONDS = 60.0  # audio held ready a worker
+# Audio held ready, by all threads: the next eight 30-s windows, so that decoding goes on while an encoder
+# computes a batch; 31 MB at 32 kHz. With many threads each needs a clip or two of its own to go on.
+AHEAD_SECONDS = 240.0
+LEAST_AHEAD_SECONDS = 60.0  # a thread
 
 
 def cores() -> int:
@@ -39,8 +43,8 @@ def inspect_all(paths: Sequence[Path]) -> list[Clip]:
 
     Interrupted, it keeps what it has looked at.
     """
-    with _index() as index:
-        found = _remembered(index, paths)
+    with open_index() as index:
+        found = remembered(index, paths)
         todo = [path for path in paths if path not in found]
         if todo:
             _look(index, todo, found)
@@ -49,64 +53,136 @@ def inspect_all(paths: Sequence[Path]) -> list[Clip]:
 
 def file_hash(path: Path) -> str:
     """Hash of a file's bytes, remembered like a clip's (for weights, where hashing takes seconds)."""
-    with _index() as index:
-        known = _remembered(index, [path])
+    with open_index() as index:
+        known = remembered(index, [path])
         if path not in known:
-            state = _state(path)
+            state = state_of(path)
             with path.open("rb") as stream:
                 known[path] = Clip(content_hash(stream), 0.0, 0, 0, "not audio")
-            _remember(index, [(path, state, known[path])])
+            remember(index, [(path, state, known[path])])
     return known[path].content
 
 
 def load_windows(paths: Sequence[Path], cut: Windowing) -> Iterator[tuple[int, Window]]:
     """(position in `paths`, window) in order, decoded ahead by a thread a core.
 
-    At most a minute of audio a thread waits to be used, however many or long the files are.
+    At most `AHEAD_SECONDS` of audio wait to be used (a minute a thread, if that is more), however many or
+    long the files are. Decoding, mixing and resampling are C code that lets other threads run: threads do
+    as well as processes here, and nothing has to be copied between them.
 
     Raises:
-        AudioError: of the first file that cannot be decoded.
+        AudioError: of the first file that cannot be decoded, after the windows of all files before it.
     """
-    ahead = max(2, int(DECODED_AHEAD_SECONDS * cut.sample_rate_hz / cut.window))
-    stopped = threading.Event()
+    workers = min(cores(), len(paths))
+    room = int(cut.sample_rate_hz * max(AHEAD_SECONDS / max(1, workers), LEAST_AHEAD_SECONDS))
+    todo = iter(paths)
+    turns: queue.SimpleQueue[_Line] = queue.SimpleQueue()  # whose line holds the next clip
+    taking_turns = threading.Lock()
 
-    def decode(path: Path, out: "queue.Queue[Window | None]") -> None:
-        try:
-            for window in windows(path, cut):
-                if not _offer(out, window, stopped):
+    def work(line: _Line) -> None:
+        while line.wanted:
+            with taking_turns:
+                path = next(todo, None)
+                if path is None:
                     return
-        finally:
-            _offer(out, None, stopped)
+                turns.put(line)
+            _decode(path, cut, line)
 
-    pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
-    running: list[tuple[Future[None], queue.Queue[Window | None]]] = []
+    lines: list[_Line] = []
+    threads: list[threading.Thread] = []
     try:
+        for number in range(workers):
+            lines.append(_Line(room))
+            # Not a ThreadPoolExecutor: at exit Python waits for its threads before any of them can learn
+            # that the consumer is gone, and a loader that somebody left open would hang the process.
+            threads.append(threading.Thread(target=work, args=(lines[-1],), name=f"decode_{number}"))
+            threads[-1].start()
         for position in range(len(paths)):
-            while len(running) < cores() + 1 and position + len(running) < len(paths):
-                out: queue.Queue[Window | None] = queue.Queue(ahead)
-                running.append((pool.submit(decode, paths[position + len(running)], out), out))
-            future, out = running.pop(0)
-            while (window := out.get()) is not None:
-                yield position, window
-            future.result()
+            line = turns.get()
+            while (item := line.take()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield position, item
     finally:
-        stopped.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+        for line in lines:
+            line.close()
+        for thread in threads:
+            if thread.ident is not None:  # an interrupt may come before a thread has started
+                thread.join()
 
 
-def _offer(out: "queue.Queue[Window | None]", item: Window | None, stopped: threading.Event) -> bool:
-    """Put `item` when there is room; False when nobody wants it any more."""
-    while not stopped.is_set():
-        try:
-            out.put(item, timeout=0.1)
-            return True
-        except queue.Full:
-            continue
-    return False
+class _Line:
+    """What one worker has decoded and nobody has used yet: windows, and after each clip's last how it ended
+    (None, or the error).
+
+    Its clips stand in the order of their turns, so the line that holds the clip whose turn it is never
+    waits for another line. It is full when its windows hold `room` samples.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._closed = False
+        self._room, self._held = room, 0
+        self._items: deque[Window | Exception | None] = deque()
+        self._changed = threading.Condition()
+        self._consumer = threading.current_thread()
+
+    @property
+    def wanted(self) -> bool:
+        """Somebody may come for what is put here. A thread that ended and left the loader open will not; nor
+        will the main thread, once Python is about to exit."""
+        return not self._closed and (self._consumer.is_alive() or threading.main_thread().is_alive())
+
+    def put(self, item: Window | Exception | None) -> bool:
+        """Append `item` as soon as there is room; False when nobody will come for it."""
+        with self._changed:
+            while self._held >= self._room and self.wanted:
+                self._changed.wait(timeout=0.5)  # nobody notifies of a thread's end
+            if self.wanted:
+                self._held += _size(item)
+                self._items.append(item)
+                self._changed.notify()
+            return self.wanted
+
+    def take(self) -> Window | Exception | None:
+        """The next item, as soon as it is there."""
+        with self._changed:
+            while not self._items:
+                self._changed.wait()
+            item = self._items.popleft()
+            self._held -= _size(item)
+            self._changed.notify()
+            return item
+
+    def close(self) -> None:
+        """Nobody will take anything any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+
+def _size(item: Window | Exception | None) -> int:
+    return len(item.samples) if isinstance(item, Window) else 0
+
+
+def _decode(path: Path, cut: Windowing, line: _Line) -> None:
+    end: Exception | None = None
+    try:
+        for window in windows(path, cut):
+            if not line.put(window):
+                return
+    except Exception as error:  # whatever it is, it belongs to whoever asked for this clip
+        error.add_note(f"while decoding {path}")
+        end = error
+    line.put(end)
 
 
 @contextmanager
-def _index() -> Iterator[sqlite3.Connection]:
+def open_index() -> Iterator[sqlite3.Connection]:
+    """The memory of what was looked at, `clips.sqlite`, open for one piece of work.
+
+    Raises:
+        MgcError: it cannot be made, read or written.
+    """
     folder = cache_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +208,7 @@ def _unusable(where: Path, error: Exception) -> MgcError:
     )
 
 
-def _state(path: Path) -> str:
+def state_of(path: Path) -> str:
     """Changes whenever the file may have: size, both times in ns (ctime cannot be set back), inode."""
     try:
         stat = path.stat()
@@ -145,19 +221,20 @@ def _key(path: Path) -> str:
     return as_text(path.absolute())
 
 
-def _remembered(index: sqlite3.Connection, paths: Sequence[Path]) -> dict[Path, Clip]:
+def remembered(index: sqlite3.Connection, paths: Sequence[Path]) -> dict[Path, Clip]:
+    """What is known of those files that are as they were when they were looked at."""
     select = (
         f"SELECT state, content, seconds, sample_rate_hz, channels, problem FROM clips_{RULES} WHERE path = ?"
     )
     found = {}
     for path in paths:
         state, *clip = index.execute(select, (_key(path),)).fetchone() or ("",)
-        if state and state == _state(path) != "missing":
+        if state and state == state_of(path) != "missing":
             found[path] = Clip(*clip)
     return found
 
 
-def _remember(index: sqlite3.Connection, looks: Sequence[tuple[Path, str, Clip]]) -> None:
+def remember(index: sqlite3.Connection, looks: Sequence[tuple[Path, str, Clip]]) -> None:
     """One short transaction: nobody else who looks at files waits for a long one."""
     rows = [(_key(path), state, *vars(clip).values()) for path, state, clip in looks]
     with index:
@@ -169,24 +246,24 @@ def _look(index: sqlite3.Connection, todo: Sequence[Path], found: dict[Path, Cli
     written = time.monotonic()
     try:
         with Progress("look at audio files", len(todo), "files") as progress:
-            for path, state, clip in _unordered(_look_at, todo):
+            for path, state, clip in unordered(_look_at, todo):
                 found[path] = clip
                 if clip.problem is None:
                     fresh.append((path, state, clip))
                 if time.monotonic() - written >= WRITE_EVERY_SECONDS:
-                    _remember(index, fresh)
+                    remember(index, fresh)
                     fresh, written = [], time.monotonic()
                 progress.step()
     finally:
-        _remember(index, fresh)
+        remember(index, fresh)
 
 
 def _look_at(path: Path) -> tuple[Path, str, Clip]:
     """The state goes with what is read after it: a file that changes meanwhile is looked at again."""
-    return path, _state(path), inspect(path)
+    return path, state_of(path), inspect(path)
 
 
-def _unordered(work: Callable[[Path], Result], items: Sequence[Path]) -> Iterator[Result]:
+def unordered(work: Callable[[Path], Result], items: Sequence[Path]) -> Iterator[Result]:
     """Results in the order they come, a few items in flight, nothing left running after an interrupt."""
     pool = ThreadPoolExecutor(cores(), thread_name_prefix="look")
     waiting = iter(items)

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,9 @@ from mgc.config import MgcError
 
 if TYPE_CHECKING:
     import datasets
+
+
+NAMED = 10  # tracks of one reason that are named each; of more, the first and how many
 
 
 def as_text(value: object) -> str:
@@ -35,6 +38,7 @@ class Track:
     artist: str | None = None
     title: str | None = None
     split: str | None = None
+    album: str | None = None
     content: str = ""
     seconds: float = 0.0
 
@@ -49,12 +53,27 @@ class Excluded:
     reason: str
 
 
+def by_reason(excluded: Iterable[Excluded]) -> list[str]:
+    """A line a track; but a reason that many share has one line, with their number and the first few."""
+    sharing = defaultdict(list)
+    for bad in excluded:
+        sharing[bad.reason].append(bad.track_id)
+    lines = []
+    for reason, ids in sharing.items():
+        if len(ids) <= NAMED:
+            lines += [f"{track_id}: {reason}" for track_id in ids]
+        else:
+            lines.append(f"{len(ids)} tracks ({', '.join(ids[:3])} ...): {reason}")
+    return lines
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Tracks of one source under one name; ids are unique and labels are in a fixed order.
 
     `folder` is the name of the folder under `results/`. `tracks` are sorted by id. `notes` are things
-    that a reader of the results should know (a group given by the files' content, say).
+    that a reader of the results should know (a group given by the files' content, say). `split_name` and
+    `split_authority` say what the tracks' own `split` is: "official", "fault-filtered" or just "given".
     """
 
     name: str
@@ -62,6 +81,8 @@ class Dataset:
     excluded: tuple[Excluded, ...] = ()
     licence: str | None = None
     notes: tuple[str, ...] = ()
+    split_name: str = "given"
+    split_authority: str = "given by the source"
     classes: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,10 +1,11 @@
-"""Where tracks come from: a folder `root/<genre>/<file>` or a manifest. Nothing is decoded here."""
+"""Where tracks come from: a folder root/<genre>/<file>, a zip of one, a manifest. Nothing is decoded."""
 
 import csv
 import json
 import math
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import pyarrow.parquet
 
 from mgc.audio import SUFFIXES
 from mgc.config import DataRecipe, MgcError, did_you_mean
+from mgc.data.clips import file_hash
 from mgc.data.dataset import Excluded, Track, as_text
+from mgc.data.listing import Listing
 from mgc.data.splits import SPLIT_WORDS, side_of
+from mgc.fetch import unpack
 
 # The usual names of columns, compared without case; the first that is there is taken.
 USUAL_COLUMNS = {
@@ -22,43 +26,51 @@ USUAL_COLUMNS = {
     "label": ("label", "genre", "class", "category", "genre_top"),
     "split": ("split", "partition", "set"),
     "artist": ("artist", "artist_name", "artist_id", "performer", "group"),
+    "album": ("album", "album_title", "album_name", "album_id", "release"),
     "title": ("title", "track_title", "song", "track", "name"),
     "id": ("track_id", "id"),
 }
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a source lists: tracks not yet looked at, those that cannot even be named, and remarks."""
-
-    name: str
-    tracks: list[Track]
-    excluded: list[Excluded]
-    notes: list[str]
+MOST_ROWS, MOST_BYTES = 2_000_000, 1 << 30  # of a Parquet manifest: a gigabyte of memory, or two
 
 
 def from_folder(root: Path) -> Listing:
-    """`root/<genre>/<file>`: the folder's name is the label, artists are unknown."""
-    entries = _visible(root)
-    tracks, bare, other, deeper = list[Track](), list[str](), 0, 0
-    loose = sum(_named_like_audio(entry) for entry in entries)
-    for genre in filter(Path.is_dir, entries):
-        inside = _visible(genre)
-        audio = [file for file in inside if _named_like_audio(file)]
-        folders = sum(entry.is_dir() for entry in inside)
-        deeper += folders
-        other += len(inside) - len(audio) - folders
-        if not audio:
-            bare.append(as_text(genre.name))
-        for file in audio:
-            track_id = as_text(file.relative_to(root).as_posix())
-            tracks.append(Track(track_id, file, as_text(genre.name), group=track_id))
+    """`root/<genre>/.../<file>`: the first folder's name is the label; links are followed.
+
+    Where the files of every genre lie in five sub-folders or more, the first of these is taken for the
+    artist: `root/<genre>/<artist>/<album>/<file>` is how collections lie. Else artists are unknown.
+
+    Raises:
+        MgcError: no audio, a single genre, or a folder that cannot be listed.
+    """
+    name = as_text(root.resolve().name)
+    found = _Found(root)
+    inside = found.entries(root)
+    genres = [entry for entry in inside if entry.is_dir()]
+    files = {genre: list(found.files(genre)) for genre in genres}
+    beside = [entry for entry in inside if entry not in files]
+    manifests = [as_text(entry.name) for entry in beside if entry.suffix.lower() in MANIFEST_SUFFIXES]
+    loose = sum(_named_like_audio(entry) for entry in beside)
+    other = found.other + len(beside) - len(manifests) - loose
+    bare = [as_text(genre.name) for genre in genres if not files[genre]]
+    as_artists = _artist_folders(files)
+    tracks = []
+    for genre, file in ((folder, file) for folder in genres for file in files[folder]):
+        track_id = as_text(file.relative_to(root).as_posix())
+        artist = as_text(file.relative_to(genre).parts[0]) if as_artists else None
+        group = artist_group(artist) if artist else track_id
+        tracks.append(Track(track_id, file, as_text(genre.name), group, artist))
+    nested = any(len(file.relative_to(genre).parts) > 1 for genre in genres for file in files[genre])
     told = {
+        "the folders within the genres are taken for artists: each stays on one side": as_artists,
+        "the folders within the genres are not taken for artists (fewer than five in a genre, or files "
+        "beside them)": nested and not as_artists,
         "no audio in these folders, which are no genres then: " + ", ".join(bare): bool(bare),
         f"{other} files whose names do not end like audio were not looked at": other,
-        f"{deeper} folders within the genre folders were not looked into": deeper,
+        f"{found.hidden} files or folders of hidden names (.*, __MACOSX) were not looked at": found.hidden,
+        f"{found.again} folders are links to folders looked into already": found.again,
         f"{loose} audio files beside the genre folders have no genre and were not looked at": loose,
+        f"not read: {', '.join(manifests)}; to go by such a table, give it instead of the folder": manifests,
     }
     notes = [note for note, count in told.items() if count]
     if not tracks:
@@ -67,15 +79,104 @@ def from_folder(root: Path) -> Listing:
             where=root,
             fix=f"lay it out as root/<genre>/<file> ({' '.join(sorted(SUFFIXES))}) or give a manifest",
         )
-    return Listing(as_text(root.resolve().name), tracks, [], notes)
+    only = next(genre for genre in genres if files[genre])
+    within = {file.relative_to(only).parts[0] for file in files[only] if file.parent != only}
+    if len(genres) - len(bare) == 1 and len(within) > 1:
+        fix = f"if the genres are the folders within it, give --data {root / only.name}"
+        fix += "".join(f"; or go by the table: --data {root / manifest}" for manifest in manifests[:1])
+        raise MgcError(f"only one folder with audio, {only.name!r}, so only one genre", where=root, fix=fix)
+    return Listing(name, tracks, [], notes)
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+class _Found:
+    """Looks through folders, into each real one once, and counts what it passed over."""
+
+    def __init__(self, root: Path) -> None:
+        self.other = 0
+        self.hidden = 0
+        self.again = 0
+        self._seen = {self._identity(root)}
+
+    @staticmethod
+    def _identity(folder: Path) -> tuple[int, int]:
+        stat = folder.stat()
+        return stat.st_dev, stat.st_ino
+
+    def entries(self, folder: Path) -> list[Path]:
+        """What lies in a folder and is not hidden, sorted."""
+        try:
+            inside = [*folder.iterdir()]
+        except OSError as error:
+            fix = "make it readable, or take it out"
+            raise MgcError(f"the folder cannot be listed: {error.strerror}", where=folder, fix=fix) from None
+        shown = sorted(e for e in inside if not e.name.startswith(".") and e.name != "__MACOSX")
+        self.hidden += len(inside) - len(shown)
+        return shown
+
+    def files(self, folder: Path) -> Iterator[Path]:
+        """Files named like audio, at any depth."""
+        todo = [folder]
+        while todo:
+            entry = todo.pop()
+            if not entry.is_dir():
+                if _named_like_audio(entry):
+                    yield entry
+                else:
+                    self.other += 1
+            elif self._identity(entry) in self._seen:  # a link to a folder above it would never end
+                self.again += 1
+            else:
+                self._seen.add(self._identity(entry))
+                todo += reversed(self.entries(entry))
+
+
+def _artist_folders(files: Mapping[Path, Sequence[Path]]) -> bool:
+    """Whether every file lies in a folder within its genre, and every genre has as many as folds."""
+    for genre, inside in files.items():
+        below = [file.relative_to(genre).parts for file in inside]
+        if below and (min(map(len, below)) < 2 or len({parts[0] for parts in below}) < 5):
+            return False
+    return True
 
 
 def _named_like_audio(entry: Path) -> bool:
     return entry.suffix.lower() in SUFFIXES and not entry.is_dir()
+
+
+def from_zip(file: Path, root: Path) -> Listing:
+    """A folder in a zip, unpacked once to `root/zip/<name>-<hash of the zip>` and listed like any folder.
+
+    Folders around the genres that hold nothing else are stepped through. What the zip holds but must or can
+    not be unpacked is left out, with the reason.
+
+    Raises:
+        MgcError: no zip, no room for it, or what `from_folder` refuses.
+    """
+    folder = root / "zip" / f"{name_of_file(file)}-{file_hash(file)[:12]}"
+    record = folder / "members.json"
+    if not record.exists():
+        unpacked = unpack(file, folder / "files")
+        refused = [[as_text(member.name), member.reason] for member in unpacked.refused]
+        part = record.with_suffix(".part")
+        part.write_text(json.dumps({"refused": refused, "litter": unpacked.litter}), encoding="utf-8")
+        part.replace(record)
+    top = folder / "files"
+    while len(inside := _Found(top).entries(top)) == 1 and inside[0].is_dir():
+        top = inside[0]
+    listing = from_folder(top)
+    members = json.loads(record.read_text(encoding="utf-8"))
+    refused, litter = members["refused"], members["litter"]
+    excluded = [
+        Excluded(name, file, "", f"not unpacked: {reason}")
+        for name, reason in refused
+        if Path(name).suffix.lower() in SUFFIXES
+    ]
+    notes = [as_text(f"unpacked from {file.name} to {top}"), *listing.notes]
+    notes += [
+        f"not unpacked: {n}: {reason}" for n, reason in refused if Path(n).suffix.lower() not in SUFFIXES
+    ]
+    notes += [f"{litter} files that macOS puts beside the others were not unpacked"] if litter else []
+    return replace(listing, name=name_of_file(file), excluded=excluded, notes=notes)
 
 
 def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
@@ -90,7 +191,7 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
     names, table = _read_table(file)
     columns = {
         key: _column(names, key, getattr(recipe, f"{key}_column"), file)
-        for key in ("path", "label", "split", "artist", "title", "id")
+        for key in ("path", "label", "split", "artist", "album", "title", "id")
     }
     for key in ("path", "label"):
         if columns[key] is None:
@@ -119,15 +220,50 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
         if not cell["label"]:
             excluded.append(Excluded(track_id, path, "", "no label in the manifest"))
             continue
-        given = recipe.split in ("auto", "given") and columns["split"]
+        given = recipe.split in ("auto", "given", "random") and columns["split"]
         side = _side(cell["split"], given, number, file) if given else None
         artist = cell["artist"] or None
-        group = _artist_group(artist) if artist else track_id
-        tracks.append(Track(track_id, path, cell["label"], group, artist, cell["title"] or None, side))
-    generic = {"tracks", "manifest", "metadata", "index", "data", "labels", "dataset"}
-    name = file.resolve().parent.name if file.stem.lower() in generic else file.stem
+        group = artist_group(artist) if artist else track_id
+        tracks.append(
+            Track(
+                track_id,
+                path,
+                cell["label"],
+                group,
+                artist,
+                cell["title"] or None,
+                side,
+                cell["album"] or None,
+            )
+        )
     notes = [f"columns: {', '.join(f'{key} = {column}' for key, column in columns.items() if column)}"]
-    return Listing(name, tracks, excluded, notes)
+    return Listing(name_of_manifest(file), tracks, excluded, notes)
+
+
+def name_of_manifest(file: Path) -> str:
+    """Its own name, or its folder's where the name tells nothing."""
+    generic = {"tracks", "manifest", "metadata", "index", "data", "labels", "dataset"}
+    return as_text(file.resolve().parent.name) if file.stem.lower() in generic else name_of_file(file)
+
+
+def name_of_file(file: Path) -> str:
+    """Without the suffix; but results/.. is no place for what was found in "...csv"."""
+    return as_text(file.stem if file.stem.strip(".") else file.name)
+
+
+# What reading bytes that are no table raises; the last two come of brackets within brackets within brackets,
+# and of dates that no calendar has.
+_NO_TABLE = (OSError, ValueError, csv.Error, pyarrow.ArrowException, RecursionError, OverflowError)
+
+
+def _refuse_bomb(file: Path) -> None:
+    """200 kB of Parquet can hold forty million rows."""
+    about = pyarrow.parquet.read_metadata(file)
+    size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+    if about.num_rows > MOST_ROWS or size > MOST_BYTES:
+        what = f"the manifest unpacks to {about.num_rows:,} rows of {size:,} bytes in all"
+        fix = f"give one of at most {MOST_ROWS:,} rows and {MOST_BYTES:,} bytes, with paths instead of audio"
+        raise MgcError(what, where=file, fix=fix)
 
 
 def _read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
@@ -135,6 +271,7 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
     suffix = file.suffix.lower()
     try:
         if suffix == ".parquet":
+            _refuse_bomb(file)
             rows = pyarrow.parquet.read_table(file).to_pylist()
         elif suffix == ".jsonl":
             lines = file.read_text(encoding="utf-8-sig").split("\n")
@@ -142,7 +279,7 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
         else:
             with file.open(encoding="utf-8-sig", newline="") as stream:
                 rows = list(csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",", strict=True))
-    except (OSError, ValueError, csv.Error, pyarrow.ArrowException) as error:
+    except _NO_TABLE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MgcError(f"the manifest cannot be read as {suffix[1:]}: {first}", where=file) from None
     if not rows:
@@ -190,6 +327,6 @@ def _side(word: str, column: str, number: int, file: Path) -> str:
     return side
 
 
-def _artist_group(artist: str) -> str:
-    """However the name is typed: case, spaces and the encoding of accents make no other artist."""
+def artist_group(artist: str) -> str:
+    """The group of an artist: case, spaces and the encoding of accents make no other artist."""
     return f"artist: {' '.join(unicodedata.normalize('NFKC', artist).casefold().split())}"

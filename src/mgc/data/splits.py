@@ -1,14 +1,15 @@
 """Splits: who learns from which tracks and is judged on which, on what authority.
 
 A group (an artist, or files of the same content) never stands on two sides of a fold: `Split` refuses it.
+The one exception is "random", which is there to measure what such a leak is worth, and says so everywhere.
 """
 
 import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,13 +39,14 @@ class Split:
 
     Raises:
         MgcError: an empty side, a track on two sides or tested twice, a class that is tested but not
-            learned, or a group on two sides of a fold.
+            learned, or, unless `leaky`, a group on two sides of a fold.
     """
 
-    name: str  # "given", "holdout", "cv5"
+    name: str  # "holdout", "cv5", "random", or what the source calls its own: "official", "given" ...
     authority: str  # the rule in a sentence, as it is written into every record
     folds: tuple[Fold, ...]
     dataset: Dataset
+    leaky: bool = False  # groups stand on two sides, and shall
 
     def __post_init__(self) -> None:
         tracks = self.dataset.by_id
@@ -55,7 +57,8 @@ class Split:
                 if not ids:
                     raise MgcError(f"no track stands on the {side} side", where=where, fix=_FEW_TRACKS)
             _refuse_shared(sides, {track_id: track_id for track_id in tracks}, "track", where)
-            _refuse_shared(sides, {track_id: t.group for track_id, t in tracks.items()}, "artist", where)
+            if not self.leaky:
+                _refuse_shared(sides, {track_id: t.group for track_id, t in tracks.items()}, "artist", where)
             unlearned = {tracks[i].label for i in fold.test} - {tracks[i].label for i in fold.train}
             if unlearned:
                 raise MgcError(
@@ -85,16 +88,19 @@ _FEW_TRACKS = "add tracks, leave the class out, or try --split holdout or anothe
 
 
 def make_split(dataset: Dataset, name: str = "auto", seed: int = 0) -> Split:
-    """The split called `name`: "given", "holdout", "cv5", or "auto".
+    """The split called `name`: "given", "holdout", "cv5", "random", or "auto".
 
     "auto" takes the given split where every track has one, else "cv5" below 2,000 tracks, else "holdout".
+    "random" is as large on every side as "auto" is, but stratified by label alone: it leaks.
 
     Raises:
         MgcError: no split is given, or the tracks cannot be split so.
     """
     given = all(track.split is not None for track in dataset.tracks)
+    if name == "random":
+        return _random(dataset, given, seed)
     if name == "auto":
-        name = "given" if given else "cv5" if len(dataset) < CV5_BELOW_TRACKS else "holdout"
+        name = "given" if given else _by_size(dataset)
     if name == "given":
         if not given:
             raise MgcError(
@@ -103,14 +109,8 @@ def make_split(dataset: Dataset, name: str = "auto", seed: int = 0) -> Split:
                 fix="name the column with --column split=NAME, or use --split cv5",
             )
         return _given(dataset, seed)
-    count = 5
-    _refuse_small_classes(dataset, count)
-    tests = _parts(dataset.tracks, count, seed)[: 1 if name == "holdout" else count]
-    folds = [_fold(dataset.tracks, test, seed + number) for number, test in enumerate(tests)]
-    held_out = sum(len(fold.val) for fold in folds) / (len(folds) * len(dataset))
-    rule = f"stratified, {_grouping(dataset)}, seed {seed}, {held_out:.0%} of the tracks for validation"
-    authority = f"one fifth tested, {rule}" if name == "holdout" else f"five folds, {rule}"
-    return Split(name, authority, tuple(folds), dataset)
+    folds, rule = _drawn(dataset, name, seed)
+    return Split(name, f"{rule}, {_grouping(dataset)}, seed {seed}, {_held_out(folds)}", folds, dataset)
 
 
 def side_of(word: str) -> str | None:
@@ -118,18 +118,87 @@ def side_of(word: str) -> str | None:
     return next((side for side, words in SPLIT_WORDS.items() if word.strip().lower() in words), None)
 
 
+def _by_size(dataset: Dataset) -> str:
+    return "cv5" if len(dataset) < CV5_BELOW_TRACKS else "holdout"
+
+
+def _drawn(dataset: Dataset, name: str, seed: int) -> tuple[tuple[Fold, ...], str]:
+    """Folds drawn by seed, whole groups, and the rule in words."""
+    count = 5
+    _refuse_small_classes(dataset, count)
+    tests = _parts(dataset.tracks, count, seed)[: 1 if name == "holdout" else count]
+    folds = tuple(_fold(dataset.tracks, test, seed + number) for number, test in enumerate(tests))
+    return folds, "one fifth tested, stratified" if name == "holdout" else "five folds, stratified"
+
+
+def _held_out(folds: Sequence[Fold]) -> str:
+    fold = folds[0]
+    share = len(fold.val) / (len(fold.train) + len(fold.val) + len(fold.test))
+    return f"{100 * share:.0f} % of the tracks for validation"
+
+
 def _given(dataset: Dataset, seed: int) -> Split:
-    sides: dict[str | None, list[Track]] = {"train": [], "val": [], "test": []}
-    for track in dataset.tracks:
-        sides[track.split].append(track)
-    authority = "given by the source"
+    sides = _given_sides(dataset)
+    authority = dataset.split_authority
     if sides["val"] or not sides["train"]:
         train, val = sides["train"], sides["val"]
     else:
         authority += f"; a tenth of its training tracks for validation, {_grouping(dataset)}, seed {seed}"
         val = _validation(sides["train"], 10, seed)
         train = _without(sides["train"], val)
-    return Split("given", authority, (Fold(_ids(train), _ids(val), _ids(sides["test"])),), dataset)
+    fold = Fold(_ids(train), _ids(val), _ids(sides["test"]))
+    return Split(dataset.split_name, authority, (fold,), dataset)
+
+
+def _given_sides(dataset: Dataset) -> dict[str | None, list[Track]]:
+    sides: dict[str | None, list[Track]] = {"train": [], "val": [], "test": []}
+    for track in dataset.tracks:
+        sides[track.split].append(track)
+    return sides
+
+
+def _random(dataset: Dataset, given: bool, seed: int) -> Split:
+    """Each track for itself: what most published tables of this field do, and what it hides."""
+    alone = replace(dataset, tracks=tuple(replace(track, group=track.track_id) for track in dataset.tracks))
+    if given:
+        folds, rule = _as_large_as_given(alone, seed), f"sides as large as in the {dataset.split_name} split"
+    else:
+        folds, rule = _drawn(alone, _by_size(dataset), seed)
+    rule = f"LEAKY: random, {rule}, {_shared(dataset, folds)}, seed {seed}, {_held_out(folds)}"
+    return Split("random", rule, folds, dataset, leaky=True)
+
+
+def _as_large_as_given(dataset: Dataset, seed: int) -> tuple[Fold, ...]:
+    from sklearn.model_selection import train_test_split
+
+    sizes = {side: len(tracks) for side, tracks in _given_sides(dataset).items()}
+    n_val = sizes["val"] or max(1, sizes["train"] // 10)
+
+    def cut(tracks: list[Track], count: int) -> tuple[list[Track], list[Track]]:
+        labels = [track.label for track in tracks]
+        try:
+            rest, part = train_test_split(tracks, test_size=count, stratify=labels, random_state=seed)
+        except ValueError as error:  # scikit-learn's words: a class of one track, a side below the classes
+            raise MgcError(f"no random split: {error}", where=dataset.name, fix=_FEW_TRACKS) from None
+        return rest, part
+
+    rest, test = cut([*dataset.tracks], sizes["test"])
+    train, val = cut(rest, n_val)
+    return (Fold(_ids(train), _ids(val), _ids(test)),)
+
+
+def _shared(dataset: Dataset, folds: Sequence[Fold]) -> str:
+    """How many tested tracks are known to the learner by their artist (or their very bytes)."""
+    tracks = dataset.by_id
+    tested = shared = 0
+    for fold in folds:
+        learned = {tracks[track_id].group for track_id in (*fold.train, *fold.val)}
+        tested += len(fold.test)
+        shared += sum(tracks[track_id].group in learned for track_id in fold.test)
+    if any(track.artist for track in dataset.tracks):
+        known = 100 * shared / tested
+        return f"artists not kept apart ({known:.0f} % of the tested tracks have theirs in training)"
+    return "artists unknown and not kept apart"
 
 
 def _fold(tracks: Iterable[Track], test: list[Track], seed: int) -> Fold:

@@ -1,0 +1,43 @@
+"""What `mgc data info` prints."""
+
+from mgc.config import DataRecipe
+from mgc.data.dataset import Dataset, by_reason
+from mgc.data.loading import load
+from mgc.data.splits import make_split
+from mgc.progress import clock
+
+
+def describe(recipe: DataRecipe) -> str:
+    """Tracks, genres, artists, the split, what is left out and why."""
+    dataset = load(recipe)
+    seconds = sum(track.seconds for track in dataset.tracks)
+    lines = [
+        f"{dataset.name}: {len(dataset)} tracks, {len(dataset.classes)} genres, {clock(seconds)} of audio",
+        f"  licence: {dataset.licence or 'not stated'}",
+        *(f"  {note}" for note in dataset.notes),
+        *_classes(dataset),
+    ]
+    split = make_split(dataset, recipe.split, recipe.split_seed)
+    lines.append(f"split {split.name}: {split.authority}")
+    for number, fold in enumerate(split.folds):
+        lines.append(f"  fold {number}: {len(fold.train)} train, {len(fold.val)} val, {len(fold.test)} test")
+    lines.append(f"left out: {len(dataset.excluded)}")
+    lines += [f"  {line}" for line in by_reason(dataset.excluded)]
+    return "\n".join(map(plain, lines))
+
+
+def plain(text: str) -> str:
+    """One line, whatever a name holds: control characters would move the cursor or break the table."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _classes(dataset: Dataset) -> list[str]:
+    width = max(map(len, dataset.classes))
+    lines = []
+    for label in dataset.classes:
+        own = [track for track in dataset.tracks if track.label == label]
+        artists = len({track.group for track in own})
+        counted = f"{artists} artists" if any(track.artist for track in own) else "artists unknown"
+        shortest, longest = min(t.seconds for t in own), max(t.seconds for t in own)
+        lines.append(f"  {label:<{width}}  {len(own)} tracks, {counted}, {shortest:.1f} to {longest:.1f} s")
+    return lines
