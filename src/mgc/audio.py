@@ -42,6 +42,7 @@ FRAMES_IN_A_ROW = 4  # so many are no accident
 SEARCHED_BYTES = 1 << 16  # for the first frame behind a tag
 LONGEST_FRAME = 1_441
 PROBES = 16
+MOST_TAGS = 100  # in front of the first frame; a file of nothing but tags shall not take long
 
 
 class AudioError(MgcError):
@@ -335,8 +336,7 @@ def _constant_bitrate(stream: BufferedReader, start: int, frame: _Frame) -> bool
 def _first_frame(stream: BufferedReader, at: int) -> tuple[int, _Frame] | None:
     """Position and header of the first MPEG layer III frame behind `at` and the tags there, if others
     follow it."""
-    end = stream.seek(0, os.SEEK_END)
-    while at < end:
+    for _ in range(MOST_TAGS):
         stream.seek(at)
         head = stream.read(32)
         if head[:3] == b"ID3" and len(head) == 32:
@@ -346,7 +346,7 @@ def _first_frame(stream: BufferedReader, at: int) -> tuple[int, _Frame] | None:
             at += 128
         elif head[:8] == b"APETAGEX" and len(head) == 32:
             size = int.from_bytes(head[12:16], "little")
-            at += size + (32 if head[23] & 32 else 0)
+            at += max(size, 32) + (32 if head[23] & 32 else 0)
         else:
             break
     if at == 0 and head[:1] != b"\xff":

@@ -341,9 +341,11 @@ def data_check(
         format=format_, seed=seed, device=device,
     )  # fmt: skip
     from mgc.data.check import check
-    from mgc.data.check_report import render
+    from mgc.data.check_report import render, save
 
-    typer.echo(render(check(recipe.data), recipe.format))
+    found = check(recipe.data)
+    save(found)
+    typer.echo(render(found, recipe.format))
 
 
 def _show(record: "RunRecord") -> None:

@@ -339,8 +339,8 @@ def caption(section: Section) -> list[str]:
     ]
     if first.excluded:
         lines.append(f"{len(first.excluded)} tracks could not be used and are left out everywhere.")
-    if any(row.leak for row in section.rows):
-        lines.append("LEAKY rows measure what a leaky split pretends; they stand against no other row.")
+    rules = dict.fromkeys(row.record.split_authority for row in section.rows if row.leak)
+    lines += [f"{rule}. Such rows stand against no other row." for rule in rules]
     if section.superseded:
         lines.append(f"{section.superseded} older runs of the same recipes are not shown.")
     return lines
@@ -368,11 +368,12 @@ def _leak_sentence(row: Row, section: Section) -> str:
     what = " + ".join(word for word in (row.record.system, row.record.head) if word)
     points = [f"{100 * x:+.1f}" for x in (row.leak.accuracy_difference, row.leak.low, row.leak.high)]
     shown = "" if row.leak.low > 0 else ", no leak shown"
-    learned = f"{row.record.learned:.0f} against {honest.learned:.0f} training tracks"
-    rule = row.record.split_authority.removeprefix("LEAKY: ")
+    learned = ""
+    if honest.learned:  # older records do not tell
+        learned = f", {row.record.learned:.0f} against {honest.learned:.0f} training tracks"
     return (
         f"LEAKY: {what} scores {points[0]} points [{points[1]}, {points[2]}] on the {row.record.split} split "
-        f"over {honest.split} ({learned}){shown}: {rule}."
+        f"over {honest.split}{learned}{shown}."
     )
 
 

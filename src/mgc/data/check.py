@@ -1,7 +1,6 @@
 """`mgc data check`: what is wrong with the music, before a number is published about it.
 
-One pass over the audio (`examine_all`), then arithmetic. What is found stands in `results/<data>/check.json`
-and `check.md`; what must not be used goes into the quarantine file.
+One pass over the audio (`examine_all`), then arithmetic. What must not be used goes into the quarantine file.
 """
 
 import json
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from mgc.config import DataRecipe, MgcError, results_dir
+from mgc.config import DataRecipe, MgcError
 from mgc.data.catalogue import SOURCES, find
 from mgc.data.dataset import Dataset, Track, as_text
 from mgc.data.examine import Examination
@@ -142,7 +141,7 @@ def check(recipe: DataRecipe) -> Check:
     findings = [*bad.values(), *(finding for s in used.values() for finding in _remarks(s, usual))]
     findings.sort(key=lambda f: (not f.left_out, f.kind, f.track_id))
     known = SOURCES[recipe.source].known_bad if recipe.source in SOURCES else {}
-    result = Check(
+    return Check(
         data=listing.name,
         tracks=len(seen) + len(listing.excluded),
         used=len(used),
@@ -162,8 +161,6 @@ def check(recipe: DataRecipe) -> Check:
             f"what later runs leave out or keep together: {file}",
         ),
     )
-    _write(result)
-    return result
 
 
 def _look(tracks: Sequence[Track]) -> dict[str, _Seen]:
@@ -425,14 +422,3 @@ def _classes(seen: dict[str, _Seen], used: dict[str, _Seen]) -> dict[str, dict[s
             "albums": len({track.album for track in own if track.album}),
         }
     return result
-
-
-def _write(result: Check) -> None:
-    from mgc.data.check_report import render
-
-    folder = results_dir() / result.data
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("check.json", result.to_json()), ("check.md", render(result, "markdown"))):
-        part = folder / f"{name}.part"
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(folder / name)

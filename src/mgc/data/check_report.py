@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from mgc.config import MgcError, did_you_mean
+from mgc.config import MgcError, did_you_mean, results_dir
 from mgc.data.check import Check, Copies, Finding
 from mgc.data.dataset import NAMED
 from mgc.data.describe import plain
@@ -31,6 +31,16 @@ def render(check: Check, form: str) -> str:
     _classes(page, check)
     _crossing(page, check)
     return page.text()
+
+
+def save(check: Check) -> None:
+    """Write `check.json` and `check.md` beside the results of the data set."""
+    folder = results_dir() / check.data
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("check.json", check.to_json()), ("check.md", render(check, "markdown"))):
+        part = folder / f"{name}.part"
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(folder / name)
 
 
 def _left_out(page: "_Page", check: Check) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +137,7 @@ def _artist_folders(files: Mapping[Path, Sequence[Path]]) -> bool:
         below = [file.relative_to(genre).parts for file in inside]
         if below and (min(map(len, below)) < 2 or len({parts[0] for parts in below}) < 5):
             return False
-    return True
+    return any(files.values())
 
 
 def _named_like_audio(entry: Path) -> bool:
@@ -266,19 +267,29 @@ def _refuse_bomb(file: Path) -> None:
         raise MgcError(what, where=file, fix=fix)
 
 
+def _refuse_twins(names: Sequence[str], file: Path) -> None:
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        fix = "give each column a name of its own"
+        raise MgcError(f"two columns are called {twice[0]!r}: nobody knows which counts", where=file, fix=fix)
+
+
 def _read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Columns and rows. No type is guessed: a genre called "None" or an id like 007 stays what it is."""
     suffix = file.suffix.lower()
     try:
         if suffix == ".parquet":
             _refuse_bomb(file)
+            _refuse_twins(pyarrow.parquet.read_schema(file).names, file)
             rows = pyarrow.parquet.read_table(file).to_pylist()
         elif suffix == ".jsonl":
             lines = file.read_text(encoding="utf-8-sig").split("\n")
             rows = [json.loads(line) for line in lines if line.strip()]
         else:
             with file.open(encoding="utf-8-sig", newline="") as stream:
-                rows = list(csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",", strict=True))
+                reader = csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
+                _refuse_twins(reader.fieldnames or (), file)
+                rows = list(reader)
     except _NO_TABLE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MgcError(f"the manifest cannot be read as {suffix[1:]}: {first}", where=file) from None
