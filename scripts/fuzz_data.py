@@ -51,14 +51,6 @@ ADDRESS_BYTES = 16 << 30  # a child that wants more gets a MemoryError, and not 
 # Kinds whose usable files are encoded as well, if the weights are here.
 EMBEDDED = ("lying header", "mp3 tags and frames", "ogg pages", "names", "mixtures")
 
-# Inputs that show a defect which is known, and where it lies. Once it is mended, it must go from here.
-KNOWN = {
-    "tables of FMA: id of 5,000 digits": "mgc.data.fma: int() of a text of more than 4,300 digits",
-}
-# Whether messages on standard error must be free of control characters, too: not yet, the names in them
-# (mgc.config.MgcError, mgc.progress.Progress) are printed as they stand.
-JUDGE_ERRORS = False
-
 
 @dataclass
 class Case:
@@ -425,7 +417,7 @@ def faults(ran: Ran) -> list[str]:
     if ran.peak > LIMIT_BYTES:
         wrong.append(f"took {ran.peak / 1e9:.1f} GB of memory")
     wrong += [f"touched what it must not: {text}" for text in ran.broke[:3]]
-    for stream, text in (("output", ran.out), ("error", ran.err))[: 2 if JUDGE_ERRORS else 1]:
+    for stream, text in (("output", ran.out), ("error", ran.err)):
         # JSON is for programs, which may read what some terminals take for a command; but not an escape.
         told = re.sub("[^\x00-\x7e]", "", text) if "json" in ran.command else text
         if found := CONTROL.search(told):
@@ -559,7 +551,6 @@ class Report:
 
     outcomes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     failures: list[Failure] = field(default_factory=list)
-    known: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -575,8 +566,7 @@ class Report:
         for kind, counts in [*self.outcomes.items(), ("all", total)]:
             cells = "".join(f"{counts[column] or '-':>10}" for column in columns)
             lines.append(f"{kind:<22}{sum(counts.values()):>8}{cells}")
-        lines.append(f"{len(self.failures)} failures, {len(self.known)} known defects, {self.seconds:.0f} s")
-        lines += [f"known, not mended: {what}: {why}" for what, why in self.known.items()]
+        lines.append(f"{len(self.failures)} failures, {self.seconds:.0f} s")
         for failure in self.failures:
             lines += ["", f"FAILED {failure.input}", *(f"  {text}" for text in failure.wrong), failure.again]
         return "\n".join(lines)
@@ -642,11 +632,6 @@ def run_and_judge(
             continue
         for each in case.members:
             name = f"{each.kind}: {each.what}"
-            if name in KNOWN and wrong:
-                report.known[name], wrong = KNOWN[name], []
-                outcomes[each.what] = "refused"
-            elif name in KNOWN:
-                wrong = ["this defect is mended: take it out of KNOWN"]
             report.outcomes[each.kind]["failed" if wrong else outcomes[each.what]] += 1
             if wrong:
                 words = [*dict.fromkeys(wrong), f"mgc data check {shlex.join(map(as_text, case.options))}"]

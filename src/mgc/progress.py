@@ -6,12 +6,14 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from mgc.config import printable
+
 SECONDS_BETWEEN_LINES = 5.0
 
 
 def say(line: str) -> None:
     """Print one line to standard error, without breaking a running bar."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(printable(line), file=sys.stderr)
 
 
 def clock(seconds: float) -> str:

@@ -3,10 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from mgc.config import MgcError, did_you_mean, results_dir
+from mgc.config import MgcError, did_you_mean, printable, results_dir
 from mgc.data.check import Check, Copies, Finding
 from mgc.data.dataset import NAMED
-from mgc.data.describe import plain
 
 FORMATS = ("table", "markdown", "json")
 
@@ -158,4 +157,4 @@ class _Page:
 
     def _plain(self, text: str) -> str:
         """One line, and no HTML, whatever a name holds."""
-        return plain(text).replace("<", "&lt;") if self.markdown else plain(text)
+        return printable(text).replace("<", "&lt;") if self.markdown else printable(text)

@@ -1,6 +1,6 @@
 """What `mgc data info` prints."""
 
-from mgc.config import DataRecipe
+from mgc.config import DataRecipe, printable
 from mgc.data.dataset import Dataset, by_reason
 from mgc.data.loading import load
 from mgc.data.splits import make_split
@@ -23,12 +23,7 @@ def describe(recipe: DataRecipe) -> str:
         lines.append(f"  fold {number}: {len(fold.train)} train, {len(fold.val)} val, {len(fold.test)} test")
     lines.append(f"left out: {len(dataset.excluded)}")
     lines += [f"  {line}" for line in by_reason(dataset.excluded)]
-    return "\n".join(map(plain, lines))
-
-
-def plain(text: str) -> str:
-    """One line, whatever a name holds: control characters would move the cursor or break the table."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "\n".join(map(printable, lines))
 
 
 def _classes(dataset: Dataset) -> list[str]:

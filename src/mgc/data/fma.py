@@ -20,6 +20,7 @@ from mgc.data.splits import side_of
 # Every subset holds the ones before it. tracks.csv names the smallest that a track belongs to; compared as
 # text, "large" would come before "small".
 SUBSETS = ("fma_small", "fma_medium", "fma_large", "fma_full")
+ID_DIGITS = 9  # a track has six
 TRACKS_CSV = "fma_metadata/tracks.csv"
 LICENCE = (
     "audio: what the artist of each track has chosen (tracks.csv, track/license), mostly Creative Commons; "
@@ -94,7 +95,7 @@ def _tracks(table: Path, folder: Path, subset: str) -> tuple[list[Track], list[s
             raise _odd(row["subset"], "subset", number, table)
         if f"fma_{row['subset']}" not in inside:
             continue
-        if not row["track_id"].isdecimal():
+        if not (row["track_id"].isdecimal() and len(row["track_id"]) <= ID_DIGITS):
             raise _odd(row["track_id"], "track id", number, table)
         track_id = f"{int(row['track_id']):06d}"
         side = side_of(row["split"])

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 from mgc.audio import Clip
-from mgc.config import DataRecipe, MgcError
+from mgc.config import DataRecipe, MgcError, printable
 from mgc.data.catalogue import find
 from mgc.data.clips import inspect_all
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason
@@ -92,7 +92,7 @@ def _refuse_too_many(unforeseen: list[Excluded], total: int, recipe: DataRecipe)
     if len(unforeseen) <= recipe.max_excluded * total:
         return
     lines = by_reason(unforeseen)
-    rows = "\n".join(f"    {line}" for line in lines[:10])
+    rows = "\n".join(f"    {printable(line)}" for line in lines[:10])
     more = f"\n    and {len(lines) - 10} more" if len(lines) > 10 else ""
     raise MgcError(
         f"{len(unforeseen)} of {total} tracks cannot be used, more than the "
