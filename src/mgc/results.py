@@ -8,7 +8,7 @@ import io
 import json
 import platform
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib.metadata import version
@@ -209,11 +209,9 @@ def compare_records(records: Sequence[RunRecord], baseline: str | None = None) -
             )
         else:
             apart[record.data_fingerprint, record.split_fingerprint].append(record)
-    sections = []
-    for key, group in apart.items():
-        hidden = sum((r.data_fingerprint, r.split_fingerprint) == key for r in records)
-        hidden -= sum((r.data_fingerprint, r.split_fingerprint) == key for r in shown)
-        sections.append(_section(group, baseline, below[key], hidden))
+    hidden = Counter((r.data_fingerprint, r.split_fingerprint) for r in records)
+    hidden.subtract((r.data_fingerprint, r.split_fingerprint) for r in shown)
+    sections = [_section(group, baseline, below[key], hidden[key]) for key, group in apart.items()]
     return sorted(sections, key=lambda s: -int(s.rows[0].record.scores["n_tracks"]))
 
 

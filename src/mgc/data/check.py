@@ -12,7 +12,7 @@ import numpy as np
 
 from mgc.config import DataRecipe, MgcError
 from mgc.data.catalogue import SOURCES, find
-from mgc.data.dataset import Dataset, Track, as_text
+from mgc.data.dataset import Dataset, Track, as_text, joined
 from mgc.data.examine import Examination
 from mgc.data.examined import examine_all
 from mgc.data.fingerprint import near_duplicates
@@ -130,12 +130,13 @@ def check(recipe: DataRecipe) -> Check:
     good = {i: s for i, s in seen.items() if i not in bad}
 
     folds, split, given = _split(listing, [s.track for s in good.values()], recipe)
-    copies = _copies(good, folds)
-    bad |= {f.track_id: f for group in copies for f in _copies_out(group, good, folds, given)}
+    apart = _apart(folds)
+    copies = _copies(good, apart)
+    bad |= {f.track_id: f for group in copies for f in _copies_out(group, good, apart, given)}
     copy_of = {i: group.first for group in copies if group.first for i in group.track_ids if i != group.first}
     file = write_quarantine(listing.name, {*seen}, _rows(seen, bad, copy_of))
     after = read_quarantine(listing.name)
-    kept = {i for i in bad if bad[i].kind != "unusable" and after[i].left_out.strip().lower() == "keep"}
+    kept = {i for i in bad if bad[i].kind != "unusable" and after[i].word == "keep"}
 
     used = {i: s for i, s in seen.items() if i not in bad or i in kept}
     findings = [*bad.values(), *(finding for s in used.values() for finding in _remarks(s, usual))]
@@ -233,7 +234,7 @@ def _remarks(seen: _Seen, usual: float | None) -> list[Finding]:
 # ---- copies ----------------------------------------------------------------------------------------------
 
 
-def _copies(seen: dict[str, _Seen], folds: Sequence[Fold]) -> list[Copies]:
+def _copies(seen: dict[str, _Seen], apart: Callable[[str, str], bool]) -> list[Copies]:
     """Groups of tracks that are one recording, each with the one to keep."""
     links: list[tuple[str, str, str, str]] = []  # two ids, how, detail
     first: dict[str, str] = {}
@@ -248,19 +249,10 @@ def _copies(seen: dict[str, _Seen], folds: Sequence[Fold]) -> list[Copies]:
         differs = f"{100 * pair.bit_error_rate:.0f} % of the fingerprint differs"
         detail = f"{pair.seconds_overlap:.0f} s in common, {differs}"
         links.append((distinct[pair.first], distinct[pair.second], "near-duplicate", detail))
-    leader = {i: i for i in seen}
-
-    def find_leader(i: str) -> str:
-        while leader[i] != i:
-            i = leader[i]
-        return i
-
-    for a, b, *_ in links:
-        leader[find_leader(b)] = find_leader(a)
+    leader_of = joined((a, b) for a, b, *_ in links)
     groups = defaultdict(list)
-    for a, b, how, detail in dict.fromkeys(links):
-        groups[find_leader(a)].append((a, b, how, detail))
-    apart = _apart(folds)
+    for link in dict.fromkeys(links):
+        groups[leader_of(link[0])].append(link)
     return [_one_group(group, seen, apart) for group in groups.values()]
 
 
@@ -294,11 +286,10 @@ def _apart(folds: Sequence[Fold]) -> Callable[[str, str], bool]:
 
 
 def _copies_out(
-    group: Copies, seen: dict[str, _Seen], folds: Sequence[Fold], given: bool
+    group: Copies, seen: dict[str, _Seen], apart: Callable[[str, str], bool], given: bool
 ) -> Iterator[Finding]:
     """Those of a group that must not be used: all where their labels differ, and what a given split has on
     another side than the first."""
-    apart = _apart(folds)
     for i in group.track_ids:
         if group.first is None:
             yield seen[i].finding("label conflict", _why(group, i))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +65,20 @@ def by_reason(excluded: Iterable[Excluded]) -> list[str]:
         else:
             lines.append(f"{len(ids)} tracks ({', '.join(ids[:3])} ...): {reason}")
     return lines
+
+
+def joined(links: Iterable[tuple[str, str]]) -> Callable[[str], str]:
+    """Of names that `links` join, in pairs (first, other), the one that stands for all of them."""
+    leader: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while leader.get(name, name) != name:
+            name = leader[name]
+        return name
+
+    for first, other in links:
+        leader[find(other)] = find(first)
+    return find
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from mgc.audio import Clip
 from mgc.config import DataRecipe, MgcError, printable
 from mgc.data.catalogue import find
 from mgc.data.clips import inspect_all
-from mgc.data.dataset import Dataset, Excluded, Track, by_reason
+from mgc.data.dataset import Dataset, Excluded, Track, by_reason, joined
 from mgc.data.quarantine import Quarantined, is_left_out, quarantine_file, read_quarantine
 
 
@@ -111,32 +111,27 @@ def _copies_one_group(
 
     Across the sides of a given split they stay where the source has put them, and that is said.
     """
-    leader: dict[str, str] = {}
-
-    def find_group(group: str) -> str:
-        while leader.get(group, group) != group:
-            group = leader[group]
-        return group
-
+    links: list[tuple[str, str]] = []
     first_of: dict[tuple[str, str | None], Track] = {}
     copies = near = 0
     for track in tracks:
         first = first_of.setdefault((track.content, track.split if given else None), track)
         if first is not track:
             copies += 1
-            leader[find_group(track.group)] = find_group(first.group)
+            links.append((first.group, track.group))
     by_id = {track.track_id: track for track in tracks}
     for track in tracks:
         row = quarantine.get(track.track_id)
         other = by_id.get(row.copy_of) if row and row.content == track.content else None
         if other and not (given and other.split != track.split):
             near += other.content != track.content
-            leader[find_group(track.group)] = find_group(other.group)
+            links.append((other.group, track.group))
     leaks = len(first_of) - len({content for content, _ in first_of})
     notes = {
         f"{copies} files are copies of others, byte for byte: kept on one side": copies,
         f"{near} tracks are copies of others by what mgc data check has heard: kept on one side": near,
         f"{leaks} files stand, byte for byte, on another side of the given split as well": leaks,
     }
-    groups = [replace(track, group=find_group(track.group)) for track in tracks]
+    group_of = joined(links)
+    groups = [replace(track, group=group_of(track.group)) for track in tracks]
     return groups, [note for note, count in notes.items() if count]

@@ -37,6 +37,11 @@ class Quarantined:
     path: str
     content: str
 
+    @property
+    def word(self) -> str:
+        """`left_out` however it is typed: "yes", "no" or "keep"."""
+        return self.left_out.strip().lower()
+
 
 def quarantine_file(name: str) -> Path:
     """Where the quarantine of the data set `name` lies."""
@@ -63,7 +68,7 @@ def read_quarantine(name: str) -> dict[str, Quarantined]:
     except KeyError as error:
         raise MgcError(f"the quarantine file has no column {error}", where=file, fix=fix) from None
     for number, row in enumerate(found, start=1):
-        if row.left_out.strip().lower() not in ("yes", "no", "keep"):
+        if row.word not in ("yes", "no", "keep"):
             what = f"row {number} of the quarantine file: left_out is {row.left_out!r}, not yes, no or keep"
             raise MgcError(what, where=file, fix=fix)
     return {row.track_id: row for row in found}
@@ -97,10 +102,10 @@ def write_quarantine(name: str, looked_at: Collection[str], found: Iterable[Quar
 
 def is_left_out(row: Quarantined | None, content: str) -> bool:
     """Whether a track that can be decoded, and has this content, stays out all the same."""
-    if row is None or row.left_out.strip().lower() != "yes":
+    if row is None or row.word != "yes":
         return False
     return row.kind == BY_HAND or (row.content == content and row.kind != "unusable")
 
 
 def _keeps(row: Quarantined, content: str) -> bool:
-    return row.content == content and row.left_out.strip().lower() == "keep"
+    return row.content == content and row.word == "keep"
