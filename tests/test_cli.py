@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 from conftest import SHARED, needs_emotify, needs_whisper
@@ -61,10 +62,11 @@ def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
 
     run = results_dir() / "music" / by_path["baseline"]["run_id"]
     names = {file.name for file in run.iterdir()}
-    assert names == {"record.json", "predictions.parquet", "curves.csv", "curves.png", "fold0.safetensors"}
-    curves = pd.read_csv(run / "curves.csv")
-    assert len(curves) == 3
-    assert curves["best"].sum() == 1
+    curves = {"curves.csv", "curves.png", "curves.svg"}
+    assert names == {"record.json", "predictions.parquet", "fold0.safetensors", *curves}
+    lines = pd.read_csv(run / "curves.csv")
+    assert len(lines) == 3
+    assert lines["best"].sum() == 1
     record = json.loads((run / "record.json").read_text())
     assert record["split_authority"].startswith("one fifth tested, stratified, artists unknown")
     assert record["recipe"]["train"]["epochs"] == 3
@@ -108,9 +110,79 @@ def test_a_run_that_is_there_is_not_repeated_and_another_seed_is_another_run(mus
     assert "is there already" in again.stderr
     ok("baseline", "--data", music, "--seed", "1", *FAST)
     rows = json.loads(ok("compare", "--data", music, "--format", "json"))
-    assert [row["seed"] for row in rows if row["path"] == "baseline"] == [0, 1]
+    assert [row["seeds"] for row in rows if row["path"] == "baseline"] == ["0 1"]
     only = json.loads(ok("compare", "--data", music, "--format", "json", "--seed", "1"))
-    assert {row["seed"] for row in only} == {1}
+    assert {row["seeds"] for row in only} == {"1"}
+
+
+def test_several_seeds_are_one_row_of_means(music: Path) -> None:
+    told = ok("baseline", "--data", music, "--seeds", "0,1,2", *FAST)
+    assert told.count("cnn on music") == 3
+    [row] = [
+        r for r in json.loads(ok("compare", "--data", music, "--format", "json")) if r["path"] == "baseline"
+    ]
+    each = [r.judged.accuracy for r in load_records("music") if r.path == "baseline"]
+    assert row["accuracy"] == pytest.approx(np.mean(each))
+    assert row["accuracy_deviation"] == pytest.approx(np.std(each, ddof=1))
+    assert row["seeds"] == "0 1 2"
+    table = ok("compare", "--data", music)
+    assert f"±{np.std(each, ddof=1):.3f} (3)" in table
+    assert "the interval is over tracks" in table
+    for wrong in ("0,0", "1,x", ""):
+        assert "--seeds" in refused("baseline", "--data", music, "--seeds", wrong, *FAST)
+    refused("baseline", "--data", music, "--seeds", "0,1", "--seed", "2", *FAST)
+
+
+def test_a_study_runs_what_it_names_and_only_once(music: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "net.toml").write_text(
+        'name = "Small net"\nreported = "99 % (elsewhere)"\nnetwork = "cnn"\n[train]\nepochs = 9\n'
+    )
+    (folder / "head.toml").write_text('model = "logmel"\nhead = "naive_bayes"\n')
+    study = folder / "study.toml"
+    study.write_text(
+        '[data]\nsplit = "holdout"\n[[runs]]\nconfig = "net.toml"\nseeds = [0, 1]\n'
+        'settings = ["train.epochs=2", "train.crop_seconds=1.5"]\n[[runs]]\nconfig = "head.toml"\n'
+    )
+    first = mgc("study", study, "--data", music)
+    assert first.exit_code == 0, first.output
+    assert "study: 3 of 3: head, seed 0" in first.stderr
+    assert "Small net" in first.stdout
+    assert "99 % (elsewhere)" in first.stdout
+    assert "naive_bayes" in first.stdout
+    again = mgc("study", study, "--data", music)
+    assert again.stderr.count("is there already") == 2
+    assert again.stdout == first.stdout
+    (folder / "head.toml").write_text('model = "logmel"\nhaed = "svm"\n')
+    message = refused("study", study, "--data", music)
+    assert "'head'" in message
+    assert "head.toml" in message
+    (folder / "net.toml").write_text('network = "cnn"\nscan = "mel"\n')
+    assert "no scan" in refused("study", study, "--data", music)
+    study.write_text("[data]\n")
+    assert "names no runs" in refused("study", study, "--data", music)
+
+
+def test_networks_train_on_hand_made_features(music: Path) -> None:
+    ok("baseline", "--data", music, "--network", "cnn_gru", "--set", "representation=mfcc", *FAST)
+    ok("baseline", "--data", music, "--network", "mlp57", "--set", "train.normalise=train", *FAST)
+    by_system = {r.system: r for r in load_records("music")}
+    assert by_system["cnn_gru"].representation == "mfcc"
+    assert by_system["cnn_gru"].recipe["scan"] == "time"
+    assert by_system["mlp57"].representation == "stats57"
+    assert by_system["mlp57"].recipe["train"]["normalise"] == "train"
+    message = refused("baseline", "--data", music, "--set", "representation=musicnn", *FAST)
+    assert "does not learn from scratch" in message
+    message = refused(
+        "baseline", "--data", music, "--network", "cnn_gru", "--set", "representation=stats57", *FAST
+    )
+    assert "frames or more" in message
+    noisy = ("--network", "mlp57", "--set", "augment.noise=0.2")
+    assert "train.normalise = 'l2'" in refused("baseline", "--data", music, *noisy, *FAST)
+    assert "no classifier_dropout" in refused(
+        "baseline", "--data", music, "--set", "classifier_dropout=0.1", *FAST
+    )
 
 
 def test_epochs_after_the_first_decode_nothing(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +331,26 @@ def test_folds_side_by_side_are_the_same_twice(music: Path) -> None:
         assert (record.split, record.judged.n_tracks) == ("cv5", 20)
         tables.append(record.predictions().to_frame())
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.mark.slow
+def test_a_training_that_is_stopped_leaves_no_process_behind(music: Path) -> None:
+    command = [sys.executable, "-m", "mgc", "baseline", "--data", str(music), "--set", "train.epochs=9999"]
+    child = subprocess.Popen(
+        [*command, "--set", "train.patience=9999"], stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert child.stderr
+    for line in child.stderr:
+        if line.startswith("train cnn") and "epoch" in line:
+            break
+    started = psutil.Process(child.pid).children(recursive=True)
+    assert len(started) >= 2
+    child.send_signal(signal.SIGTERM)
+    _, told = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert "stopped" in told
+    _, alive = psutil.wait_procs(started, timeout=5)
+    assert not alive
 
 
 @pytest.mark.slow

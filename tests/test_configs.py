@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from mgc.config import BaselineRecipe, ProbeRecipe, read_recipe
+from mgc.config import BaselineRecipe, ProbeRecipe, StudyRecipe, TuneRecipe, read_recipe
+from mgc.experiment import resolved
+from mgc.heads import HEADS
+from mgc.models import NETWORKS
+from mgc.study import plan
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-KINDS = {"baseline": BaselineRecipe, "probe": ProbeRecipe}
+KINDS = {"baseline": BaselineRecipe, "probe": ProbeRecipe, "study": StudyRecipe, "tune": TuneRecipe}
 FILES = sorted(CONFIGS.rglob("*.toml"))
 
 
@@ -16,14 +20,25 @@ def test_config(file: Path) -> None:
     command = file.relative_to(CONFIGS).parts[0]
     recipe = read_recipe(KINDS[command], file)
     assert recipe.hypothesis
+    option = "" if command == "study" else "--config "
     opening = file.read_text(encoding="utf-8").splitlines()[0]
-    assert opening.startswith(f"# mgc {command} --config configs/{file.relative_to(CONFIGS).as_posix()}")
+    assert opening.startswith(f"# mgc {command} {option}configs/{file.relative_to(CONFIGS).as_posix()}")
+    if isinstance(recipe, BaselineRecipe):
+        resolved(recipe)
+    if isinstance(recipe, StudyRecipe):
+        assert plan(recipe, file)
 
 
-def test_there_are_configs() -> None:
+def test_there_is_a_config_for_every_network_and_classical_head() -> None:
     assert {file.relative_to(CONFIGS).parts[0] for file in FILES} == set(KINDS)
+    recipes = [read_recipe(BaselineRecipe, file) for file in (CONFIGS / "baseline").iterdir()]
+    assert {recipe.network for recipe in recipes} == set(NETWORKS)
+    assert {recipe.scan for recipe in recipes} >= {"time", "mel"}
+    probes = [read_recipe(ProbeRecipe, file) for file in (CONFIGS / "probe").iterdir()]
+    assert {probe.head for probe in probes if probe.model == "stats57"} == set(HEADS)
 
 
 def test_the_plain_baseline_is_what_the_command_does_without_a_config() -> None:
-    named = read_recipe(BaselineRecipe, CONFIGS / "baseline" / "cnn.toml")
-    assert named.model_copy(update={"hypothesis": ""}) == read_recipe(BaselineRecipe)
+    named = resolved(read_recipe(BaselineRecipe, CONFIGS / "baseline" / "cnn.toml"))
+    plain = resolved(read_recipe(BaselineRecipe))
+    assert named.model_copy(update={"hypothesis": "", "reported": ""}) == plain

@@ -22,8 +22,10 @@ from mgc.evaluate import (
     leak,
     log_loss,
     mcnemar_p,
+    over_seeds,
     paired,
     precision_recall_f1,
+    sign_flip_p,
 )
 
 
@@ -248,7 +250,7 @@ def test_same_seed_same_numbers_and_another_seed_others() -> None:
     assert evaluate(predictions) == evaluate(other)
     assert evaluate(predictions, seed=1) != evaluate(predictions, seed=0)
     rival = dataclasses.replace(predictions, probabilities=predictions.probabilities[:, ::-1])
-    assert paired(predictions, rival) == paired(predictions, rival)
+    assert paired([predictions], [rival]) == paired([predictions], [rival])
 
 
 def test_stored_scores() -> None:
@@ -294,7 +296,7 @@ def pair_of(both: int, only_a: int, only_b: int, neither: int) -> tuple[Predicti
 
 def test_paired_counts_and_verdicts() -> None:
     a, b = pair_of(both=60, only_a=10, only_b=2, neither=28)
-    better, worse = paired(a, b), paired(b, a)
+    better, worse = paired([a], [b]), paired([b], [a])
     assert (better.only_a, better.only_b, better.n_tracks) == (10, 2, 100)
     assert better.accuracy_difference == pytest.approx(0.08)
     assert evaluate(a).accuracy - evaluate(b).accuracy == pytest.approx(better.accuracy_difference)
@@ -306,7 +308,7 @@ def test_paired_counts_and_verdicts() -> None:
 
 def test_paired_interval_is_that_of_the_normal_approximation() -> None:
     a, b = pair_of(both=500, only_a=80, only_b=40, neither=380)
-    difference = paired(a, b)
+    difference = paired([a], [b])
     standard_error = np.sqrt((80 + 40) - (80 - 40) ** 2 / 1000) / 1000
     expected = [0.04 - 1.96 * standard_error, 0.04 + 1.96 * standard_error]
     assert [difference.low, difference.high] == pytest.approx(expected, abs=0.002)
@@ -314,7 +316,7 @@ def test_paired_interval_is_that_of_the_normal_approximation() -> None:
 
 def test_a_run_does_not_differ_from_itself() -> None:
     a = random_case(0)
-    difference = paired(a, shuffled(a, 1))
+    difference = paired([a], [shuffled(a, 1)])
     assert (difference.accuracy_difference, difference.low, difference.high) == (0.0, 0.0, 0.0)
     assert (difference.only_a, difference.only_b, difference.p_value) == (0, 0, 1.0)
     assert difference.verdict == "no difference shown"
@@ -324,12 +326,12 @@ def test_verdict_asks_for_both_the_test_and_the_interval() -> None:
     # Every difference comes from one artist of twenty: McNemar is sure, the artists are not.
     a, b = pair_of(both=80, only_a=20, only_b=0, neither=100)
     groups = tuple("one" if 80 <= i < 100 else f"artist {i % 19}" for i in range(200))
-    by_artist = paired(*(dataclasses.replace(run, groups=groups) for run in (a, b)))
+    by_artist = paired(*([dataclasses.replace(run, groups=groups)] for run in (a, b)))
     assert by_artist.p_value < 0.001
     assert by_artist.low == 0.0
     assert by_artist.verdict == "no difference shown"
-    assert paired(a, b).verdict == "better"
-    unsure = dataclasses.replace(paired(a, b), p_value=0.05)
+    assert paired([a], [b]).verdict == "better"
+    unsure = dataclasses.replace(paired([a], [b]), p_value=0.05)
     assert unsure.verdict == "no difference shown"
 
 
@@ -340,7 +342,7 @@ def test_runs_equally_good_are_seldom_told_apart() -> None:
         a, b = simulated(rng, 60, 4, 0.3), simulated(rng, 60, 4, 0.3)
         flipped = np.where((b.predicted == b.labels), a.labels, 1 - a.labels)
         rival = make(a.labels, flipped, groups=a.groups)
-        told_apart += paired(a, rival, n_bootstrap=200).verdict != "no difference shown"
+        told_apart += paired([a], [rival], n_bootstrap=200).verdict != "no difference shown"
     assert told_apart / 200 <= 0.09
 
 
@@ -351,7 +353,7 @@ def test_leak_over_the_same_tracks_is_paired() -> None:
     leaky = Predictions(
         honest.classes, ids, honest.labels, right, honest.groups, np.zeros(len(ids), np.int64)
     )
-    found = leak(leaky, honest)
+    found = leak([leaky], [honest])
     accuracy = float((honest.predicted == honest.labels).mean())
     assert found.n_paired == len(honest)
     assert found.accuracy_difference == pytest.approx(1 - accuracy)
@@ -366,8 +368,8 @@ def test_leak_over_the_same_tracks_is_paired() -> None:
         [honest.groups[i] for i in some],
         np.zeros(len(some), np.int64),
     )
-    assert leak(leaky, part).n_paired == len(some)
-    assert leak(honest, part).accuracy_difference == 0.0
+    assert leak([leaky], [part]).n_paired == len(some)
+    assert leak([honest], [part]).accuracy_difference == 0.0
 
 
 def test_leak_over_other_tracks_is_that_of_two_samples() -> None:
@@ -375,7 +377,7 @@ def test_leak_over_other_tracks_is_that_of_two_samples() -> None:
     others = tuple(f"other{i:05d}" for i in range(400))
     a = make(labels, (np.arange(400) % 4 == 0).astype(int))
     b = make(labels, (np.arange(400) % 2 == 0).astype(int), track_ids=others, groups=others)
-    found = leak(a, b)
+    found = leak([a], [b])
     assert found.n_paired == 0
     assert found.accuracy_difference == pytest.approx(0.25)
     spread = np.sqrt(0.75 * 0.25 / 400 + 0.5 * 0.5 / 400)
@@ -383,8 +385,63 @@ def test_leak_over_other_tracks_is_that_of_two_samples() -> None:
     assert found.high == pytest.approx(0.25 + 1.96 * spread, abs=0.012)
 
 
+def seeds_of(a: Predictions, count: int, flips: int) -> list[Predictions]:
+    """Runs like `a`, each with other tracks predicted otherwise."""
+    runs = []
+    for seed in range(count):
+        other = np.random.default_rng(seed).choice(len(a), flips, replace=False)
+        probabilities = a.probabilities.copy()
+        probabilities[other] = probabilities[other][:, ::-1]
+        runs.append(dataclasses.replace(a, probabilities=probabilities))
+    return runs
+
+
+def test_over_seeds_keeps_the_two_spreads_apart() -> None:
+    labels = np.arange(200) % 2
+    right = make(labels, labels)
+    runs = seeds_of(right, 3, 40)
+    found = over_seeds(runs)
+    assert (found.seeds, found.accuracy, found.accuracy_deviation) == (
+        3,
+        pytest.approx(0.8),
+        pytest.approx(0),
+    )
+    uneven = over_seeds([*seeds_of(right, 1, 20), *seeds_of(right, 1, 60)])
+    assert uneven.accuracy == pytest.approx(0.8)
+    assert uneven.accuracy_deviation == pytest.approx(np.std([0.9, 0.7], ddof=1))
+    # The mean over seeds varies less over tracks than a single run does.
+    single = over_seeds(runs[:1])
+    assert single.accuracy_deviation is None
+    assert (single.accuracy_low, single.accuracy_high) == (
+        evaluate(runs[0]).accuracy_low,
+        evaluate(runs[0]).accuracy_high,
+    )
+    assert found.accuracy_high - found.accuracy_low < single.accuracy_high - single.accuracy_low
+
+
+def test_sign_flips_are_mcnemar_for_single_runs() -> None:
+    for only_a, only_b in ((10, 2), (30, 18), (5, 5)):
+        gain = np.array([1.0] * only_a + [-1.0] * only_b + [0.0] * 50)
+        assert sign_flip_p(gain) == pytest.approx(mcnemar_p(only_a, only_b), abs=0.012)
+    assert sign_flip_p(np.zeros(9)) == 1.0
+    assert 0 < sign_flip_p(np.ones(500)) < 0.001
+
+
+def test_systems_of_several_seeds_are_paired_by_their_means() -> None:
+    labels = np.arange(300) % 2
+    right = make(labels, labels)
+    good, poor = seeds_of(right, 3, 30), [*seeds_of(right, 5, 120)]
+    found = paired(good, poor)
+    assert found.accuracy_difference == pytest.approx(0.9 - 0.6)
+    assert found.low < 0.3 < found.high
+    assert found.verdict == "better"
+    assert paired(good, good[::-1]).accuracy_difference == 0.0
+    with pytest.raises(MgcError, match="differ in the labels"):
+        paired([right, dataclasses.replace(right, labels=1 - right.labels)], [right])
+
+
 def test_difference_is_ready_for_json() -> None:
-    plain = paired(*pair_of(60, 10, 2, 28)).to_dict()
+    plain = paired(*([run] for run in pair_of(60, 10, 2, 28))).to_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert plain["verdict"] == "better"
 
@@ -411,12 +468,12 @@ BASE = make([0, 1, 1, 0], [0, 1, 0, 0])
 )
 def test_paired_refuses_runs_over_different_splits(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(MgcError, match=message):
-        paired(BASE, dataclasses.replace(BASE, **changes))
+        paired([BASE], [dataclasses.replace(BASE, **changes)])
 
 
 def test_paired_refuses_runs_of_which_one_covers_less() -> None:
     with pytest.raises(MgcError, match=r"different tracks; only in a: 't00003'\n"):
-        paired(BASE, make([0, 1, 1], [0, 1, 0]))
+        paired([BASE], [make([0, 1, 1], [0, 1, 0])])
 
 
 # ---- order
@@ -431,7 +488,7 @@ def test_order_of_the_tracks_changes_nothing(seed: int) -> None:
     assert hash(other) == hash(predictions)
     assert other.track_ids == tuple(sorted(predictions.track_ids))
     assert evaluate(other) == evaluate(predictions)
-    assert paired(other, rival) == paired(predictions, shuffled(rival, 9))
+    assert paired([other], [rival]) == paired([predictions], [shuffled(rival, 9)])
 
 
 def test_constructor_sorts_every_field() -> None:
@@ -536,7 +593,7 @@ def test_check_covers() -> None:
 
 def test_bootstrap_refuses_what_gives_no_interval() -> None:
     one_artist = dataclasses.replace(BASE, groups=("x",) * 4)
-    for judge in (evaluate, lambda p, **more: paired(p, p, **more)):
+    for judge in (evaluate, lambda p, **more: paired([p], [p], **more)):
         with pytest.raises(MgcError, match="all tracks are of one group"):
             judge(one_artist)
         with pytest.raises(MgcError, match="n_bootstrap is 10, must be at least 40"):

@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from mgc import device
 from mgc import train as training
-from mgc.config import MgcError, TrainRecipe
-from mgc.device import make_accelerator
+from mgc.augment import Augment
+from mgc.config import AugmentRecipe, MgcError, TrainRecipe
+from mgc.device import make_accelerator, precision_of
 from mgc.heads import HEADS, fit_head
-from mgc.models import NETWORKS, count_parameters, make_network
-from mgc.train import Epoch, Spectrograms, Trained, predict, train
+from mgc.models import make_network
+from mgc.train import Epoch, Side, Trained, predict, train
 
 CROP = 48
 
 
-def spectrograms(count: int, seed: int, frames: int = 60) -> Spectrograms:
+def spectrograms(count: int, seed: int, frames: int = 60) -> Side:
     """Two classes: energy in the lower or in the upper bands."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
@@ -25,20 +27,12 @@ def spectrograms(count: int, seed: int, frames: int = 60) -> Spectrograms:
         array = rng.normal(-40, 5, (frames + int(rng.integers(0, 9)), 64)).astype(np.float16)
         array[:, 32 * label : 32 * label + 32] += 20
         arrays.append(array)
-    return Spectrograms.of(arrays, labels.tolist())
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_networks_take_any_length_and_number_of_classes(name: str) -> None:
-    for classes, frames in ((2, 32), (10, 216), (7, 1292)):
-        network = make_network(name, classes, 0.1)
-        assert network(torch.zeros(2, 1, frames, 128)).shape == (2, classes)
-    assert count_parameters(network) > 1000
+    return Side.of(arrays, labels.tolist())
 
 
 def test_an_unknown_network_or_head_is_named() -> None:
     with pytest.raises(MgcError, match="no network 'cn'") as caught:
-        make_network("cn", 2, 0.0)
+        make_network("cn", 2, 64, CROP)
     assert "cnn" in str(caught.value)
     vectors = np.zeros((4, 2)), np.array([0, 1, 0, 1])
     with pytest.raises(MgcError, match="no head") as caught:
@@ -46,7 +40,9 @@ def test_an_unknown_network_or_head_is_named() -> None:
     assert "logistic" in str(caught.value)
 
 
-def run(folder: Path, stop_after: int | None = None, **recipe: int) -> Trained:
+def run(
+    folder: Path, stop_after: int | None = None, augment: AugmentRecipe | None = None, **recipe: object
+) -> Trained:
     reported: list[Epoch] = []
 
     def report(line: Epoch) -> None:
@@ -55,14 +51,15 @@ def run(folder: Path, stop_after: int | None = None, **recipe: int) -> Trained:
             raise KeyboardInterrupt
 
     done = train(
-        lambda: make_network("cnn", 2, 0.25),
+        lambda: make_network("cnn", 2, 64, CROP),
         (spectrograms(24, 1), spectrograms(8, 2)),
-        TrainRecipe(**{"epochs": 6, "patience": 6, "batch_size": 8} | recipe),
+        TrainRecipe.model_validate({"epochs": 6, "patience": 6, "batch_size": 8} | recipe),
         crop_frames=CROP,
         seed=5,
         device="cpu",
         checkpoint=folder / "checkpoint",
         report=report,
+        augment=Augment(augment, ("low", "high")) if augment else None,
     )
     assert reported == done.history
     return done
@@ -84,18 +81,104 @@ def test_training_learns_and_is_the_same_twice(tmp_path: Path) -> None:
     assert (probabilities.argmax(axis=1) == test.labels).mean() > 0.9
 
 
+RECIPES: dict[str, dict[str, object]] = {
+    "plain": {},
+    "onecycle": {
+        **{"optimizer": "adamw", "weight_decay": 0.03, "beta2": 0.98, "scheduler": "onecycle"},
+        **{"label_smoothing": 0.1, "clip_norm": 0.5, "init": "xavier", "crops": 2},
+    },
+    "plateau": {"scheduler": "plateau", "scheduler_patience": 0, "stop_on": "accuracy"},
+    "cosine": {"scheduler": "cosine", "warmup": 0.2, "augment": AugmentRecipe(noise=0.3, mixup=0.4)},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    undisturbed = run(tmp_path / "a")
+    undisturbed = run(tmp_path / "a", **RECIPES[name])
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "b", stop_after=4)
-    resumed = run(tmp_path / "b")
+        run(tmp_path / "b", stop_after=4, **RECIPES[name])
+    resumed = run(tmp_path / "b", **RECIPES[name])
     assert curve(resumed) == curve(undisturbed)
     for one, other in zip(resumed.network.parameters(), undisturbed.network.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_every_setting_of_a_recipe_changes_the_training(tmp_path: Path) -> None:
+    changes: list[dict[str, object]] = [
+        {}, {"weight_decay": 0.5}, {"optimizer": "adamw", "weight_decay": 0.5}, {"beta1": 0.5},
+        {"beta2": 0.9},
+        {"label_smoothing": 0.2}, {"clip_norm": 1e-3}, {"init": "xavier"}, {"crops": 2}, {"batch_size": 4},
+        {"scheduler": "onecycle"}, {"scheduler": "onecycle", "warmup": 0.5}, {"scheduler": "cosine"},
+        {"augment": AugmentRecipe(noise=0.5)},
+        {"augment": AugmentRecipe(strong_class="low", strong_factor=2.0)},
+    ]  # fmt: skip
+    curves = set()
+    for number, change in enumerate(changes):
+        (tmp_path / str(number)).mkdir()
+        curves.add(tuple(curve(run(tmp_path / str(number), epochs=2, **change))))
+    assert len(curves) == len(changes)
+
+
+def rates(done: Trained) -> np.ndarray:
+    return np.array([line.learning_rate for line in done.history])
+
+
+def test_schedules(tmp_path: Path) -> None:
+    for name in ("one", "cosine", "plateau"):
+        (tmp_path / name).mkdir()
+    one = rates(run(tmp_path / "one", epochs=10, patience=10, scheduler="onecycle", warmup=0.3))
+    assert one.argmax() == 2  # three tenths of ten epochs rise
+    assert one.max() == pytest.approx(2e-3, rel=0.01)
+    assert one[-1] < 1e-6
+    cosine = rates(run(tmp_path / "cosine", epochs=10, patience=10, scheduler="cosine", warmup=0.2))
+    assert cosine.argmax() == 1
+    assert (np.diff(cosine[1:]) < 0).all()
+    assert cosine[-1] == pytest.approx(0, abs=1e-9)
+    done = run(
+        tmp_path / "plateau", epochs=12, patience=12, stop_on="accuracy", scheduler="plateau",
+        scheduler_patience=1, learning_rate=1e-4,
+    )  # fmt: skip
+    best, stale, expected = 0.0, 0, 1e-4
+    for line in done.history:
+        stale = 0 if line.val_accuracy > best else stale + 1
+        best = max(best, line.val_accuracy)
+        if stale > 1:
+            expected, stale = max(expected / 10, 1e-8), 0  # torch goes no lower
+        assert line.learning_rate == pytest.approx(expected)
+    assert expected < 1e-4
+
+
+def test_stopping_on_accuracy_keeps_the_most_accurate_epoch(tmp_path: Path) -> None:
+    done = run(tmp_path, epochs=30, patience=4, stop_on="accuracy")
+    best = max(done.history, key=lambda line: (line.val_accuracy, -line.val_loss))
+    assert done.best_epoch == best.epoch
+
+
+def test_a_loss_that_explodes_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MgcError, match="not finite") as caught:
+        run(tmp_path, epochs=20, patience=20, learning_rate=1e30)
+    assert "learning_rate" in str(caught.value)
+
+
+def test_half_precision_only_where_the_device_computes_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = torch.device("cpu")
+    monkeypatch.setattr(device, "_half_types", lambda _: set())
+    assert precision_of("auto", here) == torch.float32
+    with pytest.raises(MgcError, match="does not compute in bfloat16"):
+        precision_of("bfloat16", here)
+    monkeypatch.setattr(device, "_half_types", lambda _: {"bfloat16"})
+    assert precision_of("auto", here) == torch.bfloat16
+    (tmp_path / "half").mkdir(), (tmp_path / "whole").mkdir()
+    half = run(tmp_path / "half", epochs=2, precision="auto")
+    whole = run(tmp_path / "whole", epochs=2)
+    assert half.history[0].train_loss != whole.history[0].train_loss
+    assert half.history[0].train_loss == pytest.approx(whole.history[0].train_loss, rel=0.05)
 
 
 def test_training_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
@@ -119,14 +202,77 @@ def test_prediction_covers_the_whole_track_and_takes_short_ones() -> None:
     for place in (0, CROP, 3 * CROP + 6):
         loud = quiet.copy()
         loud[place, 0] = 1.0
-        tracks = Spectrograms.of([quiet + 1e-6, loud, loud[: CROP // 2]], [0, 1, 1])
+        tracks = Side.of([quiet + 1e-6, loud, loud[: CROP // 2]], [0, 1, 1])
         silent, seen, _ = predict(Position(), tracks, CROP, make_accelerator("cpu"))
         assert seen[0] > silent[0] + 0.1
 
 
-def test_a_constant_track_becomes_zeros_not_nan() -> None:
-    tracks = Spectrograms.of([np.full((50, 8), -80, np.float16)], [0])
-    assert (tracks.crop(0, 0, 60) == 0).all()
+def test_what_the_track_hardly_exceeds_a_crop_by_is_no_crop_of_its_own() -> None:
+    seen = []
+
+    class Count(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(len(x))
+            return torch.zeros(len(x), 2)
+
+    predict(Count(), Side.of([np.zeros((103, 4)), np.zeros((107, 4))], [0, 1]), 100, make_accelerator("cpu"))
+    assert sum(seen) == 1 + 2
+
+
+def test_normalisations() -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(-30, 7, (50, 4)).astype(np.float32) * np.arange(1, 5) for _ in range(3)]
+    stacked = np.concatenate(arrays)
+
+    def first(normalise: str, learned: Side | None = None) -> np.ndarray:
+        side = Side.of(arrays[:1] if learned else arrays, [0] if learned else [0, 1, 0], normalise, learned)
+        return side.batch([0], [0], 50, "cpu")[0, 0].numpy()
+
+    own = arrays[0]
+    assert np.allclose(first("none"), own)
+    assert np.allclose(first("track"), (own - own.mean()) / own.std(), atol=1e-5)
+    assert np.allclose(first("range"), (own - own.min()) / np.ptp(own), atol=1e-5)
+    assert np.linalg.norm(first("l2")) == pytest.approx(1, rel=1e-5)
+    expected = (own - stacked.mean(axis=0)) / stacked.std(axis=0)
+    assert np.allclose(first("train"), expected, atol=1e-4)
+    # A side that is predicted takes the training side's numbers, not its own.
+    assert np.allclose(first("train", Side.of(arrays, [0, 1, 0], "train")), expected, atol=1e-4)
+
+
+def test_a_constant_track_becomes_zeros_not_nan_and_padding_is_zero() -> None:
+    tracks = Side.of([np.full((50, 8), -80, np.float16), np.full((60, 8), -80, np.float16)], [0, 0])
+    assert (tracks.batch([0, 1], [0, 0], 60, "cpu") == 0).all()
+    loud = Side.of([np.arange(40, dtype=np.float16).reshape(10, 4)], [0], "none")
+    assert (loud.batch([0], [4], 9, "cpu")[0, 0, 6:] == 0).all()
+
+
+def test_crops_of_a_track_come_from_its_parts_and_variants_are_drawn(tmp_path: Path) -> None:
+    """The network is shown where it is: the value of a frame is its place, the sign tells the variant."""
+    shown: list[torch.Tensor] = []
+
+    class Spy(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                shown.extend(x[:, 0, 0, 0])
+            return self.weight.expand(len(x), 2)
+
+    place = np.repeat(np.arange(1, 91, dtype=np.float32)[:, None], 3, axis=1)
+    side = Side.of([place, place, -place, -place], [0, 1], "none")
+    assert side.variants == 2
+    other = Side.of([place, place], [0, 1], "none")
+    recipe = TrainRecipe(epochs=20, patience=20, crops=3, batch_size=2)
+    train(
+        Spy, (side, other), recipe, crop_frames=1, seed=1, device="cpu", checkpoint=tmp_path / "c",
+        report=lambda line: None,
+    )  # fmt: skip
+    firsts = np.array(shown).reshape(20, 6)
+    parts = (np.abs(firsts) - 1) // 30
+    assert all(sorted(epoch) == [0, 0, 1, 1, 2, 2] for epoch in parts.tolist())
+    assert 0.3 < (firsts < 0).mean() < 0.7
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

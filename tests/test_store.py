@@ -86,8 +86,9 @@ def test_what_was_added_is_read_in_float16() -> None:
     assert np.array_equal(pooled[0], array(3)[:, 16:].astype(np.float16))
     assert np.array_equal(pooled[1], filled.pooled([clip(1)])[0])
     assert 0 <= filled.seconds([clip(1), clip(1)]) <= filled.seconds(map(clip, range(5))) < 60
-    with pytest.raises(MgcError, match="is not in the store"):
-        filled.read(clip(99))
+    for ask in (filled.read, lambda name: filled.seconds([clip(1), name])):
+        with pytest.raises(MgcError, match=f"{clip(99)} is not in the store"):
+            ask(clip(99))
 
 
 def test_arrays_of_any_length_are_kept() -> None:
@@ -102,9 +103,27 @@ def test_arrays_of_any_length_are_kept() -> None:
         assert np.array_equal(Store(card).read(name), one.astype(np.float16))
 
 
+def test_float32_keeps_what_float16_cannot() -> None:
+    card = replace(CARD, dtype="float32")
+    large = array(0) * 1e5
+    with Store(card).writer() as writer:
+        writer.add(clip(0), "loud", large)
+    assert Store(card).folder != Store(CARD).folder
+    assert Store(card).read(clip(0)).dtype == np.float32
+    assert np.array_equal(Store(card).pooled([clip(0)], "low")[0], large[:, :16].astype(np.float32))
+    with (
+        pytest.raises(MgcError, match=r"beyond 3.4028e\+38, the limit of float32"),
+        Store(card).writer() as writer,
+    ):
+        writer.add(clip(1), "too loud", large * 1e40)
+
+
 @pytest.mark.parametrize("value", [7e4, np.inf, np.nan])
 def test_a_value_that_float16_cannot_hold_is_refused_with_the_track(value: float) -> None:
-    with pytest.raises(MgcError, match="not finite") as caught, Store(CARD).writer() as writer:
+    with (
+        pytest.raises(MgcError, match="beyond 65504, the limit of float16") as caught,
+        Store(CARD).writer() as writer,
+    ):
         writer.add(clip(0), "good", array(0))
         writer.add(clip(1), "the bad one", np.full((2, DIM), value))
     assert "the bad one" in str(caught.value)

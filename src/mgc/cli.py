@@ -61,6 +61,9 @@ SplitName = Annotated[
 SplitSeed = Annotated[int | None, typer.Option(help="Draws the split; apart from --seed.")]
 Limit = Annotated[int | None, typer.Option(help="At most so many tracks, spread over the genres.")]
 Seed = Annotated[int | None, typer.Option(help="Draws weights, order and crops.")]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", help="Several, say 0,1,2,3,4: one run each, one row for all.")
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 Config = Annotated[Path | None, typer.Option("--config", help="A recipe, see configs/.")]
 Set = Annotated[
@@ -133,16 +136,34 @@ def _recipe(
     return read_recipe(kind, config, settings or [], dotted)
 
 
+def _with_seeds(recipe: AnyRecipe, seed: int | None, seeds: str | None) -> list[AnyRecipe]:
+    """The recipe once a seed of `seeds`, numbers with commas between; once as it is without."""
+    from mgc.config import MgcError
+
+    if seeds is None:
+        return [recipe]
+    words = [word.strip() for word in seeds.split(",")]
+    if seed is not None or len(set(words)) < len(words) or not all(word.isdecimal() for word in words):
+        raise MgcError(
+            f"--seeds {seeds} is no list of different numbers, or stands beside --seed",
+            fix="write, say, --seeds 0,1,2,3,4",
+        )
+    return [recipe.model_copy(update={"seed": int(word)}) for word in words]
+
+
 @app.command()
 @_guarded
 def baseline(
     data: Data = None,
     data_root: DataRoot = None,
-    network: Annotated[str | None, typer.Option(help="The network: cnn.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="cnn, efficient_cnn, cnn_gru, unet_encoder ...: see the README.")
+    ] = None,
     split: SplitName = None,
     split_seed: SplitSeed = None,
     limit: Limit = None,
     seed: Seed = None,
+    seeds: Seeds = None,
     device: Device = None,
     config: Config = None,
     set_: Set = None,
@@ -159,7 +180,8 @@ def baseline(
     )  # fmt: skip
     from mgc import experiment
 
-    _show(experiment.baseline(recipe, again))
+    for each in _with_seeds(recipe, seed, seeds):
+        _show(experiment.baseline(each, again))
 
 
 @app.command()
@@ -206,7 +228,7 @@ def probe(
     model: Annotated[
         str | None, typer.Option(help="As in mgc embed. Default: every encoder in the store.")
     ] = None,
-    head: Annotated[str | None, typer.Option(help="logistic, knn, svm or mlp.")] = None,
+    head: Annotated[str | None, typer.Option(help="logistic, knn, svm, mlp, random_forest ...")] = None,
     layer: Annotated[str | None, typer.Option(help="A layer of the encoder, or last.")] = None,
     pool: Annotated[str | None, typer.Option(help="mean, std or mean+std over the clip.")] = None,
     data: Data = None,
@@ -215,6 +237,7 @@ def probe(
     split_seed: SplitSeed = None,
     limit: Limit = None,
     seed: Seed = None,
+    seeds: Seeds = None,
     device: Device = None,
     config: Config = None,
     set_: Set = None,
@@ -230,8 +253,37 @@ def probe(
     )  # fmt: skip
     from mgc import experiment
 
-    for record in experiment.probe(recipe):
-        _show(record)
+    for each in _with_seeds(recipe, seed, seeds):
+        for record in experiment.probe(each):
+            _show(record)
+
+
+@app.command()
+@_guarded
+def study(
+    file: Annotated[Path, typer.Argument(help="A list of configs, see configs/study/.")],
+    data: Data = None,
+    data_root: DataRoot = None,
+    split: SplitName = None,
+    split_seed: SplitSeed = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = None,
+    set_: Set = None,
+    column: Column = None,
+) -> None:
+    """Run many systems on one data set, and show the table. What is there already is not run again."""
+    from mgc.config import StudyRecipe
+
+    recipe = _recipe(
+        StudyRecipe, file, set_, column,
+        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        seed=seed, device=device,
+    )  # fmt: skip
+    from mgc.study import study as run_study
+    from mgc.tables import compare_records, render
+
+    typer.echo(render(compare_records(run_study(recipe, file)), "table"))
 
 
 @app.command()
@@ -258,9 +310,39 @@ def compare(
         data_source=data, data_root=data_root, data_limit=limit,
         format=format_, baseline=baseline, seed=seed, device=device,
     )  # fmt: skip
-    from mgc.results import compare_records, render, select_records
+    from mgc.results import select_records
+    from mgc.tables import compare_records, render
 
     typer.echo(render(compare_records(select_records(recipe), recipe.baseline), recipe.format))
+
+
+@app.command()
+@_guarded
+def tune(
+    data: Data = None,
+    data_root: DataRoot = None,
+    network: Annotated[str | None, typer.Option(help="The network whose settings are searched.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials at once, a process each.")] = None,
+    split: SplitName = None,
+    split_seed: SplitSeed = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Set = None,
+    column: Column = None,
+) -> None:
+    """Search the settings of a network from scratch by validation; the test side is never read."""
+    from mgc.config import TuneRecipe
+
+    recipe = _recipe(
+        TuneRecipe, config, set_, column,
+        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        **{"base.network": network}, workers=workers, seed=seed, device=device,
+    )  # fmt: skip
+    from mgc import tune as search
+
+    typer.echo(search.render(search.tune(recipe, config)))
 
 
 @data_app.command("info")
@@ -351,7 +433,7 @@ def data_check(
 def _show(record: "RunRecord") -> None:
     scores = record.judged
     unit = "artists" if scores.interval_unit == "group" else "tracks"
-    what = " + ".join(word for word in (record.system, record.head) if word)
+    what = " + ".join(word for word in (record.called, record.head) if word)
     typer.echo(f"{what} on {record.data}, split {record.split}, {scores.n_tracks} tracks")
     typer.echo(
         f"  accuracy {scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}] "

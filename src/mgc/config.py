@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -84,21 +84,94 @@ class TrainRecipe(Recipe):
     """How a network is trained; times are seconds of audio, counts are epochs."""
 
     epochs: int = Field(200, ge=1, description="at most so many; early stopping ends most runs before")
-    patience: int = Field(20, ge=1, description="epochs without a better validation loss before stopping")
-    batch_size: int = Field(16, ge=1)
+    patience: int = Field(20, ge=1, description="epochs without a better validation before stopping")
+    stop_on: Literal["loss", "accuracy"] = Field("loss", description="what validation stops and chooses on")
+    batch_size: int = Field(16, ge=1, description="crops")
+    crop_seconds: float = Field(5.0, ge=0, description="random crops; 0 takes 30 s; tests cover whole tracks")
+    crops: int = Field(1, ge=1, description="crops of a track and epoch, each from a part of its own")
+    normalise: Literal["track", "train", "range", "l2", "none"] | None = Field(
+        None,
+        description="by track, training tracks, to 0..1, to length 1; default: the network's",
+    )
+    optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(2e-3, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
-    crop_seconds: float = Field(5.0, ge=1, description="random crop a track and epoch; tests cover it all")
+    scheduler: Literal["none", "plateau", "onecycle", "cosine"] = "none"
+    scheduler_patience: int = Field(5, ge=0, description="plateau: epochs without a better validation")
+    warmup: float = Field(0.1, ge=0, le=1, description="onecycle, cosine: share of all steps that rise")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    clip_norm: float | None = Field(None, gt=0, description="longest gradient; default: as it comes")
+    init: Literal["default", "xavier"] = "default"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "float32", description="auto: bfloat16 where the device computes in it, else float32"
+    )
+
+
+class AugmentRecipe(Recipe):
+    """What is done to training crops, and never to others. Nothing by default.
+
+    Strengths are in units of the normalised input, whose deviation is 1, or shares of the crop.
+    """
+
+    noise: float = Field(0.0, ge=0, description="deviation of Gaussian noise")
+    shift: float = Field(0.0, ge=0, le=1, description="roll in time by at most this share of the crop")
+    mask: float = Field(0.0, ge=0, lt=1, description="blank at most this share of frames and of bands")
+    mixup: float = Field(0.0, ge=0, description="alpha of the Beta distribution of the mixing weight")
+    pitch: tuple[float, ...] = Field((), strict=False, description="semitones: a variant of the track each")
+    stretch: tuple[float, ...] = Field((), strict=False, description="speeds: a variant of the track each")
+    choose: Literal["all", "one"] = Field(
+        "all", description="all: every effect; one: the crop as it is or a single effect, equal shares"
+    )
+    strong_class: str = Field("", description="a class that is seen more often, by stronger effects")
+    strong_factor: float = Field(1.0, ge=1, le=2, description="how much more often")
 
 
 class BaselineRecipe(Recipe):
     """`mgc baseline`: a network trained from scratch."""
 
+    name: str = Field("", description="how tables call it; default: the network")
     hypothesis: str = ""
+    reported: str = Field("", description="what others published of this system: shown, never compared")
     data: DataRecipe = Field(default_factory=DataRecipe)
     network: str = "cnn"
-    dropout: float = Field(0.25, ge=0, lt=1)
+    representation: str | None = Field(None, description="default: what the network was published on")
+    dropout: float | None = Field(None, ge=0, lt=1, description="convolutions; default: the network's own")
+    classifier_dropout: float | None = Field(None, ge=0, lt=1, description="default: the network's own")
+    scan: Literal["time", "mel"] | None = Field(None, description="the axis that a recurrent layer walks")
     train: TrainRecipe = TrainRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    seed: int = Field(0, ge=0)
+    device: Device = "auto"
+
+
+class PhaseRecipe(Recipe):
+    """One phase of a search: a few settings tried, the others as the phases before left them."""
+
+    name: str = Field(min_length=1)
+    sampler: Literal["grid", "random", "tpe"] = "tpe"
+    trials: int | None = Field(None, ge=1, description="how many; not for a grid, which tries every one")
+    epochs: int = Field(30, ge=1, description="of a trial, at most; equal ones make phases comparable")
+    prune: Literal["none", "median", "halving"] = Field("none", description="give up hopeless trials early")
+    space: dict[str, Any] = Field(
+        description="a key of mgc baseline = [choices], or {low = 1e-4, high = 1e-2, log = true}"
+    )
+
+
+class TuneRecipe(Recipe):
+    """`mgc tune`: a search for settings of `mgc baseline`, by validation alone."""
+
+    name: str = Field("", description="how its folder is called; default: the network")
+    hypothesis: str = ""
+    data: DataRecipe = Field(default_factory=DataRecipe)
+    base: BaselineRecipe = Field(
+        default_factory=BaselineRecipe, description="what every trial starts from: a recipe of mgc baseline"
+    )
+    metric: Literal["accuracy", "loss"] = Field("accuracy", description="of validation, at the epoch kept")
+    folds: int = Field(1, ge=1, description="of the split, that a trial trains; their mean counts")
+    workers: int = Field(1, ge=1, description="trials at once; only one gives the same trials every time")
+    phases: tuple[PhaseRecipe, ...] = Field((), strict=False, description="[[phases]], see configs/tune/")
     seed: int = Field(0, ge=0)
     device: Device = "auto"
 
@@ -116,14 +189,37 @@ class EmbedRecipe(Recipe):
 class ProbeRecipe(Recipe):
     """`mgc probe`: a small classifier on pooled embeddings."""
 
+    name: str = Field("", description="how tables call it; default: the representation")
     hypothesis: str = ""
+    reported: str = Field("", description="what others published of this system: shown, never compared")
     data: DataRecipe = Field(default_factory=DataRecipe)
     model: str | None = Field(None, description="default: every representation in the store")
     head: str = "logistic"
     layer: str = Field("last", description="'last' or the name of a layer of the representation")
-    pool: Literal["mean", "std", "mean+std"] = "mean+std"
+    pool: Literal["mean", "std", "mean+std"] | None = Field(
+        None, description="over the clip; default: the representation's own"
+    )
     seed: int = Field(0, ge=0)
     device: Device = "auto"
+
+
+class StudyRun(Recipe):
+    """One system of a study: its config, and what is other than there."""
+
+    config: str = Field(description="a config of mgc baseline or mgc probe, relative to the study's file")
+    settings: tuple[str, ...] = Field((), strict=False, description='as after --set: ["train.epochs=30"]')
+    seeds: tuple[int, ...] = Field((), strict=False, description="default: those of the study")
+
+
+class StudyRecipe(Recipe):
+    """`mgc study`: systems on one data set, into one table."""
+
+    hypothesis: str = ""
+    data: DataRecipe = Field(default_factory=DataRecipe)
+    seeds: tuple[int, ...] = Field((0,), strict=False, min_length=1)
+    seed: int | None = Field(None, ge=0, description="in place of seeds, also of those of single runs")
+    device: Device = "auto"
+    runs: tuple[StudyRun, ...] = Field((), strict=False, description="[[runs]], see configs/study/")
 
 
 class CompareRecipe(Recipe):
@@ -169,7 +265,7 @@ def read_recipe(
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     if file is not None:
-        tree = _read_toml(file)
+        tree = read_toml(file)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
@@ -187,7 +283,12 @@ def read_recipe(
         raise _explain(kind, error, file, origin) from None
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """What stands in `file`, unchecked.
+
+    Raises:
+        MgcError: it is not there, or no TOML.
+    """
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -236,12 +337,12 @@ def _explain(
 
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> dict[str, FieldInfo]:
+    """The fields of the table at `path`, also within a list of tables; none where a value stands."""
+    at: Any = kind
     for part in path:
-        inner = kind.model_fields[part].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)
-        kind = inner
-    return dict(kind.model_fields)
+        fields: dict[str, FieldInfo] = getattr(at, "model_fields", {})
+        at = fields[part].annotation if part in fields else next(iter(get_args(at)), None)
+    return dict(getattr(at, "model_fields", {}))
 
 
 def cache_dir() -> Path:

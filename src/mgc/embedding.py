@@ -3,12 +3,13 @@
 torch is imported when there is something to compute, so that a call that finds all done ends in a second.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mgc import data
 from mgc.config import WINDOWS_AT_ONCE, Device, EmbedRecipe
-from mgc.data import Dataset
+from mgc.data import Dataset, Track
 from mgc.progress import Progress
 from mgc.representations import Representation, open_representation
 from mgc.store import Store
@@ -36,17 +37,22 @@ def embed(recipe: EmbedRecipe) -> Embedded:
 
 
 def embed_tracks(
-    dataset: Dataset, representation: Representation, device: Device, batch_size: int = WINDOWS_AT_ONCE
+    dataset: Dataset,
+    representation: Representation,
+    device: Device,
+    batch_size: int = WINDOWS_AT_ONCE,
+    tracks: Sequence[Track] | None = None,
 ) -> Embedded:
-    """The same for tracks that are loaded. Interrupted, it keeps the clips that are through.
+    """The same for a data set that is loaded, or some `tracks` of it. Interrupted, it keeps what is through.
 
     Raises:
         MgcError: an encoder that cannot be loaded, no such device, or a store that cannot be written.
     """
     store = Store(representation)
-    first_of = {track.content: track for track in reversed(dataset.tracks)}
+    wanted = dataset.tracks if tracks is None else tracks
+    first_of = {track.content: track for track in reversed(wanted)}
     missing = store.missing(first_of)
-    todo = [t for t in dataset.tracks if t.content in missing and first_of[t.content] is t]
+    todo = [t for t in wanted if t.content in missing and first_of[t.content] is t]
     if todo:
         from mgc.device import make_accelerator, tune_cpu
         from mgc.representations.pooling import represent
@@ -62,4 +68,4 @@ def embed_tracks(
             for position, array in arrays:
                 writer.add(todo[position].content, todo[position].track_id, array)
                 progress.step()
-    return Embedded(representation, len(dataset), len(todo), store.seconds(first_of), store.folder)
+    return Embedded(representation, len(wanted), len(todo), store.seconds(first_of), store.folder)

@@ -15,8 +15,8 @@ Conventions
   resemble one another, so whole groups (artists) are drawn wherever a group holds several tracks (the cluster
   bootstrap: Field & Welsh 2007), and single tracks only where none does.
 * The intervals say how far the number would move with other test tracks. They do not hold the spread of
-  training again with another seed. With few groups (below about 30) they are too narrow, and a run that errs
-  nowhere has an interval of width nought.
+  training again with another seed: `over_seeds` gives that beside them, as a deviation. With few groups
+  (below about 30) they are too narrow, and a run that errs nowhere has an interval of width nought.
 * Order does not matter: `Predictions` sorts itself by track id, so the same tracks in any order are equal,
   pair up and give the same numbers for the same seed.
 
@@ -27,11 +27,12 @@ Neural Computation 10(7), 1998. Efron & Tibshirani, "An Introduction to the Boot
 Field & Welsh, "Bootstrapping clustered data", Journal of the Royal Statistical Society B 69(3), 2007.
 Forman & Scholz, "Apples-to-Apples in Cross-Validation Studies", SIGKDD Explorations 12(1), 2010.
 McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-Psychometrika 12(2), 1947.
+Psychometrika 12(2), 1947. Phipson & Smyth, "Permutation P-values Should Never Be Zero", Statistical
+Applications in Genetics and Molecular Biology 9(1), 2010.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -50,6 +51,7 @@ Verdict = Literal["better", "worse", "no difference shown"]
 ROW_SUM_TOLERANCE = 1e-4  # a float32 softmax over hundreds of classes stays well within it
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
+SIGN_FLIPS = 10_000
 LEAST_RESAMPLES = 40  # 1 / 0.025: fewer leave no whole resample beyond either end of the interval
 NAMED_IN_ERRORS = 3
 
@@ -371,10 +373,11 @@ class Scores:
 class Difference:
     """Run a against run b on the same tracks.
 
-    accuracy_difference: accuracy of a less that of b, in -1..1.
+    accuracy_difference: accuracy of a less that of b, in -1..1; of several seeds, of their means.
     low, high: its 95 % paired percentile bootstrap over `interval_unit`; accounts for artists.
-    only_a, only_b: how many tracks a alone, and b alone, got right.
-    p_value: exact two-sided McNemar test; it takes the tracks for independent, whoever the artist.
+    only_a, only_b: how many tracks a alone, and b alone, got right; of several seeds, how many more often.
+    p_value: exact two-sided McNemar test; where either has several seeds, its like for shares of seeds, a
+        sign-flip test. Both take the tracks for independent, whoever the artist.
     """
 
     n_tracks: int
@@ -383,8 +386,8 @@ class Difference:
     accuracy_difference: float
     low: float
     high: float
-    only_a: int
-    only_b: int
+    only_a: float
+    only_b: float
     p_value: float
 
     @property
@@ -466,73 +469,127 @@ def evaluate(predictions: Predictions, *, n_bootstrap: int = 2000, seed: int = 0
     )
 
 
-def paired(a: Predictions, b: Predictions, *, n_bootstrap: int = 2000, seed: int = 0) -> Difference:
-    """Compare two runs over the same split, track by track.
+@dataclass(frozen=True)
+class OverSeeds:
+    """Runs of one system that differ in nothing but their seed.
+
+    accuracy, macro_f1: means over the seeds.
+    accuracy_deviation: the sample deviation of the accuracy over the seeds, None for a single one.
+    accuracy_low, accuracy_high: 95 % bootstrap over artists or tracks of the mean over the seeds: how far it
+        would move with other tracks, which is another question.
+    """
+
+    seeds: int
+    accuracy: float
+    accuracy_deviation: float | None
+    accuracy_low: float
+    accuracy_high: float
+    macro_f1: float
+
+
+def over_seeds(runs: Sequence[Predictions], *, n_bootstrap: int = 2000, seed: int = 0) -> OverSeeds:
+    """Mean and deviation over seeds, and the interval over tracks of the mean.
+
+    Raises MgcError as `paired` does where the runs do not stand on the same split.
+    """
+    for other in runs[1:]:
+        _check_same_split(runs[0], other)
+    scores = [evaluate(run, n_bootstrap=n_bootstrap, seed=seed) for run in runs]
+    each = [score.accuracy for score in scores]
+    low, high = scores[0].accuracy_low, scores[0].accuracy_high
+    if len(runs) > 1:
+        low, high = _mean_interval(runs[0], _right(runs), n_bootstrap, seed)
+    return OverSeeds(
+        seeds=len(runs),
+        accuracy=float(np.mean(each)),
+        accuracy_deviation=float(np.std(each, ddof=1)) if len(runs) > 1 else None,
+        accuracy_low=low,
+        accuracy_high=high,
+        macro_f1=float(np.mean([score.macro_f1 for score in scores])),
+    )
+
+
+def paired(
+    a: Sequence[Predictions], b: Sequence[Predictions], *, n_bootstrap: int = 2000, seed: int = 0
+) -> Difference:
+    """Compare two systems over the same split, track by track; each is one run, or one run a seed.
 
     The exact McNemar test (McNemar 1947; advised for one test set by Dietterich 1998) takes the tracks for
     independent; the interval, where artists recur, draws whole artists (Field & Welsh 2007). The verdict asks
-    for both, since either alone can be too sure. It is about these two trained models: another seed may
-    differ.
+    for both, since either alone can be too sure. Of single runs it is about these two trained models: another
+    seed may differ.
 
     Raises MgcError, naming the first few, where classes, tracks, labels, groups or folds differ; for fewer
     than 40 resamples; and where there are fewer than two groups to draw from.
     """
-    _check_same_split(a, b)
-    right_a, right_b = a.predicted == a.labels, b.predicted == b.labels  # (N,) each
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-
-    unit = _unit_numbers(a)  # (N,)
-    gain = np.bincount(unit, weights=right_a.astype(np.float64) - right_b)  # (U,)
-    resampled = _resample(np.stack([gain, np.bincount(unit)], axis=1), n_bootstrap, seed)  # (R, 2)
-    low, high = _interval(resampled[:, 0] / resampled[:, 1])
-
+    for other in [*a[1:], *b]:
+        _check_same_split(a[0], other)
+    gain = _right(a) - _right(b)  # (N,) shares of seeds
+    low, high = _mean_interval(a[0], gain, n_bootstrap, seed)
+    only_a, only_b = float(gain.clip(min=0).sum()), float((-gain).clip(min=0).sum())
+    single = len(a) == len(b) == 1
     return Difference(
-        n_tracks=len(a),
-        n_groups=len(set(a.groups)),
-        interval_unit=_unit(a),
-        accuracy_difference=(only_a - only_b) / len(a),
+        n_tracks=len(gain),
+        n_groups=len(set(a[0].groups)),
+        interval_unit=_unit(a[0]),
+        accuracy_difference=float(gain.mean()),
         low=low,
         high=high,
         only_a=only_a,
         only_b=only_b,
-        p_value=mcnemar_p(only_a, only_b),
+        p_value=mcnemar_p(round(only_a), round(only_b)) if single else sign_flip_p(gain, seed),
     )
 
 
-def leak(leaky: Predictions, honest: Predictions, *, n_bootstrap: int = 2000, seed: int = 0) -> Leak:
-    """Compare a run on a leaky split with the same system's run on an honest one.
+def _right(runs: Sequence[Predictions]) -> Floats:
+    """(N,) in how many of the runs each track was predicted right, as a share."""
+    return np.mean([run.predicted == run.labels for run in runs], axis=0, dtype=np.float64)
 
-    Paired over the tracks of the smaller run where the other one judged all of them; else the difference of
+
+def _mean_interval(run: Predictions, values: Floats, n_bootstrap: int, seed: int) -> tuple[float, float]:
+    """Of the mean of `values` (N,) over the tracks of `run`, whole units drawn."""
+    unit = _unit_numbers(run)  # (N,)
+    resampled = _resample(_sums(unit, values), n_bootstrap, seed)  # (R, 2)
+    return _interval(resampled[:, 0] / resampled[:, 1])
+
+
+def _sums(unit: Integers, values: Floats) -> Floats:
+    """(U, 2): what `values` (N,) add up to in each unit, and how many they are."""
+    counts = np.bincount(unit).astype(np.float64)
+    return np.stack([np.bincount(unit, weights=values), counts], axis=1)
+
+
+def leak(
+    leaky: Sequence[Predictions], honest: Sequence[Predictions], *, n_bootstrap: int = 2000, seed: int = 0
+) -> Leak:
+    """Compare a system on a leaky split with itself on an honest one; each is one run, or one run a seed.
+
+    Paired over the tracks of the smaller split where the other one judged all of them; else the difference of
     two independent samples.
 
     Raises MgcError where the classes differ, or there are fewer than two groups to draw from.
     """
-    if leaky.classes != honest.classes:
-        raise MgcError(f"the two runs differ in their classes; {_only_in(leaky.classes, honest.classes)}")
-    both = set(leaky.track_ids) & set(honest.track_ids)
-    if len(both) == min(len(leaky), len(honest)):
-        a, b = _right_by_id(leaky, both), _right_by_id(honest, both)
-        group_of = dict(zip(honest.track_ids, honest.groups, strict=True))
-        units = {group: n for n, group in enumerate(dict.fromkeys(group_of[i] for i in a))}
-        unit = np.array([units[group_of[i]] for i in a])  # (N,)
-        gain = np.bincount(unit, weights=[float(a[i]) - float(b[i]) for i in a])  # (U,)
-        drawn = _resample(np.stack([gain, np.bincount(unit)], axis=1), n_bootstrap, seed)  # (R, 2)
+    one, other = leaky[0], honest[0]
+    if one.classes != other.classes:
+        raise MgcError(f"the two runs differ in their classes; {_only_in(one.classes, other.classes)}")
+    both = set(one.track_ids) & set(other.track_ids)
+    a, b = _right(leaky), _right(honest)
+    if len(both) == min(len(one), len(other)):
+        # Both are sorted by id, and so stay in step.
+        a, kept = a[[i in both for i in one.track_ids]], np.array([i in both for i in other.track_ids])
+        gain, unit = a - b[kept], _unit_numbers(other)[kept]
+        counts = _sums(unit, gain)
+        drawn = _resample(counts[counts[:, 1] > 0], n_bootstrap, seed)  # (R, 2)
         low, high = _interval(drawn[:, 0] / drawn[:, 1])
-        return Leak(float(gain.sum() / len(a)), low, high, len(a))
-    of_leaky, of_honest = (
-        _resample(_counts_by_unit(side), n_bootstrap, number)  # (R, 3, C)
-        for number, side in enumerate((leaky, honest), start=seed)
-    )
-    low, high = _interval(
-        _accuracy(of_leaky[:, 0], of_leaky[:, 1]) - _accuracy(of_honest[:, 0], of_honest[:, 1])
-    )
-    difference = (leaky.predicted == leaky.labels).mean() - (honest.predicted == honest.labels).mean()
-    return Leak(float(difference), low, high, 0)
-
-
-def _right_by_id(predictions: Predictions, ids: Set[str]) -> dict[str, bool]:
-    right = (predictions.predicted == predictions.labels).tolist()
-    return {i: ok for i, ok in zip(predictions.track_ids, right, strict=True) if i in ids}
+        return Leak(float(gain.mean()), low, high, len(gain))
+    drawn_means = []
+    for number, (run, right) in enumerate(((one, a), (other, b)), start=seed):
+        unit = _unit_numbers(run)
+        counts = _sums(unit, right)
+        drawn = _resample(counts, n_bootstrap, number)  # (R, 2)
+        drawn_means.append(drawn[:, 0] / drawn[:, 1])
+    low, high = _interval(drawn_means[0] - drawn_means[1])
+    return Leak(float(a.mean() - b.mean()), low, high, 0)
 
 
 def confusion_matrix(labels: Integers, predicted: Integers, n_classes: int) -> Integers:
@@ -565,6 +622,20 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
     """
     differing = only_a + only_b
     return float(binomtest(only_a, differing, 0.5).pvalue) if differing else 1.0
+
+
+def sign_flip_p(gain: Floats, seed: int = 0) -> float:
+    """Two-sided sign-flip test of the mean of `gain` (N,): how often chance alone would give as much.
+
+    What McNemar's test is for single runs, for shares of seeds: under no difference a track's gain is as
+    likely the other way round. By 10,000 draws; never 0 (Phipson & Smyth 2010).
+    """
+    sizes, counts = np.unique(np.abs(gain[gain != 0]), return_counts=True)  # (K,) each: shares are few
+    if not len(sizes):
+        return 1.0
+    kept = np.random.default_rng(seed).binomial(counts, 0.5, (SIGN_FLIPS, len(sizes)))
+    reached = np.abs((2 * kept - counts) @ sizes) >= abs(gain.sum()) - 1e-9
+    return float((1 + reached.sum()) / (1 + SIGN_FLIPS))
 
 
 def _accuracy(hits: NDArray[Any], support: NDArray[Any]) -> Floats:

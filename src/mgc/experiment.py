@@ -16,20 +16,45 @@ import pandas as pd
 import torch
 
 from mgc import data
+from mgc.augment import Augment
 from mgc.config import BaselineRecipe, DataRecipe, Device, MgcError, ProbeRecipe, results_dir
 from mgc.data import Dataset, Split
-from mgc.device import make_accelerator
+from mgc.device import make_accelerator, precision_of
 from mgc.embedding import embed_tracks
 from mgc.evaluate import Predictions, evaluate
-from mgc.folds import clear_partial, train_folds
+from mgc.folds import clear_partial, prepare, representations_of, train_folds
 from mgc.heads import Fitted, find_head, fit_head
-from mgc.models import count_parameters, make_network
+from mgc.models import find_network, make_network, options_of
 from mgc.progress import say
 from mgc.representations import Representation, open_representation
 from mgc.representations.kinds import code_hash
 from mgc.representations.logmel import statistics
-from mgc.results import NAMES_ONLY, RunRecord, environment, load_record, save_curves, write_tables
+from mgc.results import NAMES_ONLY, RunRecord, environment, load_record, save_curves
 from mgc.store import Store, kept
+from mgc.tables import write_tables
+
+OPTIONS = ("dropout", "classifier_dropout", "scan")  # of networks; each knows some
+
+
+def resolved(recipe: BaselineRecipe) -> BaselineRecipe:
+    """The recipe with the network's own values where it leaves them open.
+
+    Raises:
+        MgcError: no such network or representation, or an option that the network does not know.
+    """
+    network = find_network(recipe.network)
+    options = options_of(recipe.network, {key: getattr(recipe, key) for key in OPTIONS})
+    own = {"representation": recipe.representation or network.representation, **options}
+    train = recipe.train.model_copy(update={"normalise": recipe.train.normalise or network.normalise})
+    augment = recipe.augment
+    in_deviations = augment.noise or augment.mask or augment.strong_class
+    if in_deviations and train.normalise not in ("track", "train"):
+        raise MgcError(
+            "noise and masks are in units of a normalised input: mean 0, deviation 1",
+            where=f"augment, with train.normalise = {train.normalise!r}",
+            fix="set train.normalise to track or train, or leave out noise, mask and strong_class",
+        )
+    return recipe.model_copy(update={**own, "train": train})
 
 
 def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
@@ -38,12 +63,13 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     A run of the same recipe, tracks and code that is complete is returned as it stands unless `again`.
 
     Raises:
-        MgcError: no such data, split or network.
+        MgcError: no such data, split, network or representation, or a network that cannot take it.
     """
-    make_network(recipe.network, 2, recipe.dropout)  # a wrong name or device fails before any work
-    make_accelerator(recipe.device)
-    dataset, split = _load(recipe.data)
-    representation = open_representation("logmel")
+    recipe = resolved(recipe)  # a wrong name, option or device fails before any work
+    precision_of(recipe.train.precision, make_accelerator(recipe.device).device)
+    dataset, split = load_tracks(recipe.data)
+    Augment(recipe.augment, dataset.classes)
+    representation = representations_of(recipe)[0]
     bench = _Bench(dataset, split, recipe.data)
     run = bench.run(recipe.network, "baseline", representation, "", recipe, recipe.seed)
     if not split.leaky:
@@ -51,13 +77,13 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     if (run.folder / "record.json").exists() and not again:
         say(f"this very run is there already: {run.folder} (--again repeats it)")
         return load_record(run.folder / "record.json")
-    embedded = embed_tracks(dataset, representation, recipe.device)
+    embedded = prepare(recipe, dataset, split)
     run.folder.mkdir(parents=True, exist_ok=True)
-    results = train_folds(recipe, representation, dataset, split, run.folder, again)
+    results = train_folds(recipe, dataset, split, run.folder, again)
     predictions = bench.predictions([result.probabilities for result in results])
     # Added up over folds, whether they ran side by side or in several calls.
     seconds = {
-        "represent": embedded.seconds,
+        "represent": embedded,
         "train": sum(line.seconds for result in results for line in result.history),
     }
     lines = [
@@ -67,8 +93,7 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     ]
     save_curves(run.folder, pd.DataFrame(lines))
     chosen = [{"fold": n, "epoch": r.best_epoch, "epochs": len(r.history)} for n, r in enumerate(results)]
-    parameters = count_parameters(make_network(recipe.network, len(dataset.classes), recipe.dropout))
-    record = run.finish(predictions, parameters, chosen, seconds)
+    record = run.finish(predictions, results[0].parameters, chosen, seconds)
     clear_partial(run.folder)
     write_tables(dataset.name)
     return record
@@ -84,7 +109,7 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     """
     find_head(recipe.head)
     make_accelerator(recipe.device)
-    dataset, split = _load(recipe.data)
+    dataset, split = load_tracks(recipe.data)
     bench = _Bench(dataset, split, recipe.data)
     if not split.leaky:
         _floors(bench, recipe.device)
@@ -93,7 +118,7 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     for model in models:
         representation = open_representation(model)
         embedded = embed_tracks(dataset, representation, recipe.device)
-        one = recipe.model_copy(update={"model": model})
+        one = recipe.model_copy(update={"model": model, "pool": recipe.pool or representation.pool})
         records.append(_probe(bench, representation, one, embedded.seconds))
     write_tables(dataset.name)
     return records
@@ -115,7 +140,8 @@ def _vectors(store: Store, dataset: Dataset, recipe: ProbeRecipe) -> np.ndarray:
         pooled = store.pooled(clips, recipe.layer)  # (N, 2, D)
     else:
         pooled = np.stack([statistics(store.read(clip)) for clip in clips])
-    chosen = {"mean": pooled[:, :1], "std": pooled[:, 1:], "mean+std": pooled}[recipe.pool]
+    pool = recipe.pool or store.representation.pool
+    chosen = {"mean": pooled[:, :1], "std": pooled[:, 1:], "mean+std": pooled}[pool]
     return chosen.reshape(len(clips), -1)
 
 
@@ -167,7 +193,12 @@ def _floors(bench: "_Bench", device: Device) -> None:
         floor.finish(predictions, fitted[0].parameters, _choices(fitted), seconds)
 
 
-def _load(recipe: DataRecipe) -> tuple[Dataset, Split]:
+def load_tracks(recipe: DataRecipe) -> tuple[Dataset, Split]:
+    """The tracks and the split of a recipe; what is left out, and a leak, are said.
+
+    Raises:
+        MgcError: no such data, or tracks that cannot be split so.
+    """
     dataset = data.load(recipe)
     for line in data.by_reason(dataset.excluded):
         say(f"left out: {line}")
@@ -230,7 +261,7 @@ class _Bench:
         # What the fingerprints cover, and what changes nothing, stays out: the same run has one id, wherever
         # the tracks and the weights lie.
         kept = recipe.model_dump(mode="json", exclude=NAMES_ONLY)
-        code = code_hash(*_LEARNING_CODE)
+        code = learning_code(path, recipe)
         fingerprint = representation.fingerprint if representation else None
         tracks = [self.dataset.fingerprint, self.split.fingerprint]
         parts = [system, path, head, kept, *tracks, fingerprint, code]
@@ -240,7 +271,16 @@ class _Bench:
         return _Run(self, system, path, representation, head, recipe, seed, run_id, code)
 
 
-_LEARNING_CODE = ("data/splits.py", "models.py", "heads.py", "train.py", "folds.py", "experiment.py")
+def learning_code(path: str, recipe: Any) -> str:
+    """Hash of the code that decides what this system learns; that of other networks is none of it."""
+    files = ["data/splits.py", "experiment.py"]
+    if path != "baseline":
+        return code_hash(*files, "heads.py")
+    known = find_network(recipe.network)
+    network = make_network(recipe.network, 2, max(known.min_bands, 64), known.max_frames or known.min_frames)
+    modules = {type(part).__module__ for part in network.modules()}
+    own = [f"{name.removeprefix('mgc.').replace('.', '/')}.py" for name in modules if name.startswith("mgc.")]
+    return code_hash(*files, *sorted(own), "augment.py", "train.py", "folds.py")
 
 
 @dataclass(frozen=True)
@@ -287,6 +327,8 @@ class _Run:
             leaky=split.leaky,
             learned=sum(len(fold.train) for fold in split.folds) / len(split.folds),
             notes=[*dataset.notes],
+            name=getattr(self.recipe, "name", ""),
+            reported=getattr(self.recipe, "reported", ""),
             excluded=[{key: str(value) for key, value in asdict(bad).items()} for bad in dataset.excluded],
             scores=evaluate(predictions).to_dict(),
             parameters=parameters,

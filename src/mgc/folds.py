@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,20 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from mgc.config import BaselineRecipe
+from mgc.augment import Augment
+from mgc.config import BaselineRecipe, MgcError
 from mgc.data import Dataset, Fold, Split, cores
 from mgc.device import make_accelerator
-from mgc.models import make_network
+from mgc.embedding import embed_tracks
+from mgc.models import count_parameters, find_network, make_network
 from mgc.progress import Progress
-from mgc.representations import Representation
-from mgc.representations.logmel import FRAMES_A_SECOND
+from mgc.representations import Representation, open_representation
+from mgc.representations.variants import variants
 from mgc.store import Store
-from mgc.train import Epoch, Spectrograms, predict, save_whole, train
+from mgc.train import Epoch, Side, Trained, predict, save_whole, train
+from mgc.workers import workers
+
+WHOLE_SECONDS = 30.0  # what `crop_seconds = 0` takes: the length of the clips that the field trains on
 
 
 @dataclass(frozen=True)
@@ -27,30 +32,123 @@ class FoldResult:
     """What training on one fold gave; the weights lie beside it as `fold<number>.safetensors`."""
 
     probabilities: np.ndarray  # (n_test, C), in the order of the fold's test ids
+    parameters: int
     best_epoch: int
     history: list[Epoch]
 
 
+def prepare(recipe: BaselineRecipe, dataset: Dataset, split: Split) -> float:
+    """Compute what the network learns from where the store lacks it; the seconds that took, whenever it was.
+
+    Variants by pitch and speed are for training tracks only.
+
+    Raises:
+        MgcError: no such representation, or one that was learned elsewhere.
+    """
+    first, *others = representations_of(recipe)
+    learned = {track_id for fold in split.folds for track_id in fold.train}
+    tracks = [track for track in dataset.tracks if track.track_id in learned]
+    seconds = embed_tracks(dataset, first, recipe.device).seconds
+    return seconds + sum(embed_tracks(dataset, x, recipe.device, tracks=tracks).seconds for x in others)
+
+
+def representations_of(recipe: BaselineRecipe) -> list[Representation]:
+    """What the network learns from, then the variants of it that only training sees.
+
+    Raises:
+        MgcError: no such representation, or one that was learned elsewhere.
+    """
+    representation = open_representation(recipe.representation or find_network(recipe.network).representation)
+    if representation.trained_on != "nothing":
+        raise MgcError(
+            f"{representation.name} was trained on {representation.trained_on}: a network on top of it does "
+            "not learn from scratch",
+            where="representation",
+            fix=f"mgc probe --model {representation.address} --head mlp",
+        )
+    return [representation, *variants(representation, recipe.augment)]
+
+
 def train_folds(
-    recipe: BaselineRecipe,
-    representation: Representation,
-    dataset: Dataset,
-    split: Split,
-    folder: Path,
-    again: bool,
+    recipe: BaselineRecipe, dataset: Dataset, split: Split, folder: Path, again: bool
 ) -> list[FoldResult]:
     """Train on every fold; what an interrupted call has finished is taken up unless `again`.
 
     On a CPU folds run side by side, a process and a thread each: small networks gain little from a second
-    thread. The result of a fold does not depend on the others.
+    thread. The result of a fold does not depend on the others. The store must hold what `prepare` gives.
     """
-    jobs = [_Job(recipe, representation, folder, dataset, f, n) for n, f in enumerate(split.folds)]
+    jobs = [_Job(recipe, folder, dataset, fold, number) for number, fold in enumerate(split.folds)]
     if again:
         clear_partial(folder)
     on_cpu = make_accelerator(recipe.device).device.type == "cpu"
     processes = min(len(jobs), cores()) if on_cpu else 1
     with Progress(f"train {recipe.network}", len(jobs) * recipe.train.epochs, "epochs at most") as progress:
         return _in_turn(jobs, progress) if processes == 1 else _side_by_side(jobs, processes, progress)
+
+
+def fit_fold(
+    recipe: BaselineRecipe,
+    dataset: Dataset,
+    fold: Fold,
+    *,
+    seed: int,
+    checkpoint: Path,
+    report: Callable[[Epoch], None],
+) -> Trained:
+    """Train on the fold's training side, stop on its validation side; the test side is not looked at.
+
+    `checkpoint` and `report` are those of `mgc.train.train`.
+    """
+    table = _Table.of(recipe, dataset)
+    learned = table.side(fold.train, with_variants=True)
+    return train(
+        table.network,
+        (learned, table.side(fold.val, learned)),
+        recipe.train,
+        crop_frames=table.crop_frames,
+        seed=seed,
+        device=recipe.device,
+        checkpoint=checkpoint,
+        report=report,
+        augment=Augment(recipe.augment, dataset.classes),
+    )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The arrays of a data set as a network takes them."""
+
+    recipe: BaselineRecipe
+    dataset: Dataset
+    stores: list[Store]  # the representation, then its variants
+    crop_frames: int
+
+    @staticmethod
+    def of(recipe: BaselineRecipe, dataset: Dataset) -> "_Table":
+        stores = [Store(representation) for representation in representations_of(recipe)]
+        rate = stores[0].representation.frames_a_second
+        if rate is None:  # a vector a track
+            return _Table(recipe, dataset, stores, 1)
+        asked = round((recipe.train.crop_seconds or WHOLE_SECONDS) * rate)
+        longest = max(len(stores[0].read(track.content)) for track in dataset.tracks)
+        # No longer than any track is; a network that needs more sees zeros behind.
+        frames = max(min(asked, longest), find_network(recipe.network).min_frames)
+        return _Table(recipe, dataset, stores, frames)
+
+    def network(self) -> Any:
+        recipe = self.recipe
+        options = {key: getattr(recipe, key) for key in ("dropout", "classifier_dropout", "scan")}
+        width = self.stores[0].representation.width
+        return make_network(recipe.network, len(self.dataset.classes), width, self.crop_frames, options)
+
+    def side(self, ids: tuple[str, ...], learned: Side | None = None, with_variants: bool = False) -> Side:
+        tracks = [self.dataset.by_id[track_id] for track_id in ids]
+        stores = self.stores if with_variants else self.stores[:1]
+        arrays = [store.read(track.content) for store in stores for track in tracks]
+        if self.stores[0].representation.pooled:
+            arrays = [array[:1] for array in arrays]  # the mean over windows, (1, D)
+        normalise = self.recipe.train.normalise or find_network(self.recipe.network).normalise
+        return Side.of(arrays, self.dataset.label_numbers(tracks), normalise, learned)
 
 
 def clear_partial(folder: Path) -> None:
@@ -64,7 +162,6 @@ class _Job:
     """One fold to train, complete enough to be sent to another process."""
 
     recipe: BaselineRecipe
-    representation: Representation
     folder: Path
     dataset: Dataset
     fold: Fold
@@ -78,36 +175,31 @@ class _Job:
             history = [Epoch(**line) for line in kept["history"]]
             for line in history:
                 report(line)
-            return FoldResult(kept["probabilities"].numpy(), kept["best_epoch"], history)
-        recipe, classes = self.recipe, len(self.dataset.classes)
-        frames = round(recipe.train.crop_seconds * FRAMES_A_SECOND)
-        store = Store(self.representation)
-        trained = train(
-            lambda: make_network(recipe.network, classes, recipe.dropout),
-            (self._side(store, self.fold.train), self._side(store, self.fold.val)),
-            recipe.train,
-            crop_frames=frames,
-            seed=recipe.seed * 1000 + self.number,
-            device=recipe.device,
+            return FoldResult(kept["probabilities"].numpy(), kept["parameters"], kept["best_epoch"], history)
+        trained = fit_fold(
+            self.recipe,
+            self.dataset,
+            self.fold,
+            seed=self.recipe.seed * 1000 + self.number,
             checkpoint=self.folder / f"fold{self.number}.checkpoint",
             report=report,
         )
-        test = self._side(store, self.fold.test)
-        probabilities = predict(trained.network, test, frames, make_accelerator(recipe.device))
+        table = _Table.of(self.recipe, self.dataset)
+        learned = table.side(self.fold.train, with_variants=True)
+        test = table.side(self.fold.test, learned)
+        accelerator = make_accelerator(self.recipe.device)
+        probabilities = predict(trained.network, test, table.crop_frames, accelerator)
         weights = {key: value.contiguous().cpu() for key, value in trained.network.state_dict().items()}
         save_file(weights, self.folder / f"fold{self.number}.safetensors")
+        parameters = count_parameters(trained.network)
         kept = {
             "probabilities": torch.from_numpy(probabilities),
             "history": [asdict(line) for line in trained.history],
             "best_epoch": trained.best_epoch,
+            "parameters": parameters,
         }
         save_whole(kept, file)
-        return FoldResult(probabilities, trained.best_epoch, trained.history)
-
-    def _side(self, store: Store, ids: tuple[str, ...]) -> Spectrograms:
-        tracks = [self.dataset.by_id[track_id] for track_id in ids]
-        arrays = [store.read(track.content) for track in tracks]
-        return Spectrograms.of(arrays, self.dataset.label_numbers(tracks))
+        return FoldResult(probabilities, parameters, trained.best_epoch, trained.history)
 
 
 def _in_turn(jobs: list[_Job], progress: Progress) -> list[FoldResult]:
@@ -123,24 +215,18 @@ def _in_turn(jobs: list[_Job], progress: Progress) -> list[FoldResult]:
 
 
 def _side_by_side(jobs: list[_Job], processes: int, progress: Progress) -> list[FoldResult]:
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
+    with multiprocessing.get_context("spawn").Manager() as manager, workers(processes, True) as pool:
         lines = manager.Queue()
-        pool = ProcessPoolExecutor(processes, mp_context=context)
-        try:
-            futures = [pool.submit(_run_in_process, job, lines) for job in jobs]
-            for number, line in _reports(lines, futures):
-                if isinstance(line, Epoch):
-                    progress.step(note=_note(number, line))
-                else:
-                    progress.expect_less(line)
-            return [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        futures = [pool.submit(_run_in_process, job, lines) for job in jobs]
+        for number, line in _reports(lines, futures):
+            if isinstance(line, Epoch):
+                progress.step(note=_note(number, line))
+            else:
+                progress.expect_less(line)
+        return [future.result() for future in futures]
 
 
 def _run_in_process(job: _Job, lines: Any) -> FoldResult:
-    torch.set_num_threads(1)
     result = job.run(lambda line: lines.put((job.number, line)))
     lines.put((job.number, job.recipe.train.epochs - len(result.history)))
     return result

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 
 from mgc.config import MgcError, did_you_mean
 
@@ -25,28 +28,45 @@ class Head:
 
     strength: str
     strengths: tuple[float, ...]
-    make: Callable[[float, int], Any]  # (strength, seed) -> an unfitted scikit-learn classifier
+    make: Callable[[float, int, int], Any]  # (strength, seed, tracks of the rarest class) -> unfitted
 
 
 HEADS: dict[str, Head] = {
     "logistic": Head(
-        "C", (1e-4, 1e-3, 1e-2, 1e-1, 1.0), lambda c, seed: LogisticRegression(C=c, max_iter=5000)
+        "C", (1e-4, 1e-3, 1e-2, 1e-1, 1.0), lambda c, seed, rarest: LogisticRegression(C=c, max_iter=5000)
     ),
     "knn": Head(
         "neighbours",
         (31, 15, 9, 5, 3, 1),
-        lambda k, seed: KNeighborsClassifier(int(k), weights="distance"),
+        lambda k, seed, rarest: KNeighborsClassifier(int(k), weights="distance"),
     ),
     # Probabilities by Platt's sigmoid on inner folds; scikit-learn's own SVC(probability=True) does the same.
     "svm": Head(
         "C",
         (0.1, 1.0, 10.0, 100.0),
-        lambda c, seed: CalibratedClassifierCV(SVC(C=c, gamma="scale"), ensemble=False),
+        lambda c, seed, rarest: CalibratedClassifierCV(
+            SVC(C=c, gamma="scale"), ensemble=False, cv=min(5, rarest)
+        ),
     ),
     "mlp": Head(
         "alpha",
         (10.0, 1.0, 0.1, 1e-3),
-        lambda alpha, seed: MLPClassifier((256,), alpha=alpha, max_iter=400, random_state=seed),
+        lambda alpha, seed, rarest: MLPClassifier((256,), alpha=alpha, max_iter=400, random_state=seed),
+    ),
+    "random_forest": Head(
+        "tracks a leaf",
+        (8, 3, 1),
+        lambda leaf, seed, rarest: RandomForestClassifier(300, min_samples_leaf=int(leaf), random_state=seed),
+    ),
+    "decision_tree": Head(
+        "tracks a leaf",
+        (64, 32, 16, 8, 4, 1),
+        lambda leaf, seed, rarest: DecisionTreeClassifier(min_samples_leaf=int(leaf), random_state=seed),
+    ),
+    "naive_bayes": Head(
+        "smoothing",  # share of the largest variance that is added to all
+        (1.0, 1e-1, 1e-2, 1e-3, 1e-9),
+        lambda share, seed, rarest: GaussianNB(var_smoothing=share),
     ),
 }
 
@@ -84,16 +104,22 @@ def fit_head(
     Both are (vectors (N, D), class numbers (N,)). The scaler knows the training side only.
 
     Raises:
-        MgcError: no head of that name.
+        MgcError: no head of that name, or too few tracks for it.
     """
     head = find_head(name)
     classes = int(max(train[1].max(), val[1].max())) + 1
+    rarest = int(np.unique(train[1], return_counts=True)[1].min())
+    if name == "svm" and rarest < 2:
+        raise MgcError(
+            "a class has a single training track: an SVM's probabilities are fitted on inner folds",
+            fix="add tracks, or use --head logistic",
+        )
     fitted: dict[float, Any] = {}
     losses: dict[float, float] = {}
     for strength in head.strengths:
         if head.strength == "neighbours" and strength > len(train[0]):
             continue
-        pipeline = make_pipeline(StandardScaler(), head.make(strength, seed))
+        pipeline = make_pipeline(StandardScaler(), head.make(strength, seed, rarest))
         with warnings.catch_warnings():
             # A strength that does not converge is judged on validation like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -112,7 +138,7 @@ def _whole(classifier: Any, vectors: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _parameters(pipeline: Any) -> int:
-    """Numbers that were fitted: coefficients and intercepts; 0 for kNN, which keeps the tracks instead."""
+    """Numbers that were fitted: coefficients, thresholds and leaves; 0 for kNN, which keeps the tracks."""
     model = pipeline[-1]
     if isinstance(model, CalibratedClassifierCV):
         model = model.calibrated_classifiers_[0].estimator
@@ -120,4 +146,10 @@ def _parameters(pipeline: Any) -> int:
         return sum(array.size for array in [*model.coefs_, *model.intercepts_])
     if isinstance(model, SVC):
         return int(model.dual_coef_.size + model.intercept_.size)
+    if isinstance(model, RandomForestClassifier):
+        return sum(int(tree.tree_.node_count) for tree in model.estimators_)
+    if isinstance(model, DecisionTreeClassifier):
+        return int(model.tree_.node_count)
+    if isinstance(model, GaussianNB):
+        return int(model.theta_.size + model.var_.size + model.class_prior_.size)
     return int(model.coef_.size + model.intercept_.size) if hasattr(model, "coef_") else 0

@@ -67,7 +67,8 @@ class Progress:
         rate = self.done / seconds if seconds > 0 else 0.0
         left = f", {clock((self.total - self.done) / rate)} left" if rate and self.done < self.total else ""
         note = f", {self.note}" if self.note else ""
-        return f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{left}{note}"
+        speed = f"{rate:.1f}/s" if rate >= 0.1 else f"{seconds / max(self.done, 1):.0f} s each"
+        return f"{self.what}: {self.done}/{self.total} {self.unit}, {speed}{left}{note}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

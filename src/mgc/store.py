@@ -7,8 +7,8 @@ it. Shards are never changed; a clip that two processes have computed is read on
 the CRC-32 of its bytes, which is looked at before they are used.
 
 A row: `clip` (hash), `track_id` (as it was called then), `seconds` (what it took), `frames` (rows of the
-array), `values` (the array, row by row, float16). Pooled arrays are (2, width): mean and deviation of all
-layers side by side.
+array), `values` (the array, row by row, in the representation's dtype). Pooled arrays are (2, width): mean
+and deviation of all layers side by side.
 """
 
 import json
@@ -62,25 +62,36 @@ class Store:
         return {clip for clip in clips if clip not in self._place}
 
     def read(self, clip: str) -> np.ndarray:
-        """The array of one clip, float16, (2, width) or (T, D); memory-mapped, not copied."""
-        if clip not in self._place and self.missing([clip]):
-            raise MgcError(f"the clip {clip} is not in the store", where=self.folder, fix="run mgc embed")
-        shard, row = self._place[clip]
+        """The array of one clip, of the representation's dtype, (2, width) or (T, D); memory-mapped, no copy.
+
+        Raises:
+            MgcError: it is not in the store.
+        """
+        shard, row = self._find(clip)
         table = self._tables[shard]
         values = table.column("values")[row].values.to_numpy(zero_copy_only=True)
         return values.reshape(table.column("frames")[row].as_py(), -1)
 
     def seconds(self, clips: Iterable[str]) -> float:
-        """Wall time that computing these clips took, whenever that was."""
+        """Wall time that computing these clips took, whenever that was; a clip named twice counts once.
+
+        Raises:
+            MgcError: one of them is not in the store.
+        """
         self.refresh()
         columns = {shard: table.column("seconds").to_numpy() for shard, table in self._tables.items()}
-        places = [self._place[clip] for clip in set(clips)]
+        places = [self._find(clip) for clip in set(clips)]
         return float(sum(columns[shard][row] for shard, row in places))
 
     def pooled(self, clips: Sequence[str], layer: str = "last") -> np.ndarray:
         """(N, 2, D) float32: mean and deviation of one layer over the real frames of each clip."""
         wanted = self.representation.layer_slice(layer)
         return np.stack([self.read(clip)[:, wanted] for clip in clips]).astype(np.float32)
+
+    def _find(self, clip: str) -> tuple[Path, int]:
+        if clip not in self._place and self.missing([clip]):
+            raise MgcError(f"the clip {clip} is not in the store", where=self.folder, fix="run mgc embed")
+        return self._place[clip]
 
     def writer(self) -> "Writer":
         """A context in which arrays are added; what was added is kept also when it ends by an error."""
@@ -112,23 +123,25 @@ class Writer:
         return self
 
     def add(self, clip: str, track_id: str, array: np.ndarray) -> None:
-        """Keep `array` (rows, columns) as float16.
+        """Keep `array` (rows, columns) in the representation's dtype.
 
         Raises:
-            MgcError: a value that float16 cannot hold, or the shard cannot be written.
+            MgcError: a value that this dtype cannot hold, or the shard cannot be written.
         """
+        dtype = np.dtype(self.representation.dtype)
         with np.errstate(over="ignore"):
-            half = np.ascontiguousarray(array, np.float16)
-        if not np.isfinite(half).all():
+            kept = np.ascontiguousarray(array, dtype)
+        if not np.isfinite(kept).all():
+            beyond = f"beyond {float(np.finfo(dtype).max):.5g}, the limit of {dtype}"
             raise MgcError(
-                f"{self.representation.name} gave a value that is not finite (or beyond 65504) for this clip",
+                f"{self.representation.name} gave a value that is not finite (or {beyond}) for this clip",
                 where=track_id,
                 fix="check the clip, and the encoder's weights",
             )
         now = time.monotonic()
-        self._rows.append((clip, track_id, now - self._last, half))
+        self._rows.append((clip, track_id, now - self._last, kept))
         self._last = now
-        self._bytes += half.nbytes
+        self._bytes += kept.nbytes
         if self._bytes >= SHARD_BYTES or time.monotonic() - self._since >= SHARD_SECONDS:
             self.flush()
 
@@ -137,15 +150,15 @@ class Writer:
         self._since = time.monotonic()
         if not self._rows:
             return
-        flat = np.concatenate([half.ravel() for *_, half in self._rows])
-        ends = np.cumsum([0, *(half.size for *_, half in self._rows)], dtype=np.int32)
+        flat = np.concatenate([array.ravel() for *_, array in self._rows])
+        ends = np.cumsum([0, *(array.size for *_, array in self._rows)], dtype=np.int32)
         values = pa.ListArray.from_arrays(pa.array(ends), pa.array(flat))  # neither is copied
         table = pa.table(
             {
                 "clip": [row[0] for row in self._rows],
                 "track_id": [row[1] for row in self._rows],
                 "seconds": [row[2] for row in self._rows],
-                "frames": pa.array([len(half) for *_, half in self._rows], pa.int32()),
+                "frames": pa.array([len(array) for *_, array in self._rows], pa.int32()),
                 "values": values,
             }
         )

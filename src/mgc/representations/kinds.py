@@ -49,7 +49,8 @@ class Representation:
     """The card of a hand-made feature or a frozen encoder. Making one loads no weights.
 
     If `pooled`, the store keeps mean and standard deviation over the real frames of every layer;
-    else it keeps all frames of the only layer, after `finish` has seen the whole clip.
+    else it keeps all frames of the only layer, after `finish` has seen the whole clip: the encoder's frames
+    may be wider than the layer, what `finish` gives is not.
     """
 
     name: str
@@ -65,6 +66,11 @@ class Representation:
     code: str  # hash of the code that computes it
     load: Callable[["torch.device"], Encoder] = field(compare=False, repr=False)
     finish: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False, repr=False)
+    dtype: str = (
+        "float16"  # what the store keeps: float32 for what float16 (11 bits, up to 65504) cannot hold
+    )
+    pool: str = "mean+std"  # a probe's default statistics: mean, std or both
+    frames_a_second: float | None = None  # where all frames are kept
 
     @property
     def fingerprint(self) -> str:
@@ -73,7 +79,7 @@ class Representation:
         The name and the place of the weights decide nothing, so a moved folder is not computed anew.
         """
         parts = [asdict(self.cut), [asdict(x) for x in self.layers], self.pooled, self.weights, self.code]
-        return hashlib.blake2b(json.dumps([*parts, "float16"]).encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(json.dumps([*parts, self.dtype]).encode(), digest_size=8).hexdigest()
 
     @property
     def width(self) -> int:
@@ -103,6 +109,8 @@ class Representation:
             "cut": asdict(self.cut),
             "layers": [asdict(layer) for layer in self.layers],
             "pooled": self.pooled,
+            "dtype": self.dtype,
+            "pool": self.pool,
             "parameters": self.parameters,
             "licence": self.licence,
             "trained_on": self.trained_on,

@@ -1,0 +1,257 @@
+"""The training loop against the plain way, in one run: `python scripts/bench_training.py --out speed.json`.
+
+Three ways go over the same clips (1292 frames x 128 bands, batches of 16), in turn, in changing order:
+
+    plain   the network in the published order of its layers; a .npz file a track, read one by one
+    mgc     the network of `mgc.models` in the epoch of `mgc.train`; float16 in the memory-mapped store
+    bare    that network's forward, backward and Adam step alone, on tensors that are in memory
+
+All are float32 on all cores. The plain way has a process of its own, as somebody would write it, or one with
+mgc's settings (`--tuned`). Ratios are taken round by round, so that they bear other work on the machine;
+`cores` is CPU by wall seconds. `--accuracy` trains both ways as long on 5-s crops of the first fold of a data
+set instead, and judges both alike.
+"""
+
+import itertools
+import json
+import multiprocessing
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from torch import nn
+
+from mgc.config import DataRecipe, MgcError, TrainRecipe
+from mgc.data import cores, load, make_split
+from mgc.device import make_accelerator, tune_cpu
+from mgc.embedding import embed_tracks
+from mgc.models import make_network
+from mgc.progress import Progress
+from mgc.representations import open_representation
+from mgc.store import Store
+from mgc.train import Side, Learner, predict
+
+FRAMES, BANDS, CLASSES = 1292, 128, 8
+CROP_FRAMES = 215  # 5 s, of --accuracy
+RECIPE = TrainRecipe(batch_size=16, learning_rate=1e-3)
+Pass = Callable[[int], object]  # over all clips; its number
+
+
+def normed(before: int, after: int, kernel: int, groups: int = 1, bias: bool = False) -> list[nn.Module]:
+    """Convolution, BatchNorm, ReLU."""
+    conv = nn.Conv2d(before, after, kernel, padding=kernel // 2, groups=groups, bias=bias)
+    return [conv, nn.BatchNorm2d(after), nn.ReLU()]
+
+
+class PlainCNN(nn.Sequential):
+    """`cnn` in the published order; parameters in the order of mgc's."""
+
+    def __init__(self, classes: int, dropout: float = 0.25) -> None:
+        layers: list[nn.Module] = []
+        for before, after, pool in ((1, 16, 4), (16, 32, 2), (32, 64, 2), (64, 64, 2)):
+            conv = nn.Conv2d(before, after, 3, padding=1)
+            layers += [conv, nn.ReLU(), nn.MaxPool2d(pool), nn.Dropout(dropout)]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+
+
+class PlainCNNGRU(nn.Module):
+    """`cnn_gru` in the published order; parameters in the order of mgc's."""
+
+    def __init__(self, classes: int, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.stack = nn.Sequential(
+            *normed(1, 32, 3, bias=True), nn.MaxPool2d(2),
+            *normed(32, 32, 3, groups=32), *normed(32, 64, 1), nn.MaxPool2d(2), nn.Dropout2d(dropout / 2),
+            *normed(64, 64, 3, groups=64), *normed(64, 128, 1), nn.MaxPool2d(2), nn.Dropout2d(dropout),
+        )  # fmt: skip
+        self.gru = nn.GRU(128, 32, 2, batch_first=True)
+        self.residual, self.gate = nn.Linear(128, 32), nn.Linear(160, 1)
+        self.attention = nn.Sequential(nn.Linear(32, 16), nn.Tanh(), nn.Linear(16, 1))
+        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(32, classes))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 1, frames, bands) -> (B, classes)."""
+        sequence = self.stack(x).mean(dim=3).transpose(1, 2)
+        states, _ = self.gru(sequence)
+        gate = torch.sigmoid(self.gate(torch.cat([sequence, states], dim=2)))
+        mixed = gate * states + (1 - gate) * self.residual(sequence)
+        return self.classify((self.attention(mixed).softmax(dim=1) * mixed).sum(dim=1))
+
+
+PLAIN: dict[str, Callable[[int], nn.Module]] = {"cnn": PlainCNN, "cnn_gru": PlainCNNGRU}
+
+
+def step(network: nn.Module, adam: torch.optim.Optimizer, batch: torch.Tensor, labels: torch.Tensor) -> None:
+    """Forward, backward, Adam."""
+    adam.zero_grad()
+    F.cross_entropy(network(batch), labels).backward()
+    adam.step()
+
+
+def plain_way(name: str, folder: Path, labels: np.ndarray, frames: int) -> tuple[nn.Module, Pass]:
+    """The usual network, and the usual loop over `<number>.npz`: read, normalise, crop, stack, step."""
+    network = PLAIN[name](int(labels.max()) + 1)
+    adam = torch.optim.Adam(network.parameters(), RECIPE.learning_rate)
+
+    def run(_: int) -> None:
+        network.train()
+        for chosen in torch.randperm(len(labels)).split(RECIPE.batch_size):
+            crops = []
+            for number in chosen.tolist():
+                array = np.load(folder / f"{number}.npz")["logmel"]
+                start = int(torch.randint(max(1, len(array) - frames + 1), ()))
+                crop = ((array - array.mean()) / array.std())[start : start + frames]
+                crops.append(torch.from_numpy(np.pad(crop, ((0, frames - len(crop)), (0, 0)))))
+            step(network, adam, torch.stack(crops).unsqueeze(1), torch.from_numpy(labels[chosen]))
+
+    return network, run
+
+
+def mgc_way(name: str, side: Side, frames: int, seed: int) -> tuple[nn.Module, Pass, Pass]:
+    """mgc's network, the epoch of mgc's loop, and the bare passes over numbers in memory."""
+    classes = int(side.labels.max()) + 1
+    make = partial(make_network, name, classes, BANDS, frames)
+    learner = Learner(make, side, RECIPE, frames, seed, "cpu", None)
+    network = learner.plain
+    targets = torch.from_numpy(side.labels).split(RECIPE.batch_size)
+    batches = [torch.randn(len(target), 1, frames, BANDS) for target in targets]
+
+    def bare(_: int) -> None:
+        network.train()
+        for batch, target in zip(batches, targets, strict=True):
+            step(network, learner.optimizer, batch, target)
+
+    return network, learner.epoch, bare
+
+
+_READY: dict[str, Pass] = {}  # of this process
+
+
+def get_ready(kind: str, name: str, clips: int, folder: Path, tuned: bool) -> None:
+    """Make the clips, as a file each for the plain way, as a store for the others; go each way once."""
+    labels = np.arange(clips) % CLASSES
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(-40, 15, (FRAMES, BANDS)).astype(np.float16) for _ in range(clips)]
+    if tuned or kind != "plain":
+        tune_cpu()
+    if kind == "plain":
+        for number, array in enumerate(arrays):
+            np.savez(folder / f"{number}.npz", logmel=array.astype(np.float32))
+        _READY["plain"] = plain_way(name, folder, labels, FRAMES)[1]
+    else:
+        os.environ["MGC_EMBEDDINGS_CACHE"] = str(folder)
+        store = Store(open_representation("logmel"))
+        with store.writer() as writer:
+            for number, array in enumerate(arrays):
+                writer.add(str(number), str(number), array)
+        store.refresh()
+        side = Side.of([store.read(str(number)) for number in range(clips)], labels.tolist())
+        _, _READY["mgc"], _READY["bare"] = mgc_way(name, side, FRAMES, 0)
+    for way in _READY.values():
+        way(0)
+
+
+def timed(kind: str, number: int) -> tuple[float, float]:
+    """Wall and CPU seconds of one pass."""
+    start, before = time.perf_counter(), time.process_time()
+    _READY[kind](number)
+    return time.perf_counter() - start, time.process_time() - before
+
+
+def race(name: str, clips: int, rounds: int, tuned: bool) -> list[dict[str, tuple[float, float]]]:
+    """`rounds` of all ways, wall and CPU seconds each."""
+    alone = partial(ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"))
+    with tempfile.TemporaryDirectory() as folder, alone() as usual, alone() as ours:
+        pools = {"plain": usual, "mgc": ours, "bare": ours}
+        for kind in ("plain", "mgc"):
+            pools[kind].submit(get_ready, kind, name, clips, Path(folder), tuned).result()
+        took: list[dict[str, tuple[float, float]]] = []
+        with Progress(name, rounds, "rounds") as progress:
+            for order in itertools.islice(itertools.cycle(itertools.permutations(pools)), rounds):
+                took.append({kind: pools[kind].submit(timed, kind, len(took)).result() for kind in order})
+                progress.step(note=f"{took[-1]['plain'][0] / took[-1]['mgc'][0]:.2f} times as fast")
+    return took
+
+
+def told(name: str, clips: int, took: Sequence[dict[str, tuple[float, float]]]) -> str:
+    """Medians over the rounds."""
+    lines = [f"{name}: {clips} clips, {len(took)} rounds, {cores()} cores"]
+    for way in took[0]:
+        wall, cpu = (median(each[way][k] for each in took) for k in (0, 1))
+        lines.append(f"  {way:>6} {clips / wall:6.1f} clips/s on {cpu / wall:.2f} cores")
+    ratios = [each["plain"][0] / each["mgc"][0] for each in took]
+    over = median(each["mgc"][0] / each["bare"][0] - 1 for each in took)
+    lines.append(
+        f"  {median(ratios):.2f} times the plain way ({min(ratios):.2f} to {max(ratios):.2f}); asked: 2.0"
+    )
+    return "\n".join([*lines, f"  {over:+.1%} over bare; asked: at most 10 %"])
+
+
+def accuracies(name: str, source: str, epochs: int, seeds: int) -> dict[str, list[float]]:
+    """Test accuracy of both ways on the first fold of `source`, a seed after the other."""
+    dataset, representation = load(DataRecipe(source=source)), open_representation("logmel")
+    embed_tracks(dataset, representation, "cpu")
+    store, fold = Store(representation), make_split(dataset, "auto", 0).folds[0]
+    tracks = [[dataset.by_id[track_id] for track_id in part] for part in (fold.train, fold.test)]
+    learned, test = (Side.of([store.read(t.content) for t in s], dataset.label_numbers(s)) for s in tracks)
+    right: dict[str, list[float]] = {"plain": [], "mgc": []}
+    with tempfile.TemporaryDirectory() as folder, Progress(name, 2 * seeds * epochs, "epochs") as progress:
+        for number, array in enumerate(learned.arrays):
+            np.savez(Path(folder, f"{number}.npz"), logmel=array.astype(np.float32))
+        for seed, way in itertools.product(range(seeds), right):
+            torch.manual_seed(seed)
+            if way == "plain":
+                network, run = plain_way(name, Path(folder), learned.labels, CROP_FRAMES)
+            else:
+                network, run, _ = mgc_way(name, learned, CROP_FRAMES, seed)
+            for epoch in range(epochs):
+                run(epoch)
+                progress.step()
+            shares = predict(network, test, CROP_FRAMES, make_accelerator("cpu"))
+            right[way].append(float((shares.argmax(axis=1) == test.labels).mean()))
+    return right
+
+
+def main(
+    network: Annotated[list[str], typer.Option(help="may be given twice")] = list(PLAIN),  # noqa: B006
+    clips: Annotated[int, typer.Option(min=16)] = 64,
+    rounds: Annotated[int, typer.Option(min=1)] = 6,
+    tuned: Annotated[bool, typer.Option("--tuned", help="mgc's settings for the plain way")] = False,
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="train to the end instead")] = False,
+    data: Annotated[str, typer.Option(help="of --accuracy: a known name, a folder, a manifest")] = "demo",
+    epochs: Annotated[int, typer.Option(min=1, help="of --accuracy")] = 40,
+    seeds: Annotated[int, typer.Option(min=2, help="of --accuracy")] = 3,
+    out: Annotated[Path | None, typer.Option(help="keep the figures in this JSON file")] = None,
+) -> None:
+    """Time the training loop against the plain way, or compare their accuracy."""
+    figures: dict[str, object] = {"command": shlex.join(["python", *sys.argv]), "cores": cores()}
+    for name in network:
+        if accuracy:
+            tune_cpu()
+            figures[name] = right = accuracies(name, data, epochs, seeds)
+            for way, each in right.items():
+                print(f"{name} {way:>6}: test accuracy {mean(each):.3f} +- {stdev(each):.3f} ({seeds} seeds)")
+        else:
+            figures[name] = took = race(name, clips, rounds, tuned)
+            print(told(name, clips, took), flush=True)
+    if out is not None:
+        out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except MgcError as error:
+        sys.exit(f"bench_training: {error}")

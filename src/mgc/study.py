@@ -1,0 +1,78 @@
+"""`study`: many systems on one data set by one file. Each goes on where it stopped, or is there already."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgc.config import BaselineRecipe, MgcError, ProbeRecipe, StudyRecipe, read_recipe, read_toml
+from mgc.experiment import baseline, probe, resolved
+from mgc.heads import find_head
+from mgc.progress import say
+from mgc.results import RunRecord
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One system of a study, its config read and checked."""
+
+    title: str
+    recipe: BaselineRecipe | ProbeRecipe
+    seeds: tuple[int, ...]
+
+
+def study(recipe: StudyRecipe, file: Path) -> list[RunRecord]:
+    """Run every system of the study for every seed, in the order of the file.
+
+    All configs are read before anything is computed, so that a wrong word in the last one costs nothing.
+
+    Raises:
+        MgcError: a config that cannot be read or would be refused, or what `baseline` and `probe` raise.
+    """
+    planned = plan(recipe, file)
+    total = sum(len(one.seeds) for one in planned)
+    records: list[RunRecord] = []
+    for one in planned:
+        for seed in one.seeds:
+            say(f"study: {len(records) + 1} of {total}: {one.title}, seed {seed}")
+            records.append(run(one.recipe.model_copy(update={"seed": seed})))
+    return records
+
+
+def run(recipe: BaselineRecipe | ProbeRecipe) -> RunRecord:
+    """What the command of such a recipe does."""
+    if isinstance(recipe, BaselineRecipe):
+        return baseline(recipe)
+    [record] = probe(recipe)
+    return record
+
+
+def plan(recipe: StudyRecipe, file: Path) -> list[Planned]:
+    """The systems of a study; paths are relative to its `file`.
+
+    Raises:
+        MgcError: no runs, or a config that cannot be read or would be refused.
+    """
+    if not recipe.runs:
+        raise MgcError(
+            "the study names no runs", where=file, fix='add [[runs]] with config = "../baseline/cnn.toml"'
+        )
+    data = recipe.data.model_dump(exclude_unset=True)
+    options = {f"data.{key}": value for key, value in data.items()} | {"device": recipe.device}
+    planned = []
+    for one in recipe.runs:
+        config = file.parent / one.config
+        own = {setting.partition("=")[0].strip() for setting in one.settings}
+        others = {key: value for key, value in options.items() if key not in own}
+        seeds = one.seeds or recipe.seeds if recipe.seed is None else (recipe.seed,)
+        read: BaselineRecipe | ProbeRecipe
+        if "network" in read_toml(config):
+            read = read_recipe(BaselineRecipe, config, one.settings, others)
+            resolved(read)
+        else:
+            read = read_recipe(ProbeRecipe, config, one.settings, others)
+            find_head(read.head)
+            if read.model is None:
+                raise MgcError(
+                    "a probe in a study must name its model", where=config, fix='settings = ["model=musicnn"]'
+                )
+        planned.append(Planned(" ".join([config.stem, *one.settings]), read, seeds))
+    return planned
