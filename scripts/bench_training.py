@@ -41,7 +41,7 @@ from mgc.models import make_network
 from mgc.progress import Progress
 from mgc.representations import open_representation
 from mgc.store import Store
-from mgc.train import Side, Learner, predict
+from mgc.train import Learner, Side, predict
 
 FRAMES, BANDS, CLASSES = 1292, 128, 8
 CROP_FRAMES = 215  # 5 s, of --accuracy

@@ -269,11 +269,25 @@ def test_probe_alone_takes_what_the_store_holds(music: Path, tiny_encoder: Path)
     assert "mgc embed" in refused("probe", "--data", music)
     ok("embed", "--data", music, "--model", tiny_encoder)
     assert "tiny-wav2vec2 + logistic" in ok("probe", "--data", music)
-    layers = refused("probe", "--data", music, "--model", tiny_encoder, "--layer", "layer9")
+    layers = refused("probe", "--data", music, "--model", tiny_encoder, "--layers", "layer9")
     assert "layer2" in layers
     assert "accuracy" in ok(
-        "probe", "--data", music, "--model", tiny_encoder, "--layer", "layer1", "--pool", "mean"
+        "probe", "--data", music, "--model", tiny_encoder, "--layers", "layer1", "--pool", "mean"
     )
+
+
+def test_layers_are_chosen_on_validation_or_weighted(music: Path, tiny_encoder: Path) -> None:
+    command = ("probe", "--data", music, "--model", tiny_encoder, "--split", "holdout")
+    told = ok(*command, "--layers", "sweep") + ok(*command, "--layers", "weighted")
+    assert "tiny-wav2vec2 (best layer) + logistic" in told
+    assert "tiny-wav2vec2 (weighted layers) + logistic" in told
+    sweep, summed = (r for r in load_records("music") if r.path == "probe")
+    [fold] = sweep.chosen
+    losses = fold["val_log_loss_of_layers"]
+    assert list(losses) == ["layer0", "layer1", "layer2"]
+    assert fold["layer"] == min(losses, key=losses.get)
+    assert sum(summed.chosen[0]["layer_weights"]) == pytest.approx(1)
+    assert "--layers sweep" in refused(*command, "--layers", "weighted", "--head", "knn")
 
 
 def test_limit_takes_tracks_of_every_genre(music: Path) -> None:

@@ -20,8 +20,9 @@ def test_its_tables_are_the_committed_ones() -> None:
 
 def test_its_options_exist() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    commands |= {f"data {name}": command for name, command in commands["data"].commands.items()}
-    lines = re.findall(r"^    mgc (data \w+|\w+)(.*?)(?: #.*)?$", README, re.MULTILINE)
+    for group in ("data", "cache"):
+        commands |= {f"{group} {name}": command for name, command in commands[group].commands.items()}
+    lines = re.findall(r"^    mgc (data \w+|cache \w+|\w+)(.*?)(?: #.*)?$", README, re.MULTILINE)
     assert len(lines) > 10
     for name, rest in lines:
         known = {option for parameter in commands[name].params for option in parameter.opts}

@@ -80,7 +80,11 @@ def test_logmel_is_librosas_on_a_real_clip(make: Make, numbers: Numbers) -> None
 # --- the contract -----------------------------------------------------------------------------------------
 
 
+needs_efficientat = pytest.mark.skipif(
+    not (SHARED / "weights/efficientat-mn04").exists(), reason="needs EfficientAT mn04 in ../shared"
+)
 NAMES = [*REPRESENTATIONS, pytest.param("whisper-tiny.en-encoder", marks=needs_whisper)]
+NAMES += [pytest.param("efficientat-mn04", marks=needs_efficientat)]
 # The other families go the same ways; each agrees with transformers in a test of its own.
 NAMES += [f"tiny {name}" for name in ("ast", "wav2vec2", "sew", "whisper", "clap-fused")]
 

@@ -10,9 +10,9 @@ import pytest
 import mgc
 
 ROOMS = [
-    "config", "progress", "fetch", "device", "workers", "audio", "data", "representations", "store",
+    "config", "progress", "fetch", "device", "workers", "audio", "data", "representations", "store", "cache",
     "embedding", "models", "heads", "augment", "train", "folds", "evaluate", "results", "tables",
-    "experiment", "tune", "study", "cli",
+    "experiment", "tune", "doctor", "study", "cli",
 ]  # fmt: skip
 SOURCE = Path(mgc.__file__).parent
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in ("__main__.py",))

@@ -1,14 +1,17 @@
 """The store: what is written is read again, whatever happens in between."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -157,6 +160,8 @@ def test_what_changes_the_numbers_has_another_folder() -> None:
         replace(CARD, code="other"),
         replace(CARD, layers=CARD.layers[::-1]),
         replace(CARD, cut=Windowing(16_000, 32_000)),
+        replace(CARD, dtype="float32"),
+        replace(CARD, pooled=False),
     ]
     assert len({fill(range(1), card).folder for card in cards}) == len(cards)
     assert {str(card["fingerprint"]) for card in kept()} == {card.fingerprint for card in cards}
@@ -210,7 +215,7 @@ def write_slowly(cache: str, numbers: range, log: str, per_shard: int) -> None:
 def processes() -> multiprocessing.context.ForkServerContext:
     """Children of a process that has imported the store once, and has no threads."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mgc.store"])
+    context.set_forkserver_preload(["mgc.store", "pytest", "soundfile"])
     return context
 
 
@@ -238,9 +243,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_a_killed_writer_loses_nothing_that_a_shard_held(start: Start) -> None:
     numbers, folder = range(60), Store(CARD).folder
     held: set[str] = set()
-    for _ in range(4):
-        process = start(numbers, 3)
-        enough = len(held) + 6
+    for _ in range(10):
+        process = start(numbers, 2)
+        enough = len(held) + 4
         wait_for(lambda enough=enough: len(rows(folder)) >= enough)
         time.sleep(random.random() * 0.01)
         process.kill()
@@ -248,7 +253,7 @@ def test_a_killed_writer_loses_nothing_that_a_shard_held(start: Start) -> None:
         now = set(rows(folder))
         assert held < now
         held = now
-    fill_missing = start(numbers, 3)
+    fill_missing = start(numbers, 2)
     fill_missing.join()
     assert fill_missing.exitcode == 0
     assert rows(folder) == Counter(map(clip, numbers))
@@ -285,15 +290,19 @@ def test_a_reader_sees_what_another_has_written_since() -> None:
 
 
 @pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_a_full_disk_is_told_and_harms_nothing(problem: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", [(os, "fsync"), (Path, "open"), (Path, "replace"), (Path, "mkdir")])
+def test_a_full_disk_is_told_and_harms_nothing(
+    step: tuple[object, str], problem: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = fill(range(3)).folder
+    (folder / store.CARD).unlink()  # so that it is written first
     before = {shard: shard.read_bytes() for shard in shards(folder)}
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(problem, os.strerror(problem))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(*step, full)
         with pytest.raises(MgcError, match="cannot be written") as caught:
             fill(range(3, 6))
     assert os.strerror(problem) in str(caught.value)
@@ -302,6 +311,42 @@ def test_a_full_disk_is_told_and_harms_nothing(problem: int, monkeypatch: pytest
     assert not list(folder.glob(".*.part"))
     fill(range(3, 6))
     assert_holds(range(6))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache on a disk of half a megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(disk))
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_disk_that_is_really_full_keeps_what_it_holds(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "SHARD_BYTES", 40 * 2 * DIM * 2)
+    fill(range(40))
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError):
+        ballast.write_bytes(bytes(1 << 20))
+    with pytest.raises(MgcError, match="No space left on device"):
+        fill(range(40, 200))
+    assert_holds(range(40))
+    [shard] = shards(Store(CARD).folder)
+    aside = shard.with_name("moved away")
+    shard.rename(aside)
+    assert Store(CARD).missing([clip(0)]) == {clip(0)}  # the index, which cannot be written, is no hindrance
+    aside.rename(shard)
+    ballast.unlink()
+    fill(range(40, 200))
+    assert_holds(range(200))
 
 
 def test_a_cache_that_is_read_only_is_read_and_a_new_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +373,7 @@ def test_half_written_files_are_ignored_and_old_ones_cleared() -> None:
     assert_holds(range(2))
 
 
-def test_a_damaged_shard_is_told_whatever_byte_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_shard_is_set_aside_whatever_byte_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     folder = fill(range(3)).folder
     fill(range(3, 4))
     shard = next(shard for shard in shards(folder) if len(pa.ipc.open_file(str(shard)).read_all()) == 3)
@@ -337,16 +382,111 @@ def test_a_damaged_shard_is_told_whatever_byte_it_is(monkeypatch: pytest.MonkeyP
     rng = random.Random(0)
     places = rng.sample(range(len(whole)), 60)
     spoiled += [whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :] for at in places]
+    assert_holds(range(4))  # so that the index knows its clips
     for content in spoiled:
         shard.write_bytes(content)
-        with pytest.raises(MgcError, match="shard of the store is damaged") as caught:
-            Store(CARD).missing([clip(0)])
-        assert str(shard) in str(caught.value)
-    # what the message says to do
-    shard.unlink()
-    assert Store(CARD).missing(map(clip, range(4))) == {clip(0), clip(1), clip(2)}
+        assert Store(CARD).missing(map(clip, range(4))) == {clip(0), clip(1), clip(2)}
+        aside = shard.with_name(f"{shard.name}.damaged")
+        assert aside.read_bytes() == content
+        said = capsys.readouterr().err
+        assert str(shard) in said
+        assert aside.name in said
+    assert [card["name"] for card in kept()] == [CARD.name]
     fill(range(3))
     assert_holds(range(4))
+    assert aside.exists()
+
+
+def rot(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bit flips in the middle of the values, and neither size nor times tell."""
+    state = store.state_of(shard)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    monkeypatch.setattr(store, "state_of", lambda path: state if path == shard else "missing")
+
+
+def test_no_byte_is_used_unlooked_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled = fill(range(3))
+    assert_holds(range(3))
+    [shard] = shards(filled.folder)
+    rot(shard, monkeypatch)
+    assert Store(CARD).missing([clip(1)]) == set()  # the index answers
+    with pytest.raises(MgcError, match=f"{clip(1)} is not in the store"):
+        Store(CARD).read(clip(1))
+    assert "3 clips: track 0, track 1, track 2" in capsys.readouterr().err
+    fill(range(3))
+    assert_holds(range(3))
+
+
+def test_a_clip_of_a_damaged_shard_is_read_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(range(3))
+    folder = fill(range(3)).folder
+    assert_holds(range(3))
+    reader = Store(CARD)
+    reader.refresh()
+    rot(shards(folder)[0], monkeypatch)
+    assert np.array_equal(reader.read(clip(2)), array(2).astype(np.float16))
+    assert len(shards(folder)) == 1
+    shards(folder)[0].unlink()  # pruned by another process
+    reader = Store(CARD)
+    with pytest.raises(MgcError, match="not in the store"):
+        reader.read(clip(2))
+
+
+def test_a_shard_is_opened_once_for_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(range(3)).folder
+    seconds = Store(CARD).seconds([clip(0), clip(2)])
+
+    def never(path: Path) -> None:
+        raise AssertionError(f"{path} was opened")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "open_shard", never)
+        assert Store(CARD).missing([clip(2), clip(3)]) == {clip(3)}
+        assert Store(CARD).seconds([clip(0), clip(2)]) == seconds
+    index = folder / store.INDEX
+    whole = index.read_bytes()
+    for content in (b"", whole[:-9], whole.replace(clip(1).encode(), clip(7).encode()), b"00000000\n"):
+        index.write_bytes(content)
+        assert Store(CARD).missing([clip(1), clip(7)]) == {clip(7)}
+        assert index.read_bytes() == whole
+
+
+def test_a_shard_that_nobody_may_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    [shard] = shards(fill(range(2)).folder)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(MgcError, match="cannot be read: Permission denied") as caught:
+        Store(CARD).missing([clip(0)])
+    assert caught.value.where == shard
+
+
+def test_a_damaged_shard_of_a_read_only_cache_is_told_and_not_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(range(3))
+    shard = shards(fill(range(3, 5)).folder)[0]
+    lost = {clip(n) for n in (range(3) if len(pa.ipc.open_file(str(shard)).read_all()) == 3 else range(3, 5))}
+    shard.write_bytes(shard.read_bytes()[:-1])
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("rename", "replace", "mkdir", "unlink"):
+        monkeypatch.setattr(Path, name, refused)
+    reader = Store(CARD)
+    assert reader.missing(map(clip, range(5))) == lost
+    assert reader.missing(map(clip, range(5))) == lost
+    assert capsys.readouterr().err.count("cannot be set aside (Read-only file system)") == 1
+    [other, *_] = {clip(n) for n in range(5)} - lost
+    assert reader.read(other).shape == (2, DIM)
+    assert shard.exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")

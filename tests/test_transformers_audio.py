@@ -20,8 +20,12 @@ from safetensors.torch import load_file, save_file
 
 from mgc import audio
 from mgc.config import MgcError
-from mgc.representations import Representation, open_representation
+from mgc.representations import Representation, address_of, open_representation
+from mgc.representations.families import FAMILIES as KNOWN_FAMILIES
+from mgc.representations.known import SHORT_NAMES
+from mgc.representations.overview import encoders, render
 from mgc.representations.pooling import represent
+from mgc.representations.transformers_audio import published
 
 CPU = torch.device("cpu")
 WHISPER = SHARED / "weights/whisper-tiny.en-encoder"
@@ -220,7 +224,9 @@ def test_defaults_left_out_of_the_files_are_the_classes_own(name: str, tmp_path:
     (folder / "config.json").write_text(json.dumps(spare))
     front = json.loads((folder / "preprocessor_config.json").read_text())
     spare = {
-        key: front[key] for key in ("feature_extractor_type", "max_length", "chunk_length") if key in front
+        key: front[key]
+        for key in ("feature_extractor_type", "max_length", "chunk_length", "truncation")
+        if key in front
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(spare))
     again = open_representation(str(folder))
@@ -425,6 +431,146 @@ def test_a_checkpoint_may_not_run_code(encoder: Path) -> None:
         open_representation(str(encoder)).load(CPU)
 
 
+def test_weights_in_parts_open_whole_or_not_at_all(encoder: Path, tmp_path: Path) -> None:
+    import transformers
+
+    path = clip(tmp_path / "a.wav", 1.0, 16_000)
+    whole = one(open_representation(str(encoder)), path)
+    transformers.Wav2Vec2Model.from_pretrained(encoder).save_pretrained(encoder, max_shard_size="10KB")
+    (encoder / "model.safetensors").unlink(missing_ok=True)
+    parts = sorted(encoder.glob("model-*-of-*.safetensors"))
+    assert len(parts) > 2
+    before = open_representation(str(encoder))
+    assert np.array_equal(one(before, path), whole)
+    parts[1].rename(encoder / "away")
+    with pytest.raises(MgcError, match=f"no {parts[1].name}"):
+        open_representation(str(encoder))
+    (encoder / "away").rename(parts[1])
+    content = bytearray(parts[1].read_bytes())
+    content[-1] ^= 1
+    parts[1].write_bytes(content)
+    assert open_representation(str(encoder)).fingerprint != before.fingerprint
+
+
+def test_a_preprocessor_of_another_clap_is_refused_at_opening(tmp_path: Path) -> None:
+    folder = save_tiny("clap", tmp_path / "clap")
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"truncation": "fusion"}))
+    with pytest.raises(MgcError, match=r"four spectrograms .* takes one"):
+        open_representation(str(folder))
+
+
+# A model as those whose code lies beside their weights and was written for transformers 4: it knows no
+# hidden states.
+OWN_CODE = """
+from transformers import HubertConfig, HubertModel
+from transformers.modeling_outputs import BaseModelOutput
+
+class MERTConfig(HubertConfig):
+    model_type = "mert_model"
+
+class MERTModel(HubertModel):
+    config_class = MERTConfig
+
+    def forward(self, input_values, **options):
+        states = super().forward(input_values).last_hidden_state
+        return BaseModelOutput(last_hidden_state=states, hidden_states=None)
+"""
+
+
+def test_code_beside_the_weights_runs_only_when_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    path = clip(tmp_path / "a.wav", 1.0, 24_000)
+    plain = save_tiny("hubert", tmp_path / "plain")
+    front = plain / "preprocessor_config.json"
+    front.write_text(json.dumps(json.loads(front.read_text()) | {"sampling_rate": 24_000}))
+    folder = Path(shutil.copytree(plain, tmp_path / "mert"))
+    (folder / "own.py").write_text(OWN_CODE)
+    config(model_type="mert_model", auto_map={"AutoConfig": "own.MERTConfig", "AutoModel": "own.MERTModel"})(
+        folder
+    )
+    card = open_representation(str(folder))
+    assert card.cut.sample_rate_hz == 24_000
+    with pytest.raises(MgcError, match="code of others") as caught:
+        card.load(CPU)
+    assert "--trust-remote-code" in str(caught.value.fix)
+    trusted = open_representation(str(folder), trust_remote_code=True)
+    assert trusted.fingerprint == card.fingerprint
+    expected = one(open_representation(str(plain)), path)
+    assert np.abs(one(trusted, path) - expected).max() < 1e-5
+    # its twin is transformers' own HuBERT: no code of others runs
+    assert one(open_representation(address_of(str(folder), True, 0)), path).shape == expected.shape
+    (folder / "own.py").write_text(OWN_CODE + "\n")
+    assert open_representation(str(folder)).fingerprint != card.fingerprint
+
+
+# --- random weights -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ast", "wav2vec2", "wavlm", "whisper", "clap"])
+def test_random_weights_are_drawn_whole_and_alike_by_seed(name: str, tmp_path: Path) -> None:
+    folder = save_tiny(name, tmp_path / "encoder")
+    path = clip(tmp_path / "a.wav", 0.7, FAMILIES[name].rate)
+    learned = open_representation(str(folder))
+    before = one(learned, path)
+    (folder / "model.safetensors").unlink()  # settings alone will do
+    drawn = open_representation(address_of(str(folder), True, 3))
+    assert drawn.name == "encoder (random weights)"
+    assert (drawn.cut, drawn.layers) == (learned.cut, learned.layers)
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    array = one(drawn, path)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.isfinite(array).all()
+    torch.manual_seed(12)  # what else was drawn changes nothing
+    again = open_representation(drawn.address)
+    assert (again.fingerprint, again.source) == (drawn.fingerprint, drawn.source)
+    assert np.array_equal(one(again, path), array)
+    other = open_representation(address_of(str(folder), True, 4))
+    assert other.fingerprint != drawn.fingerprint
+    assert not np.allclose(one(other, path)[0], array[0], atol=1e-3)
+    assert not np.allclose(before[0], array[0], atol=1e-3)
+
+
+def test_a_short_name_with_random_weights_needs_no_file() -> None:
+    card = open_representation("random:0:distilhubert")
+    assert card.trained_on == "nothing: random weights, seed 0"
+    models = [open_representation(card.address).load(CPU).model for _ in range(2)]  # type: ignore[attr-defined]
+    pairs = [*zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True)]
+    assert all(torch.equal(*pair) for pair in pairs)
+    assert sum(weight.numel() for weight in models[0].parameters()) == 23_491_968
+
+
+@pytest.mark.parametrize("wrong", ["random:x:ast", "random:0:musicnn", "random:0:nowhere", "random:0"])
+def test_random_weights_of_nothing_are_refused(wrong: str) -> None:
+    with pytest.raises(MgcError):
+        open_representation(wrong)
+
+
+@pytest.mark.parametrize("name", SHORT_NAMES)
+def test_published_configurations_make_the_models(name: str) -> None:
+    """Against transformers' classes: the shape read without them, and the number of parameters."""
+    import transformers
+
+    known, card = SHORT_NAMES[name], published(name)
+    family = KNOWN_FAMILIES[known.config["model_type"]]
+    kind = getattr(transformers, family.kind)
+    settings = kind.config_class.from_dict(known.config)
+    front = getattr(transformers, known.front["feature_extractor_type"]).from_dict(known.front)
+    assert card.cut.sample_rate_hz == front.sampling_rate
+    assert card.cut.window == family.window(settings.to_dict(), front.to_dict())
+    assert card.layers == family.layers(settings.to_dict())
+    with torch.device("meta"):
+        model = kind(settings)
+    parts = (
+        [model.audio_model, model.audio_projection] if name == "clap" else [model.get_submodule(family.part)]
+    )
+    count = sum(weight.numel() for part in parts for weight in part.parameters())
+    assert round(count / 1e6, 1) == known.millions
+
+
 # --- the hub ----------------------------------------------------------------------------------------------
 
 
@@ -493,3 +639,19 @@ def test_a_card_is_cheap(encoder: Path) -> None:
         [sys.executable, "-c", code, str(encoder)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_list_of_encoders_says_what_is_here_and_what_it_needs(hub_cache: None) -> None:
+    rows = {row.name: row for row in encoders()}
+    assert set(rows) >= {*SHORT_NAMES, "musicnn", "efficientat_mn04"}
+    assert [row.name for row in rows.values() if row.here and row.name in SHORT_NAMES] == ["distilhubert"]
+    assert [row.name for row in rows.values() if row.own_code] == ["mert"]
+    assert (rows["clap"].sample_rate_hz, rows["clap"].window_seconds, rows["clap"].dimension) == (
+        48_000,
+        10,
+        512,
+    )
+    assert (rows["whisper"].window_seconds, rows["whisper"].layers) == (30, 7)
+    assert json.loads(render([*rows.values()], "json"))[0]["name"] == "musicnn"
+    with pytest.raises(MgcError, match="no such form"):
+        render([], "jsn")

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -39,6 +40,8 @@ def options(
 
 data_app = typer.Typer(help="Look at the music.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+cache_app = typer.Typer(help="Look at what is kept, and tidy it.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
 
 Data = Annotated[
     str | None,
@@ -65,6 +68,12 @@ Seeds = Annotated[
     str | None, typer.Option("--seeds", help="Several, say 0,1,2,3,4: one run each, one row for all.")
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="The same encoder with weights drawn from --seed.")
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that lies beside an encoder's weights (mert).")
+]
 Config = Annotated[Path | None, typer.Option("--config", help="A recipe, see configs/.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="key=value over the recipe, say train.epochs=30.")
@@ -190,6 +199,8 @@ def embed(
     model: Annotated[
         str | None, typer.Option(help="A short name (musicnn, ast ...), a local folder, or a hub id.")
     ] = None,
+    random_weights: RandomWeights = False,
+    trust_remote_code: TrustRemoteCode = False,
     data: Data = None,
     data_root: DataRoot = None,
     limit: Limit = None,
@@ -205,6 +216,7 @@ def embed(
     recipe = _recipe(
         EmbedRecipe, config, set_, column,
         data_source=data, data_root=data_root, data_limit=limit, model=model, seed=seed, device=device,
+        random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     from mgc import embedding
 
@@ -229,8 +241,13 @@ def probe(
         str | None, typer.Option(help="As in mgc embed. Default: every encoder in the store.")
     ] = None,
     head: Annotated[str | None, typer.Option(help="logistic, knn, svm, mlp, random_forest ...")] = None,
-    layer: Annotated[str | None, typer.Option(help="A layer of the encoder, or last.")] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="A layer by name, last, sweep (best on validation) or weighted (learned sum)."),
+    ] = None,
     pool: Annotated[str | None, typer.Option(help="mean, std or mean+std over the clip.")] = None,
+    random_weights: RandomWeights = False,
+    trust_remote_code: TrustRemoteCode = False,
     data: Data = None,
     data_root: DataRoot = None,
     split: SplitName = None,
@@ -249,13 +266,63 @@ def probe(
     recipe = _recipe(
         ProbeRecipe, config, set_, column,
         data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        model=model, head=head, layer=layer, pool=pool, seed=seed, device=device,
+        model=model, head=head, layers=layers, pool=pool, seed=seed, device=device,
+        random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     from mgc import experiment
 
     for each in _with_seeds(recipe, seed, seeds):
         for record in experiment.probe(each):
             _show(record)
+
+
+@app.command()
+@_guarded
+def encoders(
+    format_: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """The encoders known by name: rate, window, size, licence, and whether the weights are here."""
+    from mgc.representations.overview import encoders as known_encoders
+    from mgc.representations.overview import render
+
+    typer.echo(render(known_encoders(), format_))
+
+
+@app.command()
+@_guarded
+def doctor(
+    model: Annotated[str | None, typer.Option(help="As in mgc embed.")] = None,
+    random_weights: RandomWeights = False,
+    trust_remote_code: TrustRemoteCode = False,
+    data: Data = None,
+    data_root: DataRoot = None,
+    split: SplitName = None,
+    split_seed: SplitSeed = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = None,
+    config: Config = None,
+    set_: Set = None,
+    column: Column = None,
+) -> None:
+    """Examine an encoder: right rate, whole weights, sane output, better than random. Any red: exit 1."""
+    from mgc.config import DoctorRecipe, printable
+
+    recipe = _recipe(
+        DoctorRecipe, config, set_, column,
+        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        model=model, seed=seed, device=device,
+        random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
+    )  # fmt: skip
+    from mgc.doctor import examine
+
+    colours = {"green": typer.colors.GREEN, "amber": typer.colors.YELLOW, "red": typer.colors.RED}
+    sick = False
+    for finding in examine(recipe):
+        typer.secho(printable(str(finding)), fg=colours[finding.verdict])
+        sick |= finding.verdict == "red"
+    if sick:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -428,6 +495,44 @@ def data_check(
     found = check(recipe.data)
     save(found)
     typer.echo(render(found, recipe.format))
+
+
+Apply = Annotated[bool, typer.Option("--apply", help="Do it; without, it is only shown.")]
+
+
+@cache_app.command("ls")
+@_guarded
+def cache_ls(
+    format_: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """Every representation in the store: how much there is, and whether today's code would use it."""
+    cache = _offline_cache()
+    typer.echo(cache.render(cache.held(), format_))
+
+
+@cache_app.command("verify")
+@_guarded
+def cache_verify(apply: Apply = False) -> None:
+    """Read every byte of the store. Damaged shards are named; --apply sets them aside."""
+    lines, left = _offline_cache().verify(apply)
+    typer.echo("\n".join(lines))
+    if left:
+        raise typer.Exit(1)
+
+
+@cache_app.command("prune")
+@_guarded
+def cache_prune(apply: Apply = False) -> None:
+    """Show what can go: stale vectors, files half written, damaged or doubled. --apply removes it."""
+    typer.echo("\n".join(_offline_cache().prune(apply)))
+
+
+def _offline_cache() -> ModuleType:
+    """`mgc.cache` in a process that asks no hub: looking at what is here must not download what is not."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from mgc import cache
+
+    return cache
 
 
 def _show(record: "RunRecord") -> None:

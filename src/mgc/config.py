@@ -181,9 +181,17 @@ class EmbedRecipe(Recipe):
 
     data: DataRecipe = Field(default_factory=DataRecipe)
     model: str = "musicnn"
+    random_weights: bool = Field(False, description="the same encoder with weights drawn from the seed")
+    trust_remote_code: bool = Field(False, description="run code that lies beside an encoder's weights")
     batch_size: int = Field(WINDOWS_AT_ONCE, ge=1, description="windows encoded at once")
     seed: int = Field(0, ge=0)
     device: Device = "auto"
+
+
+class DoctorRecipe(EmbedRecipe):
+    """`mgc doctor`: whether an encoder is fed right, whole, and better than nothing learned."""
+
+    clips: int = Field(6, ge=2, description="how many are looked at closely; all are judged")
 
 
 class ProbeRecipe(Recipe):
@@ -194,8 +202,10 @@ class ProbeRecipe(Recipe):
     reported: str = Field("", description="what others published of this system: shown, never compared")
     data: DataRecipe = Field(default_factory=DataRecipe)
     model: str | None = Field(None, description="default: every representation in the store")
+    random_weights: bool = Field(False, description="the same encoder with weights drawn from the seed")
+    trust_remote_code: bool = Field(False, description="run code that lies beside an encoder's weights")
     head: str = "logistic"
-    layer: str = Field("last", description="'last' or the name of a layer of the representation")
+    layers: str = Field("last", description="a layer's name, last, sweep (chosen on validation) or weighted")
     pool: Literal["mean", "std", "mean+std"] | None = Field(
         None, description="over the clip; default: the representation's own"
     )

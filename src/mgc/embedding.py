@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgc import data
-from mgc.config import WINDOWS_AT_ONCE, Device, EmbedRecipe
+from mgc.config import WINDOWS_AT_ONCE, Device, EmbedRecipe, MgcError
 from mgc.data import Dataset, Track
+from mgc.data.clips import state_of
 from mgc.progress import Progress
-from mgc.representations import Representation, open_representation
+from mgc.representations import Representation, address_of, open_representation
 from mgc.store import Store
 
 
@@ -32,7 +33,8 @@ def embed(recipe: EmbedRecipe) -> Embedded:
     Raises:
         MgcError: no such data, encoder or device, or a store that cannot be written.
     """
-    representation = open_representation(recipe.model)
+    address = address_of(recipe.model, recipe.random_weights, recipe.seed)
+    representation = open_representation(address, recipe.trust_remote_code)
     return embed_tracks(data.load(recipe.data), representation, recipe.device, recipe.batch_size)
 
 
@@ -46,7 +48,8 @@ def embed_tracks(
     """The same for a data set that is loaded, or some `tracks` of it. Interrupted, it keeps what is through.
 
     Raises:
-        MgcError: an encoder that cannot be loaded, no such device, or a store that cannot be written.
+        MgcError: an encoder that cannot be loaded, no such device, a store that cannot be written, or files
+            that were changed meanwhile.
     """
     store = Store(representation)
     wanted = dataset.tracks if tracks is None else tracks
@@ -60,12 +63,21 @@ def embed_tracks(
         where = make_accelerator(device).device
         tune_cpu()
         encoder = representation.load(where)
+        states = [state_of(track.path) for track in todo]
+        changed = []
         arrays = represent(representation, encoder, [track.path for track in todo], where, batch_size)
         with (
             store.writer() as writer,
             Progress(f"embed {representation.name}", len(todo), "clips") as progress,
         ):
             for position, array in arrays:
-                writer.add(todo[position].content, todo[position].track_id, array)
+                track = todo[position]
+                if state_of(track.path) == states[position]:
+                    writer.add(track.content, track.track_id, array)
+                else:  # its hash is not that of what was heard
+                    changed.append(track.track_id)
                 progress.step()
+        if changed:
+            what = f"{len(changed)} files changed while they were read: {', '.join(changed[:5])}"
+            raise MgcError(what, fix="the others are kept; run the same command again")
     return Embedded(representation, len(wanted), len(todo), store.seconds(first_of), store.folder)

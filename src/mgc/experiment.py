@@ -23,10 +23,11 @@ from mgc.device import make_accelerator, precision_of
 from mgc.embedding import embed_tracks
 from mgc.evaluate import Predictions, evaluate
 from mgc.folds import clear_partial, prepare, representations_of, train_folds
-from mgc.heads import Fitted, find_head, fit_head
+from mgc.heads import Fitted, Head, find_head, fit_head, weighted
+from mgc.heads.neural import WeightedLayers
 from mgc.models import find_network, make_network, options_of
-from mgc.progress import say
-from mgc.representations import Representation, open_representation
+from mgc.progress import Progress, say
+from mgc.representations import Representation, address_of, open_representation
 from mgc.representations.kinds import code_hash
 from mgc.representations.logmel import statistics
 from mgc.results import NAMES_ONLY, RunRecord, environment, load_record, save_curves
@@ -113,58 +114,117 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     bench = _Bench(dataset, split, recipe.data)
     if not split.leaky:
         _floors(bench, recipe.device)
-    models = [recipe.model] if recipe.model else _kept_models(dataset)
+    if recipe.model:
+        models = [address_of(recipe.model, recipe.random_weights, recipe.seed)]
+    elif recipe.random_weights:
+        raise MgcError("random weights of which encoder?", fix="name it: --model ast --random-weights")
+    else:
+        models = _kept_models(dataset)
     records = []
     for model in models:
-        representation = open_representation(model)
+        representation = open_representation(model, recipe.trust_remote_code)
         embedded = embed_tracks(dataset, representation, recipe.device)
-        one = recipe.model_copy(update={"model": model, "pool": recipe.pool or representation.pool})
+        # The address says already whether weights are random.
+        plain = {"model": model, "random_weights": False, "pool": recipe.pool or representation.pool}
+        one = recipe.model_copy(update=plain)
         records.append(_probe(bench, representation, one, embedded.seconds))
     write_tables(dataset.name)
     return records
 
 
 def _probe(bench: "_Bench", representation: Representation, recipe: ProbeRecipe, seconds: float) -> RunRecord:
+    recipe = recipe.model_copy(update={"name": recipe.name or _title(representation, recipe)})
     run = bench.run(representation.name, "probe", representation, recipe.head, recipe, recipe.seed)
+    head = find_head(recipe.head)
     vectors = _vectors(Store(representation), bench.dataset, recipe)
-    predictions, fitted, took = _fit_folds(bench, vectors, recipe.head, recipe.seed)
+    if recipe.layers == "weighted":
+        head = weighted(len(vectors))
+        vectors = {"weighted": np.concatenate([*vectors.values()], axis=1)}
+    predictions, fitted, took = _fit_folds(bench, vectors, head, recipe.seed)
     return run.finish(
         predictions, fitted[0].parameters, _choices(fitted), {"represent": seconds, "head": took}
     )
 
 
-def _vectors(store: Store, dataset: Dataset, recipe: ProbeRecipe) -> np.ndarray:
-    """(N, D) float32 in the order of the tracks, of the statistics that the recipe asks for."""
+def _title(representation: Representation, recipe: ProbeRecipe) -> str:
+    """The representation's name, with what is not its default: two rows of a table shall not look alike."""
+    what = {"last": "", "sweep": "best layer", "weighted": "weighted layers"}.get(
+        recipe.layers, recipe.layers
+    )
+    pool = "" if recipe.pool == representation.pool else recipe.pool
+    other = ", ".join(word for word in (what, pool) if word)
+    return f"{representation.name} ({other})" if other else ""
+
+
+def _vectors(store: Store, dataset: Dataset, recipe: ProbeRecipe) -> dict[str, np.ndarray]:
+    """(N, D) float32 of each layer that the recipe asks for, in the order of the tracks."""
+    representation = store.representation
     clips = [track.content for track in dataset.tracks]
-    if store.representation.pooled:
-        pooled = store.pooled(clips, recipe.layer)  # (N, 2, D)
+    if not representation.pooled:
+        pooled = {representation.layers[0].name: np.stack([statistics(store.read(clip)) for clip in clips])}
+    elif recipe.layers in ("sweep", "weighted"):
+        pooled = {layer.name: store.pooled(clips, layer.name) for layer in representation.layers}
     else:
-        pooled = np.stack([statistics(store.read(clip)) for clip in clips])
-    pool = recipe.pool or store.representation.pool
-    chosen = {"mean": pooled[:, :1], "std": pooled[:, 1:], "mean+std": pooled}[pool]
-    return chosen.reshape(len(clips), -1)
+        pooled = {recipe.layers: store.pooled(clips, recipe.layers)}  # (N, 2, D)
+    if recipe.layers == "weighted" and (
+        recipe.head != "logistic" or len({layer.dim for layer in representation.layers}) > 1
+    ):
+        raise MgcError(
+            "a weighted sum of layers is learned by the logistic head, over layers of one size",
+            where=f"head {recipe.head!r}, {representation.name}",
+            fix="use --layers sweep, which takes any head and any layers",
+        )
+    kept = {"mean": slice(0, 1), "std": slice(1, 2), "mean+std": slice(0, 2)}
+    wanted = kept[recipe.pool or representation.pool]
+    return {name: both[:, wanted].reshape(len(clips), -1) for name, both in pooled.items()}
 
 
 def _fit_folds(
-    bench: "_Bench", vectors: np.ndarray, head: str, seed: int
-) -> tuple[Predictions, list[Fitted], float]:
+    bench: "_Bench", vectors: dict[str, np.ndarray], head: Head, seed: int
+) -> tuple[Predictions, list["_Chosen"], float]:
+    """A head a fold, on the layer on which it has the smallest log loss on validation."""
     start = time.monotonic()
     labels = np.array(bench.dataset.label_numbers(bench.dataset.tracks))
     row = {track.track_id: index for index, track in enumerate(bench.dataset.tracks)}
-    parts, fitted = [], []
-    for fold in bench.split.folds:
-        train, val, test = ([row[i] for i in side] for side in (fold.train, fold.val, fold.test))
-        fit = fit_head(head, (vectors[train], labels[train]), (vectors[val], labels[val]), seed)
-        fitted.append(fit)
-        parts.append(fit.probabilities(vectors[test], len(bench.dataset.classes)))
-    return bench.predictions(parts), fitted, time.monotonic() - start
+    parts, chosen = [], []
+    with Progress("fit heads", len(bench.split.folds) * len(vectors), "layers") as progress:
+        for fold in bench.split.folds:
+            train, val, test = ([row[i] for i in side] for side in (fold.train, fold.val, fold.test))
+            fits = {}
+            for name, x in vectors.items():
+                fits[name] = fit_head(head, (x[train], labels[train]), (x[val], labels[val]), seed)
+                progress.step()
+            best = min(fits, key=lambda name: fits[name].loss)
+            parts.append(fits[best].probabilities(vectors[best][test], len(bench.dataset.classes)))
+            chosen.append(_Chosen(best, fits))
+    return bench.predictions(parts), chosen, time.monotonic() - start
 
 
-def _choices(fitted: list[Fitted]) -> list[dict[str, Any]]:
-    return [
-        {"fold": number, "strength": fit.strength, "val_log_loss": {str(k): v for k, v in fit.tried.items()}}
-        for number, fit in enumerate(fitted)
-    ]
+@dataclass(frozen=True)
+class _Chosen:
+    """What validation chose in one fold."""
+
+    layer: str
+    fits: dict[str, Fitted]
+
+    @property
+    def parameters(self) -> int:
+        return self.fits[self.layer].parameters
+
+    def told(self) -> dict[str, Any]:
+        """For the record: the layer, its strength, and what each layer and strength cost on validation."""
+        fit = self.fits[self.layer]
+        told: dict[str, Any] = {"layer": self.layer, "strength": fit.strength}
+        told["val_log_loss"] = {str(strength): loss for strength, loss in fit.tried.items()}
+        if len(self.fits) > 1:
+            told["val_log_loss_of_layers"] = {name: other.loss for name, other in self.fits.items()}
+        if isinstance(fit.classifier[-1], WeightedLayers):
+            told["layer_weights"] = fit.classifier[-1].layer_weights_.tolist()
+        return told
+
+
+def _choices(chosen: list[_Chosen]) -> list[dict[str, Any]]:
+    return [{"fold": number, **one.told()} for number, one in enumerate(chosen)]
 
 
 def _floors(bench: "_Bench", device: Device) -> None:
@@ -188,7 +248,7 @@ def _floors(bench: "_Bench", device: Device) -> None:
     if not (floor.folder / "record.json").exists():
         embedded = embed_tracks(dataset, representation, device)
         vectors = _vectors(Store(representation), dataset, recipe)
-        predictions, fitted, took = _fit_folds(bench, vectors, "logistic", seed)
+        predictions, fitted, took = _fit_folds(bench, vectors, find_head("logistic"), seed)
         seconds = {"represent": embedded.seconds, "head": took}
         floor.finish(predictions, fitted[0].parameters, _choices(fitted), seconds)
 
@@ -275,7 +335,7 @@ def learning_code(path: str, recipe: Any) -> str:
     """Hash of the code that decides what this system learns; that of other networks is none of it."""
     files = ["data/splits.py", "experiment.py"]
     if path != "baseline":
-        return code_hash(*files, "heads.py")
+        return code_hash(*files, "heads/__init__.py", "heads/neural.py")
     known = find_network(recipe.network)
     network = make_network(recipe.network, 2, max(known.min_bands, 64), known.max_frames or known.min_frames)
     modules = {type(part).__module__ for part in network.modules()}

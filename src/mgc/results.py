@@ -18,7 +18,7 @@ from mgc.data import name_of
 from mgc.evaluate import Predictions, Scores
 
 # Parts of a recipe that fingerprints cover, or that change nothing about the result.
-NAMES_ONLY = {"data", "model", "device", "hypothesis", "name", "reported"}
+NAMES_ONLY = {"data", "model", "device", "hypothesis", "name", "reported", "trust_remote_code"}
 LIBRARIES = ("mgc", "torch", "transformers", "librosa", "soxr", "numpy", "scikit-learn", "accelerate")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from mgc.config import MgcError, did_you_mean, results_dir
 from mgc.evaluate import Difference, Leak, OverSeeds, Predictions, leak, over_seeds, paired
+from mgc.representations import RANDOM_PREFIX
 from mgc.results import NAMES_ONLY, RunRecord, load_records
 
 WORDS = ("system", "representation", "head", "split", "reported elsewhere")  # columns that hold no numbers
@@ -102,7 +103,12 @@ def _place_of(record: RunRecord) -> tuple[str, str]:
 def _key(record: RunRecord) -> str:
     """Equal for runs of one system and one recipe, on whatever split of as many tracks, by whatever seed."""
     recipe = {key: value for key, value in record.recipe.items() if key not in {*NAMES_ONLY, "seed"}}
-    weights = record.representation_card.get("weights")
+    if record.path == "floor":
+        recipe = {}  # a floor has nothing to set
+    card = record.representation_card
+    # Weights that were drawn are another seed's, not another system's.
+    drawn = str(card.get("address")).startswith(RANDOM_PREFIX)
+    weights = None if drawn else card.get("weights")
     limit = record.recipe["data"]["limit"]
     return json.dumps([record.system, record.path, recipe, weights, limit], sort_keys=True)
 

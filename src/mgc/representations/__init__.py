@@ -2,19 +2,23 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from mgc.config import MgcError, did_you_mean
 from mgc.representations.chroma import chroma
 from mgc.representations.cqt import cqt
+from mgc.representations.efficientat import efficientat, find_weights
 from mgc.representations.fma518 import fma518
 from mgc.representations.kinds import Layer, Representation
 from mgc.representations.logmel import logmel, logmel44
 from mgc.representations.mfcc import mfcc
 from mgc.representations.musicnn import musicnn
 from mgc.representations.stats57 import stats57
-from mgc.representations.transformers_audio import SHORT_NAMES, from_name, is_address
+from mgc.representations.transformers_audio import SHORT_NAMES, from_name, is_address, random_twin
 
-__all__ = ["REPRESENTATIONS", "Layer", "Representation", "open_representation"]
+__all__ = ["RANDOM_PREFIX", "REPRESENTATIONS", "Layer", "Representation", "address_of", "open_representation"]
+
+RANDOM_PREFIX = "random:"
 
 REPRESENTATIONS: dict[str, Callable[[], Representation]] = {
     "logmel": logmel,
@@ -25,21 +29,51 @@ REPRESENTATIONS: dict[str, Callable[[], Representation]] = {
     "stats57": stats57,
     "fma518": fma518,
     "musicnn": musicnn,
+    "efficientat_mn04": efficientat,
     **{name: partial(from_name, name) for name in SHORT_NAMES},
 }
 
 
-def open_representation(model: str) -> Representation:
-    """The card of a name in the table, a local folder, or a hub id `owner/name`.
+def open_representation(model: str, trust_remote_code: bool = False) -> Representation:
+    """The card of a name in the table, a local folder, a hub id `owner/name`; `random:<seed>:` before it
+    opens the twin with random weights.
 
     Raises:
         MgcError: nothing of that name, or nothing that works on this machine.
     """
+    if model.startswith(RANDOM_PREFIX):
+        seed, _, twin_of = model.removeprefix(RANDOM_PREFIX).partition(":")
+        return _random(twin_of, seed)
+    if model in SHORT_NAMES:
+        return from_name(model, trust_remote_code)
     if model in REPRESENTATIONS:
         return REPRESENTATIONS[model]()
     if is_address(model):
-        return from_name(model)
+        folder = Path(model).expanduser()
+        if folder.is_dir() and find_weights(folder):
+            return efficientat(folder)
+        return from_name(model, trust_remote_code)
     raise MgcError(
         f"there is no encoder {model!r} and no folder of that name",
         fix=f"{did_you_mean(model, REPRESENTATIONS)}; or a hub id owner/name, or a folder",
+    )
+
+
+def address_of(model: str, random_weights: bool, seed: int) -> str:
+    """What opens `model`, or the same encoder with weights drawn from `seed`."""
+    return f"{RANDOM_PREFIX}{seed}:{model}" if random_weights else model
+
+
+def _random(model: str, seed: str) -> Representation:
+    if not seed.isdecimal() or (model in REPRESENTATIONS and model not in SHORT_NAMES):
+        raise MgcError(
+            f"there is no {model!r} with random weights"
+            if seed.isdecimal()
+            else f"{RANDOM_PREFIX}{seed}:{model} names no seed",
+            fix=f"write random:0:NAME; NAME is one of {', '.join(SHORT_NAMES)}, a folder or a hub id",
+        )
+    if model in SHORT_NAMES or is_address(model):
+        return random_twin(model, int(seed))
+    raise MgcError(
+        f"there is no encoder {model!r} and no folder of that name", fix=did_you_mean(model, SHORT_NAMES)
     )

@@ -20,6 +20,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from mgc.config import MgcError, did_you_mean
+from mgc.heads.neural import Perceptron, WeightedLayers
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,9 @@ class Head:
     make: Callable[[float, int, int], Any]  # (strength, seed, tracks of the rarest class) -> unfitted
 
 
+INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HEADS: dict[str, Head] = {
-    "logistic": Head(
-        "C", (1e-4, 1e-3, 1e-2, 1e-1, 1.0), lambda c, seed, rarest: LogisticRegression(C=c, max_iter=5000)
-    ),
+    "logistic": Head("C", INVERSE_PENALTIES, lambda c, seed, rarest: LogisticRegression(C=c, max_iter=5000)),
     "knn": Head(
         "neighbours",
         (31, 15, 9, 5, 3, 1),
@@ -68,6 +68,11 @@ HEADS: dict[str, Head] = {
         (1.0, 1e-1, 1e-2, 1e-3, 1e-9),
         lambda share, seed, rarest: GaussianNB(var_smoothing=share),
     ),
+    "mlp768": Head(
+        "epochs",
+        (10, 30, 100),
+        lambda epochs, seed, rarest: Perceptron(int(epochs), random_state=seed),
+    ),
 }
 
 
@@ -82,6 +87,11 @@ def find_head(name: str) -> Head:
     return HEADS[name]
 
 
+def weighted(layers: int) -> Head:
+    """Over all layers side by side, (N, layers * D): it learns their weights as it learns the classes."""
+    return Head("C", INVERSE_PENALTIES, lambda c, seed, rarest: WeightedLayers(layers, c))
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A fitted head and how its strength was chosen: validation log loss for each one tried."""
@@ -91,25 +101,29 @@ class Fitted:
     tried: dict[float, float]
     parameters: int
 
+    @property
+    def loss(self) -> float:
+        """That of the strength chosen."""
+        return self.tried[self.strength]
+
     def probabilities(self, vectors: np.ndarray, classes: int) -> np.ndarray:
         """(N, D) -> (N, classes); a class that was not learned gets 0."""
         return _whole(self.classifier, vectors, classes)
 
 
 def fit_head(
-    name: str, train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray], seed: int
+    head: Head, train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray], seed: int
 ) -> Fitted:
     """Fit on `train`, once a strength, and keep the one with the smallest log loss on `val`.
 
     Both are (vectors (N, D), class numbers (N,)). The scaler knows the training side only.
 
     Raises:
-        MgcError: no head of that name, or too few tracks for it.
+        MgcError: too few tracks for this head.
     """
-    head = find_head(name)
     classes = int(max(train[1].max(), val[1].max())) + 1
     rarest = int(np.unique(train[1], return_counts=True)[1].min())
-    if name == "svm" and rarest < 2:
+    if head is HEADS["svm"] and rarest < 2:
         raise MgcError(
             "a class has a single training track: an SVM's probabilities are fitted on inner folds",
             fix="add tracks, or use --head logistic",
@@ -142,14 +156,19 @@ def _parameters(pipeline: Any) -> int:
     model = pipeline[-1]
     if isinstance(model, CalibratedClassifierCV):
         model = model.calibrated_classifiers_[0].estimator
-    if isinstance(model, MLPClassifier):
-        return sum(array.size for array in [*model.coefs_, *model.intercepts_])
-    if isinstance(model, SVC):
-        return int(model.dual_coef_.size + model.intercept_.size)
-    if isinstance(model, RandomForestClassifier):
-        return sum(int(tree.tree_.node_count) for tree in model.estimators_)
-    if isinstance(model, DecisionTreeClassifier):
-        return int(model.tree_.node_count)
-    if isinstance(model, GaussianNB):
-        return int(model.theta_.size + model.var_.size + model.class_prior_.size)
-    return int(model.coef_.size + model.intercept_.size) if hasattr(model, "coef_") else 0
+    for kind, count in _COUNTS.items():
+        if isinstance(model, kind):
+            return int(count(model))
+    return 0
+
+
+_COUNTS: dict[type, Callable[[Any], int]] = {
+    LogisticRegression: lambda m: m.coef_.size + m.intercept_.size,
+    SVC: lambda m: m.dual_coef_.size + m.intercept_.size,
+    MLPClassifier: lambda m: sum(array.size for array in [*m.coefs_, *m.intercepts_]),
+    RandomForestClassifier: lambda m: sum(tree.tree_.node_count for tree in m.estimators_),
+    DecisionTreeClassifier: lambda m: m.tree_.node_count,
+    GaussianNB: lambda m: m.theta_.size + m.var_.size + m.class_prior_.size,
+    WeightedLayers: lambda m: m.coef_.size + m.intercept_.size + m.layers,
+    Perceptron: lambda m: sum(parameter.numel() for parameter in m.network_.parameters()),
+}

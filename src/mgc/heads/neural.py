@@ -1,0 +1,97 @@
+"""Heads in torch, in the manner of scikit-learn: a weighted sum of layers, and a published perceptron."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.base import BaseEstimator, ClassifierMixin
+from torch import nn
+
+
+class WeightedLayers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Logistic regression on a weighted sum of layers, both fitted together (Yang et al. 2021, SUPERB).
+
+    Takes (N, layers * D), layer by layer. The weights are a softmax, equal at the start; `C` is that of
+    scikit-learn's LogisticRegression. Fitted: `layer_weights_` (layers,), which sum to 1.
+    """
+
+    def __init__(self, layers: int = 1, C: float = 1.0) -> None:
+        self.layers, self.C = layers, C
+
+    def fit(self, vectors: np.ndarray, labels: np.ndarray) -> "WeightedLayers":
+        """Full-batch L-BFGS on all of (N, layers * D)."""
+        self.classes_, numbers = np.unique(labels, return_inverse=True)
+        x, y = self._by_layer(vectors), torch.from_numpy(numbers)
+        logits = torch.zeros(self.layers, requires_grad=True)
+        weight = torch.zeros(len(self.classes_), x.shape[2], requires_grad=True)
+        bias = torch.zeros(len(self.classes_), requires_grad=True)
+        optimizer = torch.optim.LBFGS([logits, weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+        def loss() -> float:
+            optimizer.zero_grad()
+            mixed = torch.einsum("l,nld->nd", logits.softmax(0), x)
+            penalty = weight.square().sum() / (2 * self.C)
+            value = (F.cross_entropy(F.linear(mixed, weight, bias), y, reduction="sum") + penalty) / len(y)
+            value.backward()  # type: ignore[no-untyped-call]
+            return float(value.detach())
+
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        self.layer_weights_ = logits.detach().softmax(0).numpy()
+        self.coef_, self.intercept_ = weight.detach().numpy(), bias.detach().numpy()
+        return self
+
+    def predict_proba(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, classes)."""
+        weights = torch.from_numpy(self.layer_weights_)
+        mixed = torch.einsum("l,nld->nd", weights, self._by_layer(vectors))
+        scores = mixed @ torch.from_numpy(self.coef_).T + torch.from_numpy(self.intercept_)
+        return scores.double().softmax(dim=1).numpy()
+
+    def _by_layer(self, vectors: np.ndarray) -> torch.Tensor:
+        flat = torch.from_numpy(np.asarray(vectors, np.float32))
+        return flat.reshape(len(flat), self.layers, -1)  # (N, L, D)
+
+
+class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """D -> D (BatchNorm, ReLU) -> classes, as the wav2vec2 study on GTZAN put it on 768 numbers a track.
+
+    Adam, learning rate 5e-5, weight decay 1e-5, batches of 8, all as published but for `epochs`.
+    """
+
+    LEARNING_RATE, WEIGHT_DECAY, BATCH_SIZE = 5e-5, 1e-5, 8
+
+    def __init__(self, epochs: int = 100, random_state: int = 0) -> None:
+        self.epochs, self.random_state = epochs, random_state
+
+    def fit(self, vectors: np.ndarray, labels: np.ndarray) -> "Perceptron":
+        """`epochs` passes over (N, D) in an order that the seed draws."""
+        self.classes_, numbers = np.unique(labels, return_inverse=True)
+        x, y = torch.from_numpy(np.asarray(vectors, np.float32)), torch.from_numpy(numbers)
+        width = x.shape[1]
+        # Neither the caller's random numbers nor ours shall depend on the other.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            self.network_: Any = nn.Sequential(
+                nn.Linear(width, width),
+                nn.BatchNorm1d(width),
+                nn.ReLU(),
+                nn.Linear(width, len(self.classes_)),
+            )
+            optimizer = torch.optim.Adam(
+                self.network_.parameters(), self.LEARNING_RATE, weight_decay=self.WEIGHT_DECAY
+            )
+            batches = max(1, -(-len(x) // self.BATCH_SIZE))
+            for _ in range(self.epochs):
+                for chosen in torch.randperm(len(x)).tensor_split(batches):  # equal ones: BatchNorm needs two
+                    optimizer.zero_grad()
+                    F.cross_entropy(self.network_(x[chosen]), y[chosen]).backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+        self.network_.eval()
+        return self
+
+    def predict_proba(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, classes)."""
+        with torch.inference_mode():
+            scores = self.network_(torch.from_numpy(np.asarray(vectors, np.float32)))
+        return scores.double().softmax(dim=1).numpy()

@@ -1,0 +1,88 @@
+"""`mgc encoders`: the encoders with a name side by side, as published; asks no hub, imports no torch."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from mgc.config import MgcError, did_you_mean, weights_dir
+from mgc.representations.checkpoints import in_cache
+from mgc.representations.efficientat import PARAMETERS as EFFICIENTAT_PARAMETERS
+from mgc.representations.efficientat import find_weights
+from mgc.representations.efficientat import published as efficientat
+from mgc.representations.families import FAMILIES
+from mgc.representations.kinds import Representation
+from mgc.representations.known import SHORT_NAMES
+from mgc.representations.musicnn import WHEEL_SHA256, musicnn
+from mgc.representations.transformers_audio import published
+
+MUSICNN_PARAMETERS = 784_147  # of representations.musicnn_network.MusicNN
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a person chooses an encoder by. `dimension` is that of the layer a probe takes by default."""
+
+    name: str
+    sample_rate_hz: int
+    window_seconds: float
+    dimension: int
+    layers: int
+    million_parameters: float
+    trained_on: str
+    licence: str
+    here: bool  # whether its weights are on this machine
+    own_code: bool  # runs only with --trust-remote-code
+
+
+def encoders() -> list[Listed]:
+    """All encoders with a short name."""
+    musicnn_file = weights_dir() / f"musicnn-msd-{WHEEL_SHA256[:12]}.safetensors"
+    own_code = {name: FAMILIES[known.config["model_type"]].remote for name, known in SHORT_NAMES.items()}
+    return [
+        _listed(musicnn(), MUSICNN_PARAMETERS, musicnn_file.is_file()),
+        _listed(efficientat(), EFFICIENTAT_PARAMETERS, find_weights() is not None),
+        *(
+            _listed(published(name), known.millions * 1e6, in_cache(name), own_code[name])
+            for name, known in SHORT_NAMES.items()
+        ),
+    ]
+
+
+def _listed(card: Representation, parameters: float, here: bool, own_code: bool = False) -> Listed:
+    rate = card.cut.sample_rate_hz
+    return Listed(
+        card.name, rate, round(card.cut.window / rate, 2), card.layers[-1].dim, len(card.layers),
+        round(parameters / 1e6, 1), card.trained_on, card.licence, here, own_code,
+    )  # fmt: skip
+
+
+def render(rows: list[Listed], form: str) -> str:
+    """As a `table` or as `json`.
+
+    Raises:
+        MgcError: another form.
+    """
+    if form == "json":
+        return json.dumps([asdict(row) for row in rows], indent=2)
+    if form != "table":
+        raise MgcError(f"--format {form}: there is no such form", fix=did_you_mean(form, ["table", "json"]))
+    head = ("encoder", "Hz", "window", "dim", "layers", "M weights", "here", "licence", "trained on")
+    lines = [
+        (
+            row.name, str(row.sample_rate_hz), f"{row.window_seconds:g} s", str(row.dimension),
+            str(row.layers), f"{row.million_parameters:g}", "yes" if row.here else "no", row.licence,
+            row.trained_on,
+        )
+        for row in rows
+    ]  # fmt: skip
+    widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [head, *lines]
+    ]
+    notes = [
+        f"{row.name} is computed by code that lies beside its weights: it needs --trust-remote-code"
+        for row in rows
+        if row.own_code
+    ]
+    families = "also, by hub id or folder, any model of: " + ", ".join(FAMILIES)
+    return "\n".join([*table, "", *notes, families])

@@ -1,0 +1,238 @@
+"""The store through the commands: embedding into it, looking at it, tidying it."""
+
+import json
+import multiprocessing
+import os
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import tone
+from typer.testing import CliRunner
+
+from mgc import cache, data, representations, store
+from mgc.audio import Windowing
+from mgc.cli import app
+from mgc.config import DataRecipe, MgcError
+from mgc.data import Dataset
+from mgc.embedding import Embedded, embed_tracks
+from mgc.representations import Layer, Representation
+from mgc.representations.kinds import code_hash
+from mgc.store import Store, kept
+
+
+def load_slow(seconds: float, device: object) -> object:
+    """An encoder that takes its time over a batch: loudness, and its square, in frames of 1,000 samples."""
+
+    def encode(waveforms, covered, real):  # type: ignore[no-untyped-def]
+        time.sleep(seconds)
+        frames = waveforms.reshape(len(waveforms), -1, 1000).abs().mean(dim=2, keepdim=True)
+        return [frames, frames**2], frames.new_ones(frames.shape[:2])
+
+    return encode
+
+
+def card(seconds: float = 0.0) -> Representation:
+    return Representation(
+        name="slow", address="slow", source="a test", cut=Windowing(16_000, 16_000),
+        layers=(Layer("low", 1), Layer("high", 1)), pooled=True, parameters=None, licence="none",
+        trained_on="nothing", weights="weights", code="code", load=partial(load_slow, seconds),
+    )  # fmt: skip
+
+
+def load(folder: Path) -> Dataset:
+    return data.load(DataRecipe(source=str(folder)))
+
+
+def embed(folder: Path, seconds: float = 0.0) -> Embedded:
+    return embed_tracks(load(folder), card(seconds), "cpu", 1)
+
+
+def vectors(dataset: Dataset) -> dict[str, bytes]:
+    held = Store(card())
+    return {track.track_id: held.read(track.content).tobytes() for track in dataset.tracks}
+
+
+def shards(of: Representation) -> list[Path]:
+    return sorted(Store(of).folder.glob("shard-*.arrow"))
+
+
+@pytest.fixture(autouse=True)
+def the_slow_encoder_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(representations.REPRESENTATIONS, "slow", card)
+
+
+def run(*words: str, code: int = 0) -> str:
+    done = CliRunner().invoke(app, ["cache", *words])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done.stdout
+
+
+def fill(of: Representation, numbers: range) -> None:
+    with Store(of).writer() as writer:
+        for number in numbers:
+            writer.add(f"{number:032x}", f"track {number}", np.full((2, of.width), number))
+
+
+# --- mgc embed --------------------------------------------------------------------------------------------
+
+
+def test_what_is_embedded_again_and_what_is_not(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert embed(music).computed == 20
+    first = vectors(load(music))
+    (music / "calm/3.wav").rename(music / "calm/three.wav")
+    moved = music.rename(music.with_name("moved"))
+    assert embed(moved).computed == 0
+    soundfile.write(moved / "calm/0.wav", tone(1, 3.0, 16_000, 99), 16_000)
+    assert embed(moved).computed == 1
+    for shard in shards(card()):
+        shard.write_bytes(shard.read_bytes()[:-7])
+    again = embed(moved)
+    assert again.computed == 20
+    said = capsys.readouterr().err
+    assert said.count("set aside as shard-") == 2
+    assert len(list(again.folder.glob("*.damaged"))) == 2
+    last = vectors(load(moved))
+    assert {key for key in last if first.get(key) != last[key]} == {"calm/0.wav", "calm/three.wav"}
+    assert last["calm/three.wav"] == first["calm/3.wav"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(music: Path) -> None:
+    dataset = load(music)
+    track = dataset.tracks[4]
+
+    def touch(device: object) -> object:
+        encode = load_slow(0.0, device)
+
+        def changing(*batch: object) -> object:
+            os.utime(track.path)
+            return encode(*batch)  # type: ignore[operator]
+
+        return changing
+
+    with pytest.raises(MgcError, match=f"1 files changed while they were read: {track.track_id}"):
+        embed_tracks(dataset, replace(card(), load=touch), "cpu", 1)
+    assert Store(card()).missing(t.content for t in dataset.tracks) == {track.content}
+    assert embed(music).computed == 1
+
+
+def embed_in_a_process(environment: dict[str, str], folder: str) -> None:
+    os.environ.update(environment)
+    store.SHARD_SECONDS = 0.1
+    embed(Path(folder), 0.005)
+
+
+def test_two_processes_embed_the_same_at_once(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = load(music)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mgc.embedding", "mgc.device", "mgc.representations.pooling", "pytest"])
+    environment = {key: value for key, value in os.environ.items() if key.startswith("MGC_")}
+    both = [context.Process(target=embed_in_a_process, args=(environment, str(music))) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    together = vectors(dataset)
+    assert embed(music).computed == 0
+    monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", os.environ["MGC_EMBEDDINGS_CACHE"] + " alone")
+    embed(music)
+    assert vectors(dataset) == together
+
+
+# --- mgc cache --------------------------------------------------------------------------------------------
+
+
+def test_ls_tells_what_is_held_and_whether_it_is_current(tmp_path: Path) -> None:
+    assert "0 representations" in run("ls")
+    fill(card(), range(3))
+    fill(card(), range(2, 5))
+    fill(replace(card(), code="older"), range(2))
+    fill(replace(card(), code=f"code {code_hash('representations/variants.py')} pitch +2"), range(1))
+    fill(replace(card(), address=str(tmp_path / "gone"), weights="others"), range(1))
+    rows = json.loads(run("ls", "--format", "json"))
+    assert sorted((row["state"], row["clips"], row["shards"]) for row in rows) == [
+        ("current", 1, 1), ("current", 5, 2), ("stale", 2, 1), ("unknown", 1, 1),
+    ]  # fmt: skip
+    [whole] = [row for row in rows if row["clips"] == 5]
+    assert whole["megabytes"] == pytest.approx(sum(s.stat().st_size for s in shards(card())) / 1e6, abs=1e-3)
+    assert whole["source"] == "a test"
+    assert whole["written"][:4] == time.strftime("%Y")
+    table = run("ls")
+    assert "other code or settings today" in table
+    assert "4 representations in" in table
+    shards(card())[0].write_bytes(b"")
+    assert "1 damaged shards" in run("ls")
+    assert len(shards(card())) == 2  # looking changes nothing
+    assert "there is no format" in CliRunner().invoke(app, ["cache", "ls", "--format", "html"]).stderr
+
+
+def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
+    fill(card(), range(3))
+    assert "1 shards are whole" in run("verify")
+    Store(card()).refresh()  # the index knows the clips
+    [shard] = shards(card())
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 8
+    shard.write_bytes(content)
+    fill(card(), range(3, 5))
+    wide = replace(card(), layers=(Layer("low", 3),))
+    fill(wide, range(2))
+    (Store(wide).folder / store.CARD).write_text(json.dumps(card().card()))
+    told = run("verify", code=1)
+    assert f"{shard} is damaged: its bytes are not those that were written (3 clips: track 0, track 1" in told
+    assert "its rows are not of the shape and kind that its card tells" in told
+    assert "2 of 3 shards are damaged" in told
+    assert shard.exists()
+    assert f"set aside as {shard.name}.damaged" in run("verify", "--apply")
+    assert "1 shards are whole" in run("verify")
+    assert shard.with_name(f"{shard.name}.damaged").read_bytes() == content
+    assert len(Store(card()).missing(f"{n:032x}" for n in range(5))) == 3
+    (Store(card()).folder / store.CARD).write_text("[]")
+    assert "a card of the store is damaged: it must tell" in run("verify", code=1)
+
+
+def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> None:
+    assert "nothing to remove" in run("prune")
+    old, gone = replace(card(), code="older"), replace(card(), address=str(tmp_path), weights="others")
+    for one in (card(), old, gone):
+        fill(one, range(3))
+    fill(card(), range(2))  # doubled
+    fill(card(), range(1, 5))  # neither it nor the first is in others as a whole
+    folder = Store(card()).folder
+    part = folder / ".shard-old.arrow.1.part"
+    part.write_bytes(bytes(2_000_000))
+    os.utime(part, (time.time() - 2 * store.STALE_SECONDS,) * 2)
+    (folder / "shard-0-0.arrow.damaged").write_bytes(bytes(1_000_000))
+    before = {file for file in folder.parent.rglob("*") if file.suffix != ".json"}
+    told = run("prune")
+    assert {file for file in folder.parent.rglob("*") if file.suffix != ".json"} == before
+    for words in (
+        "1.0 MB  slow",
+        "2.0 MB  slow",
+        "stale, other code",
+        "1 shards whose clips all stand",
+        "3.0 MB can",
+    ):
+        assert words in told
+    run("prune", "--apply")
+    assert not Store(old).folder.exists()
+    assert len(shards(gone)) == 1
+    assert len(shards(card())) == 2
+    assert not part.exists()
+    for number in range(5):
+        assert np.array_equal(Store(card()).read(f"{number:032x}"), np.full((2, 2), number))
+    assert "nothing to remove" in run("prune")
+
+
+def test_what_is_doubled_stays_where_its_copy_is_damaged() -> None:
+    fill(card(), range(3))
+    fill(card(), range(2))
+    large = max(shards(card()), key=lambda shard: len(store.look(shard.parent)[0][shard].clips))
+    large.write_bytes(large.read_bytes()[:-1])
+    assert "nothing to remove" in run("prune")
+    assert len(cache.held()) == len(kept()) == 1
