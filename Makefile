@@ -11,7 +11,7 @@ demo: .venv/installed
 	$(BIN)/mgc compare
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
