@@ -25,7 +25,7 @@ from mgc.evaluate import Predictions, evaluate
 from mgc.folds import clear_partial, prepare, representations_of, train_folds
 from mgc.heads import Fitted, Head, find_head, fit_head, weighted
 from mgc.heads.neural import WeightedLayers
-from mgc.models import find_network, make_network, options_of
+from mgc.models import OPTIONS, find_network, make_network, options_of
 from mgc.progress import Progress, say
 from mgc.representations import Representation, address_of, open_representation
 from mgc.representations.kinds import code_hash
@@ -33,8 +33,6 @@ from mgc.representations.logmel import statistics
 from mgc.results import NAMES_ONLY, RunRecord, environment, load_record, save_curves
 from mgc.store import Store, kept
 from mgc.tables import write_tables
-
-OPTIONS = ("dropout", "classifier_dropout", "scan")  # of networks; each knows some
 
 
 def resolved(recipe: BaselineRecipe) -> BaselineRecipe:
@@ -159,13 +157,6 @@ def _title(representation: Representation, recipe: ProbeRecipe) -> str:
 def _vectors(store: Store, dataset: Dataset, recipe: ProbeRecipe) -> dict[str, np.ndarray]:
     """(N, D) float32 of each layer that the recipe asks for, in the order of the tracks."""
     representation = store.representation
-    clips = [track.content for track in dataset.tracks]
-    if not representation.pooled:
-        pooled = {representation.layers[0].name: np.stack([statistics(store.read(clip)) for clip in clips])}
-    elif recipe.layers in ("sweep", "weighted"):
-        pooled = {layer.name: store.pooled(clips, layer.name) for layer in representation.layers}
-    else:
-        pooled = {recipe.layers: store.pooled(clips, recipe.layers)}  # (N, 2, D)
     if recipe.layers == "weighted" and (
         recipe.head != "logistic" or len({layer.dim for layer in representation.layers}) > 1
     ):
@@ -174,6 +165,13 @@ def _vectors(store: Store, dataset: Dataset, recipe: ProbeRecipe) -> dict[str, n
             where=f"head {recipe.head!r}, {representation.name}",
             fix="use --layers sweep, which takes any head and any layers",
         )
+    clips = [track.content for track in dataset.tracks]
+    if not representation.pooled:
+        pooled = {representation.layers[0].name: np.stack([statistics(store.read(clip)) for clip in clips])}
+    elif recipe.layers in ("sweep", "weighted"):
+        pooled = {layer.name: store.pooled(clips, layer.name) for layer in representation.layers}
+    else:
+        pooled = {recipe.layers: store.pooled(clips, recipe.layers)}  # (N, 2, D)
     kept = {"mean": slice(0, 1), "std": slice(1, 2), "mean+std": slice(0, 2)}
     wanted = kept[recipe.pool or representation.pool]
     return {name: both[:, wanted].reshape(len(clips), -1) for name, both in pooled.items()}

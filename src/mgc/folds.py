@@ -16,7 +16,7 @@ from mgc.config import BaselineRecipe, MgcError
 from mgc.data import Dataset, Fold, Split, cores
 from mgc.device import make_accelerator
 from mgc.embedding import embed_tracks
-from mgc.models import count_parameters, find_network, make_network
+from mgc.models import OPTIONS, count_parameters, find_network, make_network
 from mgc.progress import Progress
 from mgc.representations import Representation, open_representation
 from mgc.representations.variants import variants
@@ -101,17 +101,7 @@ def fit_fold(
     """
     table = _Table.of(recipe, dataset)
     learned = table.side(fold.train, with_variants=True)
-    return train(
-        table.network,
-        (learned, table.side(fold.val, learned)),
-        recipe.train,
-        crop_frames=table.crop_frames,
-        seed=seed,
-        device=recipe.device,
-        checkpoint=checkpoint,
-        report=report,
-        augment=Augment(recipe.augment, dataset.classes),
-    )
+    return table.fit(learned, fold.val, seed=seed, checkpoint=checkpoint, report=report)
 
 
 @dataclass(frozen=True)
@@ -137,9 +127,30 @@ class _Table:
 
     def network(self) -> Any:
         recipe = self.recipe
-        options = {key: getattr(recipe, key) for key in ("dropout", "classifier_dropout", "scan")}
+        options = {key: getattr(recipe, key) for key in OPTIONS}
         width = self.stores[0].representation.width
         return make_network(recipe.network, len(self.dataset.classes), width, self.crop_frames, options)
+
+    def fit(
+        self,
+        learned: Side,
+        val: tuple[str, ...],
+        *,
+        seed: int,
+        checkpoint: Path,
+        report: Callable[[Epoch], None],
+    ) -> Trained:
+        return train(
+            self.network,
+            (learned, self.side(val, learned)),
+            self.recipe.train,
+            crop_frames=self.crop_frames,
+            seed=seed,
+            device=self.recipe.device,
+            checkpoint=checkpoint,
+            report=report,
+            augment=Augment(self.recipe.augment, self.dataset.classes),
+        )
 
     def side(self, ids: tuple[str, ...], learned: Side | None = None, with_variants: bool = False) -> Side:
         tracks = [self.dataset.by_id[track_id] for track_id in ids]
@@ -176,16 +187,15 @@ class _Job:
             for line in history:
                 report(line)
             return FoldResult(kept["probabilities"].numpy(), kept["parameters"], kept["best_epoch"], history)
-        trained = fit_fold(
-            self.recipe,
-            self.dataset,
-            self.fold,
+        table = _Table.of(self.recipe, self.dataset)
+        learned = table.side(self.fold.train, with_variants=True)
+        trained = table.fit(
+            learned,
+            self.fold.val,
             seed=self.recipe.seed * 1000 + self.number,
             checkpoint=self.folder / f"fold{self.number}.checkpoint",
             report=report,
         )
-        table = _Table.of(self.recipe, self.dataset)
-        learned = table.side(self.fold.train, with_variants=True)
         test = table.side(self.fold.test, learned)
         accelerator = make_accelerator(self.recipe.device)
         probabilities = predict(trained.network, test, table.crop_frames, accelerator)

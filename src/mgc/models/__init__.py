@@ -13,9 +13,10 @@ from mgc.config import MgcError, did_you_mean
 from mgc.models.plain import CNN, CNN5, MLP, UNetEncoder
 from mgc.models.separable import GRU, EfficientCNN, cnn_gru, cnn_gru_attention, cnn_lstm
 
-__all__ = ["NETWORKS", "Network", "count_parameters", "find_network", "make_network", "options_of"]
+__all__ = ["NETWORKS", "OPTIONS", "Network", "count_parameters", "find_network", "make_network", "options_of"]
 
 Option = float | str
+OPTIONS = ("dropout", "classifier_dropout", "scan")  # of a recipe; each network knows some
 SCANS = ("time", "mel")
 
 
