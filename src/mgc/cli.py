@@ -74,6 +74,10 @@ RandomWeights = Annotated[
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that lies beside an encoder's weights (mert).")
 ]
+Keep = Annotated[
+    str | None,
+    typer.Option("--keep", help="clip: statistics of the whole clip; windows: of each window, apart."),
+]
 Config = Annotated[Path | None, typer.Option("--config", help="A recipe, see configs/.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="key=value over the recipe, say train.epochs=30.")
@@ -199,6 +203,7 @@ def embed(
     model: Annotated[
         str | None, typer.Option(help="A short name (musicnn, ast ...), a local folder, or a hub id.")
     ] = None,
+    keep: Keep = None,
     random_weights: RandomWeights = False,
     trust_remote_code: TrustRemoteCode = False,
     data: Data = None,
@@ -215,8 +220,8 @@ def embed(
 
     recipe = _recipe(
         EmbedRecipe, config, set_, column,
-        data_source=data, data_root=data_root, data_limit=limit, model=model, seed=seed, device=device,
-        random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
+        data_source=data, data_root=data_root, data_limit=limit, model=model, keep=keep, seed=seed,
+        device=device, random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     from mgc import embedding
 
@@ -245,7 +250,8 @@ def probe(
         str | None,
         typer.Option(help="A layer by name, last, sweep (best on validation) or weighted (learned sum)."),
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="mean, std or mean+std over the clip.")] = None,
+    pool: Annotated[str | None, typer.Option(help="mean, std, max, or several: mean+std.")] = None,
+    keep: Keep = None,
     random_weights: RandomWeights = False,
     trust_remote_code: TrustRemoteCode = False,
     data: Data = None,
@@ -266,7 +272,7 @@ def probe(
     recipe = _recipe(
         ProbeRecipe, config, set_, column,
         data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        model=model, head=head, layers=layers, pool=pool, seed=seed, device=device,
+        model=model, head=head, layers=layers, pool=pool, keep=keep, seed=seed, device=device,
         random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     from mgc import experiment

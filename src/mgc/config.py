@@ -49,6 +49,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Keep = Literal["clip", "windows"]
 WINDOWS_AT_ONCE = 8
 
 
@@ -77,6 +78,7 @@ class DataRecipe(Recipe):
     # Apart from the run's own seed, so that runs with other seeds still stand on the same split.
     split_seed: int = Field(0, ge=0)
     limit: int | None = Field(None, ge=1, description="at most so many tracks, spread over the classes")
+    per_class: int | None = Field(None, ge=1, description="at most so many training tracks a class")
     max_excluded: float = Field(0.05, ge=0, le=1, description="share of unusable tracks that stops a run")
 
 
@@ -183,6 +185,7 @@ class EmbedRecipe(Recipe):
     model: str = "musicnn"
     random_weights: bool = Field(False, description="the same encoder with weights drawn from the seed")
     trust_remote_code: bool = Field(False, description="run code that lies beside an encoder's weights")
+    keep: Keep = Field("clip", description="statistics of the whole clip, or of each of its windows")
     batch_size: int = Field(WINDOWS_AT_ONCE, ge=1, description="windows encoded at once")
     seed: int = Field(0, ge=0)
     device: Device = "auto"
@@ -206,9 +209,10 @@ class ProbeRecipe(Recipe):
     trust_remote_code: bool = Field(False, description="run code that lies beside an encoder's weights")
     head: str = "logistic"
     layers: str = Field("last", description="a layer's name, last, sweep (chosen on validation) or weighted")
-    pool: Literal["mean", "std", "mean+std"] | None = Field(
+    pool: Literal["mean", "std", "max", "mean+std", "mean+max", "mean+std+max"] | None = Field(
         None, description="over the clip; default: the representation's own"
     )
+    keep: Keep = Field("clip", description="windows: the head learns windows, a track is their mean")
     seed: int = Field(0, ge=0)
     device: Device = "auto"
 

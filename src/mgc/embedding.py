@@ -33,7 +33,7 @@ def embed(recipe: EmbedRecipe) -> Embedded:
     Raises:
         MgcError: no such data, encoder or device, or a store that cannot be written.
     """
-    address = address_of(recipe.model, recipe.random_weights, recipe.seed)
+    address = address_of(recipe.model, recipe.random_weights, recipe.seed, recipe.keep)
     representation = open_representation(address, recipe.trust_remote_code)
     return embed_tracks(data.load(recipe.data), representation, recipe.device, recipe.batch_size)
 

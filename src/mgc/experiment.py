@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,14 +22,13 @@ from mgc.device import make_accelerator, precision_of
 from mgc.embedding import embed_tracks
 from mgc.evaluate import Predictions, evaluate
 from mgc.folds import clear_partial, prepare, representations_of, train_folds
-from mgc.heads import Fitted, Head, find_head, fit_head, weighted
-from mgc.heads.neural import WeightedLayers
+from mgc.heads import find_head
 from mgc.models import OPTIONS, find_network, make_network, options_of
-from mgc.progress import Progress, say
+from mgc.probing import fit_folds
+from mgc.progress import say
 from mgc.representations import Representation, address_of, open_representation
 from mgc.representations.kinds import code_hash
-from mgc.representations.logmel import statistics
-from mgc.results import NAMES_ONLY, RunRecord, environment, load_record, save_curves
+from mgc.results import NAMES_ONLY, RunRecord, environment, load_record, save_curves, save_tracks
 from mgc.store import Store, kept
 from mgc.tables import write_tables
 
@@ -92,7 +90,14 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     ]
     save_curves(run.folder, pd.DataFrame(lines))
     chosen = [{"fold": n, "epoch": r.best_epoch, "epochs": len(r.history)} for n, r in enumerate(results)]
-    record = run.finish(predictions, results[0].parameters, chosen, seconds)
+    record = run.finish(
+        predictions,
+        results[0].parameters,
+        chosen,
+        seconds,
+        validation=bench.validation([result.validation for result in results]),
+        frames=results[0].frames,
+    )
     clear_partial(run.folder)
     write_tables(dataset.name)
     return record
@@ -113,7 +118,7 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     if not split.leaky:
         _floors(bench, recipe.device)
     if recipe.model:
-        models = [address_of(recipe.model, recipe.random_weights, recipe.seed)]
+        models = [address_of(recipe.model, recipe.random_weights, recipe.seed, recipe.keep)]
     elif recipe.random_weights:
         raise MgcError("random weights of which encoder?", fix="name it: --model ast --random-weights")
     else:
@@ -122,8 +127,9 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     for model in models:
         representation = open_representation(model, recipe.trust_remote_code)
         embedded = embed_tracks(dataset, representation, recipe.device)
-        # The address says already whether weights are random.
-        plain = {"model": model, "random_weights": False, "pool": recipe.pool or representation.pool}
+        # The address says already whether weights are random and windows are kept.
+        plain = {"model": model, "random_weights": False, "keep": "clip"}
+        plain["pool"] = recipe.pool or representation.pool
         one = recipe.model_copy(update=plain)
         records.append(_probe(bench, representation, one, embedded.seconds))
     write_tables(dataset.name)
@@ -133,14 +139,20 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
 def _probe(bench: "_Bench", representation: Representation, recipe: ProbeRecipe, seconds: float) -> RunRecord:
     recipe = recipe.model_copy(update={"name": recipe.name or _title(representation, recipe)})
     run = bench.run(representation.name, "probe", representation, recipe.head, recipe, recipe.seed)
-    head = find_head(recipe.head)
-    vectors = _vectors(Store(representation), bench.dataset, recipe)
-    if recipe.layers == "weighted":
-        head = weighted(len(vectors))
-        vectors = {"weighted": np.concatenate([*vectors.values()], axis=1)}
-    predictions, fitted, took = _fit_folds(bench, vectors, head, recipe.seed)
+    return _fit_heads(bench, run, representation, recipe, seconds)
+
+
+def _fit_heads(
+    bench: "_Bench", run: "_Run", representation: Representation, recipe: ProbeRecipe, seconds: float
+) -> RunRecord:
+    heads, took = fit_folds(Store(representation), bench.dataset, bench.split, recipe)
+    chosen = [{"fold": number, **head.told()} for number, head in enumerate(heads)]
     return run.finish(
-        predictions, fitted[0].parameters, _choices(fitted), {"represent": seconds, "head": took}
+        bench.predictions([head.test for head in heads]),
+        heads[0].fitted.parameters,
+        chosen,
+        {"represent": seconds, "head": took},
+        validation=bench.validation([head.validation for head in heads]),
     )
 
 
@@ -152,77 +164,6 @@ def _title(representation: Representation, recipe: ProbeRecipe) -> str:
     pool = "" if recipe.pool == representation.pool else recipe.pool
     other = ", ".join(word for word in (what, pool) if word)
     return f"{representation.name} ({other})" if other else ""
-
-
-def _vectors(store: Store, dataset: Dataset, recipe: ProbeRecipe) -> dict[str, np.ndarray]:
-    """(N, D) float32 of each layer that the recipe asks for, in the order of the tracks."""
-    representation = store.representation
-    if recipe.layers == "weighted" and (
-        recipe.head != "logistic" or len({layer.dim for layer in representation.layers}) > 1
-    ):
-        raise MgcError(
-            "a weighted sum of layers is learned by the logistic head, over layers of one size",
-            where=f"head {recipe.head!r}, {representation.name}",
-            fix="use --layers sweep, which takes any head and any layers",
-        )
-    clips = [track.content for track in dataset.tracks]
-    if not representation.pooled:
-        pooled = {representation.layers[0].name: np.stack([statistics(store.read(clip)) for clip in clips])}
-    elif recipe.layers in ("sweep", "weighted"):
-        pooled = {layer.name: store.pooled(clips, layer.name) for layer in representation.layers}
-    else:
-        pooled = {recipe.layers: store.pooled(clips, recipe.layers)}  # (N, 2, D)
-    kept = {"mean": slice(0, 1), "std": slice(1, 2), "mean+std": slice(0, 2)}
-    wanted = kept[recipe.pool or representation.pool]
-    return {name: both[:, wanted].reshape(len(clips), -1) for name, both in pooled.items()}
-
-
-def _fit_folds(
-    bench: "_Bench", vectors: dict[str, np.ndarray], head: Head, seed: int
-) -> tuple[Predictions, list["_Chosen"], float]:
-    """A head a fold, on the layer on which it has the smallest log loss on validation."""
-    start = time.monotonic()
-    labels = np.array(bench.dataset.label_numbers(bench.dataset.tracks))
-    row = {track.track_id: index for index, track in enumerate(bench.dataset.tracks)}
-    parts, chosen = [], []
-    with Progress("fit heads", len(bench.split.folds) * len(vectors), "layers") as progress:
-        for fold in bench.split.folds:
-            train, val, test = ([row[i] for i in side] for side in (fold.train, fold.val, fold.test))
-            fits = {}
-            for name, x in vectors.items():
-                fits[name] = fit_head(head, (x[train], labels[train]), (x[val], labels[val]), seed)
-                progress.step()
-            best = min(fits, key=lambda name: fits[name].loss)
-            parts.append(fits[best].probabilities(vectors[best][test], len(bench.dataset.classes)))
-            chosen.append(_Chosen(best, fits))
-    return bench.predictions(parts), chosen, time.monotonic() - start
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """What validation chose in one fold."""
-
-    layer: str
-    fits: dict[str, Fitted]
-
-    @property
-    def parameters(self) -> int:
-        return self.fits[self.layer].parameters
-
-    def told(self) -> dict[str, Any]:
-        """For the record: the layer, its strength, and what each layer and strength cost on validation."""
-        fit = self.fits[self.layer]
-        told: dict[str, Any] = {"layer": self.layer, "strength": fit.strength}
-        told["val_log_loss"] = {str(strength): loss for strength, loss in fit.tried.items()}
-        if len(self.fits) > 1:
-            told["val_log_loss_of_layers"] = {name: other.loss for name, other in self.fits.items()}
-        if isinstance(fit.classifier[-1], WeightedLayers):
-            told["layer_weights"] = fit.classifier[-1].layer_weights_.tolist()
-        return told
-
-
-def _choices(chosen: list[_Chosen]) -> list[dict[str, Any]]:
-    return [{"fold": number, **one.told()} for number, one in enumerate(chosen)]
 
 
 def _floors(bench: "_Bench", device: Device) -> None:
@@ -245,10 +186,7 @@ def _floors(bench: "_Bench", device: Device) -> None:
     floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe, seed)
     if not (floor.folder / "record.json").exists():
         embedded = embed_tracks(dataset, representation, device)
-        vectors = _vectors(Store(representation), dataset, recipe)
-        predictions, fitted, took = _fit_folds(bench, vectors, find_head("logistic"), seed)
-        seconds = {"represent": embedded.seconds, "head": took}
-        floor.finish(predictions, fitted[0].parameters, _choices(fitted), seconds)
+        _fit_heads(bench, floor, representation, recipe, embedded.seconds)
 
 
 def load_tracks(recipe: DataRecipe) -> tuple[Dataset, Split]:
@@ -261,6 +199,8 @@ def load_tracks(recipe: DataRecipe) -> tuple[Dataset, Split]:
     for line in data.by_reason(dataset.excluded):
         say(f"left out: {line}")
     split = data.make_split(dataset, recipe.split, recipe.split_seed)
+    if recipe.per_class:
+        split = data.thinned(split, recipe.per_class, recipe.split_seed)
     if split.leaky:
         say(f"this split leaks on purpose: {split.authority}")
     return dataset, split
@@ -271,7 +211,7 @@ def _kept_models(dataset: Dataset) -> list[str]:
     models = []
     for card in kept():
         address = str(card.get("address"))
-        if not card.get("pooled") or address in models:
+        if not card.get("pooled") or card.get("keep") == "windows" or address in models:
             continue
         try:
             missing = Store(open_representation(address)).missing(track.content for track in dataset.tracks)
@@ -302,14 +242,23 @@ class _Bench:
     def predictions(self, parts: Sequence[np.ndarray]) -> Predictions:
         """Predictions of all test sides; `parts` are (n_test, C), a fold each, in the order of its ids."""
         ids = [track_id for fold in self.split.folds for track_id in fold.test]
+        folds = [number for number, fold in enumerate(self.split.folds) for _ in fold.test]
+        return self._of(ids, np.concatenate(parts), folds)
+
+    def validation(self, parts: Sequence[np.ndarray]) -> list[Predictions]:
+        """The same of each fold's validation side; one track may stand on several of them."""
+        sides = zip(self.split.folds, parts, strict=True)
+        return [self._of(fold.val, part, [number] * len(part)) for number, (fold, part) in enumerate(sides)]
+
+    def _of(self, ids: Sequence[str], probabilities: np.ndarray, folds: Sequence[int]) -> Predictions:
         tracks = [self.dataset.by_id[track_id] for track_id in ids]
         return Predictions(
             self.dataset.classes,
             tuple(ids),
             np.array(self.dataset.label_numbers(tracks)),
-            np.concatenate(parts).astype(np.float64),
+            probabilities.astype(np.float64),
             tuple(track.group for track in tracks),
-            np.concatenate([np.full(len(fold.test), k) for k, fold in enumerate(self.split.folds)]),
+            np.array(folds),
         )
 
     def run(
@@ -331,14 +280,13 @@ class _Bench:
 
 def learning_code(path: str, recipe: Any) -> str:
     """Hash of the code that decides what this system learns; that of other networks is none of it."""
-    files = ["data/splits.py", "experiment.py"]
     if path != "baseline":
-        return code_hash(*files, "heads/__init__.py", "heads/neural.py")
+        return code_hash("data/splits.py", "probing.py", "heads/__init__.py", "heads/neural.py")
     known = find_network(recipe.network)
     network = make_network(recipe.network, 2, max(known.min_bands, 64), known.max_frames or known.min_frames)
     modules = {type(part).__module__ for part in network.modules()}
     own = [f"{name.removeprefix('mgc.').replace('.', '/')}.py" for name in modules if name.startswith("mgc.")]
-    return code_hash(*files, *sorted(own), "augment.py", "train.py", "folds.py")
+    return code_hash("data/splits.py", *sorted(own), "augment.py", "train.py", "folds.py")
 
 
 @dataclass(frozen=True)
@@ -363,6 +311,8 @@ class _Run:
         parameters: int,
         chosen: list[dict[str, Any]],
         seconds: dict[str, float],
+        validation: Sequence[Predictions] = (),
+        frames: int = 0,
     ) -> RunRecord:
         """Judge, and write the record."""
         dataset, split = self.bench.dataset, self.bench.split
@@ -394,11 +344,13 @@ class _Run:
             seconds=seconds,
             representation_card=self.representation.card() if self.representation else {},
             code=self.code,
+            frames=frames,
             device=_device(self.recipe.device),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             **environment(),
         )
-        record.save(predictions)
+        record.save(predictions, validation)
+        save_tracks(dataset)
         return record
 
 

@@ -24,14 +24,18 @@ from mgc.store import Store
 from mgc.train import Epoch, Side, Trained, predict, save_whole, train
 from mgc.workers import workers
 
+OFFSET, SCALE = "normalise.offset", "normalise.scale"  # beside the weights; as in `Side`
 WHOLE_SECONDS = 30.0  # what `crop_seconds = 0` takes: the length of the clips that the field trains on
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What training on one fold gave; the weights lie beside it as `fold<number>.safetensors`."""
+    """What training on one fold gave; the weights lie beside it as `fold<number>.safetensors`, with the
+    numbers that normalise its input where the training side gave them."""
 
     probabilities: np.ndarray  # (n_test, C), in the order of the fold's test ids
+    validation: np.ndarray  # (n_val, C)
+    frames: int  # of a crop
     parameters: int
     best_epoch: int
     history: list[Epoch]
@@ -158,8 +162,12 @@ class _Table:
         arrays = [store.read(track.content) for store in stores for track in tracks]
         if self.stores[0].representation.pooled:
             arrays = [array[:1] for array in arrays]  # the mean over windows, (1, D)
-        normalise = self.recipe.train.normalise or find_network(self.recipe.network).normalise
-        return Side.of(arrays, self.dataset.label_numbers(tracks), normalise, learned)
+        return Side.of(arrays, self.dataset.label_numbers(tracks), normalise_of(self.recipe), learned)
+
+
+def normalise_of(recipe: BaselineRecipe) -> str:
+    """How the network's input is normalised: as the recipe says, else as the network was published."""
+    return recipe.train.normalise or find_network(recipe.network).normalise
 
 
 def clear_partial(folder: Path) -> None:
@@ -186,7 +194,8 @@ class _Job:
             history = [Epoch(**line) for line in kept["history"]]
             for line in history:
                 report(line)
-            return FoldResult(kept["probabilities"].numpy(), kept["parameters"], kept["best_epoch"], history)
+            arrays = {name: kept.pop(name).numpy() for name in ("probabilities", "validation")}
+            return FoldResult(**{**kept, **arrays, "history": history})
         table = _Table.of(self.recipe, self.dataset)
         learned = table.side(self.fold.train, with_variants=True)
         trained = table.fit(
@@ -196,20 +205,22 @@ class _Job:
             checkpoint=self.folder / f"fold{self.number}.checkpoint",
             report=report,
         )
-        test = table.side(self.fold.test, learned)
         accelerator = make_accelerator(self.recipe.device)
-        probabilities = predict(trained.network, test, table.crop_frames, accelerator)
+        test, validation = (
+            predict(trained.network, table.side(ids, learned), table.crop_frames, accelerator)
+            for ids in (self.fold.test, self.fold.val)
+        )
         weights = {key: value.contiguous().cpu() for key, value in trained.network.state_dict().items()}
+        if normalise_of(self.recipe) == "train":
+            weights |= {OFFSET: learned.offsets[0].clone(), SCALE: learned.scales[0].clone()}
         save_file(weights, self.folder / f"fold{self.number}.safetensors")
-        parameters = count_parameters(trained.network)
-        kept = {
-            "probabilities": torch.from_numpy(probabilities),
-            "history": [asdict(line) for line in trained.history],
-            "best_epoch": trained.best_epoch,
-            "parameters": parameters,
-        }
-        save_whole(kept, file)
-        return FoldResult(probabilities, parameters, trained.best_epoch, trained.history)
+        result = FoldResult(
+            test, validation, table.crop_frames, count_parameters(trained.network), trained.best_epoch,
+            trained.history,
+        )  # fmt: skip
+        arrays = {"probabilities": torch.from_numpy(test), "validation": torch.from_numpy(validation)}
+        save_whole({**asdict(result), **arrays}, file)
+        return result
 
 
 def _in_turn(jobs: list[_Job], progress: Progress) -> list[FoldResult]:

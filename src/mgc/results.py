@@ -6,6 +6,7 @@ A run lies in `results/<data>/<run_id>/`: `record.json`, `predictions.parquet`, 
 import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mgc.config import CompareRecipe, MgcError, results_dir
-from mgc.data import name_of
+from mgc.data import Dataset, name_of
 from mgc.evaluate import Predictions, Scores
 
 # Parts of a recipe that fingerprints cover, or that change nothing about the result.
@@ -56,6 +57,7 @@ class RunRecord:
     notes: list[str] = field(default_factory=list)  # what a reader should know of the data
     name: str = ""  # how tables call it, where the system's name is not enough
     reported: str = ""  # what others published of this system
+    frames: int = 0  # of a crop, as a network takes it
 
     @property
     def folder(self) -> Path:
@@ -84,10 +86,30 @@ class RunRecord:
         except (OSError, ValueError) as error:
             raise MgcError(f"the predictions of a run cannot be read: {error}", where=file) from None
 
-    def save(self, predictions: Predictions) -> None:
+    def validation(self) -> list[Predictions]:
+        """What the model of each fold says of the fold's validation side.
+
+        Raises:
+            MgcError: it was not kept, or is damaged.
+        """
+        file = self.folder / "validation.parquet"
+        try:
+            sides = pd.read_parquet(file).groupby("fold", sort=True)
+            return [Predictions.from_frame(side) for _, side in sides]
+        except (OSError, ValueError) as error:
+            raise MgcError(
+                f"what the run said of its validation tracks cannot be read: {error}",
+                where=file,
+                fix="an older mgc did not keep it: run it again with --again",
+            ) from None
+
+    def save(self, predictions: Predictions, validation: Sequence[Predictions] = ()) -> None:
         """Predictions first, then the record: a record that is there is complete."""
         self.folder.mkdir(parents=True, exist_ok=True)
         predictions.to_frame().to_parquet(self.folder / "predictions.parquet")
+        if validation:
+            frames = [side.to_frame() for side in validation]
+            pd.concat(frames).to_parquet(self.folder / "validation.parquet")
         part = self.folder / "record.json.part"
         part.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
         part.replace(self.folder / "record.json")
@@ -134,6 +156,7 @@ def select_records(recipe: CompareRecipe) -> list[RunRecord]:
         record
         for record in load_records(name)
         if recipe.data.limit in (None, record.recipe["data"]["limit"])
+        and record.recipe["data"].get("per_class") == recipe.data.per_class
         and recipe.seed in (None, record.seed)
         and (recipe.device is None or record.device.startswith(recipe.device))
     ]
@@ -144,6 +167,37 @@ def select_records(recipe: CompareRecipe) -> list[RunRecord]:
             fix="run mgc baseline and mgc probe first",
         )
     return records
+
+
+def tracks_file(data: str, fingerprint: str) -> Path:
+    """Where it is kept what the tracks of a run are called."""
+    return results_dir() / data / f"tracks-{fingerprint}.csv"
+
+
+def save_tracks(dataset: Dataset) -> None:
+    """What the tracks are called, beside the runs: a report is made of records alone."""
+    columns = ["track_id", "label", "artist", "title", "album", "seconds"]
+    file = tracks_file(dataset.name, dataset.fingerprint)
+    if not file.exists():
+        rows = [[getattr(track, name) for name in columns] for track in dataset.tracks]
+        pd.DataFrame(rows, columns=columns).to_csv(file, index=False)
+
+
+def load_tracks(record: RunRecord) -> pd.DataFrame:
+    """What `save_tracks` wrote, by track_id; empty texts where nothing is known.
+
+    Raises:
+        MgcError: it is not there or damaged.
+    """
+    file = tracks_file(record.data, record.data_fingerprint)
+    try:
+        text = dict.fromkeys(("track_id", "label", "artist", "title", "album"), str)
+        return pd.read_csv(file, dtype=text, keep_default_na=False, na_values={"seconds": [""]}).set_index(
+            "track_id"
+        )
+    except (OSError, ValueError) as error:
+        fix = "run one of its commands again: each writes it"
+        raise MgcError(f"the names of the tracks cannot be read: {error}", where=file, fix=fix) from None
 
 
 def environment() -> dict[str, Any]:

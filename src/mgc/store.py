@@ -10,8 +10,8 @@ times and inode. So a call that finds all done reads kilobytes, not every vector
 set aside under another name, and its clips are computed again.
 
 A row: `clip` (hash), `track_id` (as it was called then), `seconds` (what it took), `frames` (rows of the
-array), `values` (the array, row by row, in the representation's dtype). Pooled arrays are (2, width): mean
-and deviation of all layers side by side.
+array), `values` (the array, row by row, in the representation's dtype). Pooled arrays are (3, width): mean,
+deviation and maximum of all layers side by side; or (3 * windows, width).
 """
 
 import json
@@ -32,7 +32,7 @@ import pyarrow as pa
 from mgc.config import MgcError, cache_dir
 from mgc.data.clips import state_of
 from mgc.progress import Progress, say
-from mgc.representations import Representation
+from mgc.representations import STATISTICS, Representation
 
 SHARD_BYTES = 64 << 20  # arrays held in memory before they are written
 SHARD_SECONDS = 20.0  # and for how long: what a kill can cost
@@ -118,7 +118,8 @@ class Store:
         return {clip for clip in clips if clip not in self._place}
 
     def read(self, clip: str) -> np.ndarray:
-        """The array of one clip, of the representation's dtype, (2, width) or (T, D); memory-mapped, no copy.
+        """The array of one clip, of the representation's dtype: (3, width), (3 * windows, width) or (T, D);
+        memory-mapped, no copy.
 
         Raises:
             MgcError: it is not in the store.
@@ -140,9 +141,9 @@ class Store:
         return float(sum(self._shards[path].seconds[row] for path, row in places))
 
     def pooled(self, clips: Sequence[str], layer: str = "last") -> np.ndarray:
-        """(N, 2, D) float32: mean and deviation of one layer over the real frames of each clip."""
+        """(N, 3, D) float32: mean, deviation and maximum of one layer over the real frames of each clip."""
         wanted = self.representation.layer_slice(layer)
-        pooled = np.empty((len(clips), 2, wanted.stop - wanted.start), np.float32)
+        pooled = np.empty((len(clips), len(STATISTICS), wanted.stop - wanted.start), np.float32)
         for one, clip in zip(pooled, clips, strict=True):
             one[:] = self.read(clip)[:, wanted]
         return pooled
@@ -380,7 +381,10 @@ def examine(path: Path, card: Mapping[str, Any] | None) -> Damaged | None:
     if card:
         width = sum(layer["dim"] for layer in card["layers"])
         shaped = np.array_equal(np.diff(rows.offsets.to_numpy()), frames * width)
-        shaped &= not card["pooled"] or bool((frames == 2).all())
+        if card["pooled"]:
+            rows_each = len(STATISTICS) if "keep" in card else 2  # the first cards kept no maximum
+            shaped &= bool((frames % rows_each == 0).all() and (frames > 0).all())
+            shaped &= card.get("keep") == "windows" or bool((frames == rows_each).all())
         # The first cards did not tell the dtype.
         if not shaped or flat.dtype != card.get("dtype", "float16"):
             return Damaged(path, "its rows are not of the shape and kind that its card tells", track_ids)

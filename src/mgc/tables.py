@@ -347,9 +347,13 @@ def _escape_latex(text: str) -> str:
 
 
 def write_tables(data: str) -> Path:
-    """`results/<data>/table.md` and `table.csv` from all records of the data set."""
-    sections = compare_records(load_records(data))
+    """`results/<data>/table.md` and `table.csv` from the records of the data set; not from those that learned
+    from fewer tracks a class."""
     folder = results_dir() / data
+    whole = [record for record in load_records(data) if not record.recipe["data"].get("per_class")]
+    if not whole:
+        return folder / "table.md"
+    sections = compare_records(whole)
     (folder / "table.csv").write_text(render(sections, "csv") + "\n", encoding="utf-8")
     (folder / "table.md").write_text(render(sections, "markdown") + "\n", encoding="utf-8")
     return folder / "table.md"

@@ -6,7 +6,7 @@ from mgc.data.dataset import Dataset, Excluded, Track, by_reason
 from mgc.data.describe import describe
 from mgc.data.listing import Archive, Listing, Source
 from mgc.data.loading import load
-from mgc.data.splits import Fold, Split, make_split
+from mgc.data.splits import Fold, Split, make_split, thinned
 
 __all__ = [
     "SOURCES",
@@ -30,4 +30,5 @@ __all__ = [
     "name_of",
     "overview",
     "root_of",
+    "thinned",
 ]

@@ -113,6 +113,27 @@ def make_split(dataset: Dataset, name: str = "auto", seed: int = 0) -> Split:
     return Split(name, f"{rule}, {_grouping(dataset)}, seed {seed}, {_held_out(folds)}", folds, dataset)
 
 
+def thinned(split: Split, per_class: int, seed: int) -> Split:
+    """The same validation and test sides, but at most `per_class` training tracks of each class.
+
+    They are drawn by `seed`; of two such splits the larger one holds the tracks of the smaller one.
+    """
+    tracks = split.dataset.by_id
+    folds = []
+    for fold in split.folds:
+        order = np.random.default_rng(seed).permutation(len(fold.train))
+        seen: Counter[str] = Counter()
+        kept = []
+        for track_id in (fold.train[place] for place in order):
+            label = tracks[track_id].label
+            seen[label] += 1
+            if seen[label] <= per_class:
+                kept.append(track_id)
+        folds.append(replace(fold, train=tuple(sorted(kept))))
+    authority = f"{split.authority}; at most {per_class} training tracks a class, seed {seed}"
+    return replace(split, folds=tuple(folds), authority=authority)
+
+
 def side_of(word: str) -> str | None:
     """ "train", "val" or "test" for the usual words, None for any other."""
     return next((side for side, words in SPLIT_WORDS.items() if word.strip().lower() in words), None)

@@ -9,16 +9,20 @@ from mgc.representations.chroma import chroma
 from mgc.representations.cqt import cqt
 from mgc.representations.efficientat import efficientat, find_weights
 from mgc.representations.fma518 import fma518
-from mgc.representations.kinds import Layer, Representation
+from mgc.representations.kinds import STATISTICS, Layer, Representation
 from mgc.representations.logmel import logmel, logmel44
 from mgc.representations.mfcc import mfcc
 from mgc.representations.musicnn import musicnn
 from mgc.representations.stats57 import stats57
 from mgc.representations.transformers_audio import SHORT_NAMES, from_name, is_address, random_twin
 
-__all__ = ["RANDOM_PREFIX", "REPRESENTATIONS", "Layer", "Representation", "address_of", "open_representation"]
+__all__ = [
+    "RANDOM_PREFIX", "REPRESENTATIONS", "STATISTICS", "WINDOWS_PREFIX",
+    "Layer", "Representation", "address_of", "open_representation",
+]  # fmt: skip
 
 RANDOM_PREFIX = "random:"
+WINDOWS_PREFIX = "windows:"
 
 REPRESENTATIONS: dict[str, Callable[[], Representation]] = {
     "logmel": logmel,
@@ -36,11 +40,14 @@ REPRESENTATIONS: dict[str, Callable[[], Representation]] = {
 
 def open_representation(model: str, trust_remote_code: bool = False) -> Representation:
     """The card of a name in the table, a local folder, a hub id `owner/name`; `random:<seed>:` before it
-    opens the twin with random weights.
+    opens the twin with random weights, `windows:` the same with its windows kept apart.
 
     Raises:
         MgcError: nothing of that name, or nothing that works on this machine.
     """
+    if model.startswith(WINDOWS_PREFIX):
+        whole = model.removeprefix(WINDOWS_PREFIX)
+        return open_representation(whole, trust_remote_code).windows
     if model.startswith(RANDOM_PREFIX):
         seed, _, twin_of = model.removeprefix(RANDOM_PREFIX).partition(":")
         return _random(twin_of, seed)
@@ -59,9 +66,10 @@ def open_representation(model: str, trust_remote_code: bool = False) -> Represen
     )
 
 
-def address_of(model: str, random_weights: bool, seed: int) -> str:
-    """What opens `model`, or the same encoder with weights drawn from `seed`."""
-    return f"{RANDOM_PREFIX}{seed}:{model}" if random_weights else model
+def address_of(model: str, random_weights: bool, seed: int, keep: str = "clip") -> str:
+    """What opens `model`, or the same encoder with weights drawn from `seed`, or with its windows apart."""
+    address = f"{RANDOM_PREFIX}{seed}:{model}" if random_weights else model
+    return f"{WINDOWS_PREFIX}{address}" if keep == "windows" else address
 
 
 def _random(model: str, seed: str) -> Representation:

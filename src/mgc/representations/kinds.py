@@ -4,7 +4,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 PACKAGE = Path(__file__).parents[1]
+STATISTICS = ("mean", "std", "max")  # over real frames; the rows of a pooled array, in this order
 
 
 class Encoder(Protocol):
@@ -48,9 +49,9 @@ class Layer:
 class Representation:
     """The card of a hand-made feature or a frozen encoder. Making one loads no weights.
 
-    If `pooled`, the store keeps mean and standard deviation over the real frames of every layer;
-    else it keeps all frames of the only layer, after `finish` has seen the whole clip: the encoder's frames
-    may be wider than the layer, what `finish` gives is not.
+    If `pooled`, the store keeps STATISTICS over the real frames of every layer: of the whole clip or, with
+    `keep` "windows", of each window. Else it keeps all frames of the only layer, after `finish` has seen the
+    whole clip: the encoder's frames may be wider than the layer, what `finish` gives is not.
     """
 
     name: str
@@ -69,7 +70,8 @@ class Representation:
     dtype: str = (
         "float16"  # what the store keeps: float32 for what float16 (11 bits, up to 65504) cannot hold
     )
-    pool: str = "mean+std"  # a probe's default statistics: mean, std or both
+    pool: str = "mean+std"  # a probe's default statistics: some of STATISTICS
+    keep: str = "clip"  # "windows": a row of each statistic a window
     frames_a_second: float | None = None  # where all frames are kept
 
     @property
@@ -79,7 +81,20 @@ class Representation:
         The name and the place of the weights decide nothing, so a moved folder is not computed anew.
         """
         parts = [asdict(self.cut), [asdict(x) for x in self.layers], self.pooled, self.weights, self.code]
-        return hashlib.blake2b(json.dumps([*parts, self.dtype]).encode(), digest_size=8).hexdigest()
+        kept = [self.dtype, self.keep]
+        return hashlib.blake2b(json.dumps([*parts, *kept]).encode(), digest_size=8).hexdigest()
+
+    @property
+    def windows(self) -> "Representation":
+        """The same of each window instead of the whole clip.
+
+        Raises:
+            MgcError: it keeps all its frames already.
+        """
+        if not self.pooled:
+            what = f"{self.name} keeps every frame of a clip: there are no windows to keep apart"
+            raise MgcError(what, where="--keep windows", fix="leave it out, or name an encoder")
+        return replace(self, name=f"{self.name} windows", address=f"windows:{self.address}", keep="windows")
 
     @property
     def width(self) -> int:
@@ -111,6 +126,7 @@ class Representation:
             "pooled": self.pooled,
             "dtype": self.dtype,
             "pool": self.pool,
+            "keep": self.keep,
             "parameters": self.parameters,
             "licence": self.licence,
             "trained_on": self.trained_on,

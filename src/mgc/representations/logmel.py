@@ -76,9 +76,9 @@ def top_db(decibels: np.ndarray) -> np.ndarray:
 
 
 def statistics(decibels: np.ndarray) -> np.ndarray:
-    """(T, D) to (2, D): mean and deviation of each band over time, in dB; the floor's features."""
+    """(T, D) to (3, D): mean, deviation and maximum of each band over time; the floor's features."""
     values = decibels.astype(np.float32)
-    return np.stack([values.mean(axis=0), values.std(axis=0)])
+    return np.stack([values.mean(axis=0), values.std(axis=0), values.max(axis=0)])
 
 
 class _LogMel:
