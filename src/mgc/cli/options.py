@@ -1,0 +1,124 @@
+"""What commands share: the program and its groups, options, and how mistakes end."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from mgc.config import Recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="A known name (mgc data list), hf:owner/name, a folder root/<genre>/<file>, a .zip of one, or a "
+        "manifest. Default: $MGC_DATA, else demo.",
+    ),
+]
+DataRoot = Annotated[
+    str | None, typer.Option("--data-root", help="Where known sets lie. Default: $MGC_DATA_ROOT, else data/.")
+]
+SplitName = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="auto, given, holdout or cv5 (artists stay on one side); random (leaky: to measure the leak).",
+    ),
+]
+SplitSeed = Annotated[int | None, typer.Option(help="Draws the split; apart from --seed.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many tracks, spread over the genres.")]
+Seed = Annotated[int | None, typer.Option(help="Draws weights, order and crops.")]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", help="Several, say 0,1,2,3,4: one run each, one row for all.")
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="The same encoder with weights drawn from --seed.")
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that lies beside an encoder's weights (mert).")
+]
+Keep = Annotated[
+    str | None,
+    typer.Option("--keep", help="clip: statistics of the whole clip; windows: of each window, apart."),
+]
+Config = Annotated[Path | None, typer.Option("--config", help="A recipe, see configs/.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value over the recipe, say train.epochs=30.")
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="key=NAME for a manifest's path, label, split, artist, title or id."),
+]
+
+AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command, with mistakes and interrupts told in words instead of a traceback."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        from mgc.config import MgcError
+
+        try:
+            command(*arguments, **options)
+        except MgcError as error:
+            typer.echo(f"mgc: {error}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            # A full disk, a folder without rights: the user's to mend, and nothing finished is lost.
+            typer.echo(f"mgc: {error.strerror or error}\n  where: {error.filename or 'unknown'}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo(
+                "mgc: stopped. What was finished is kept; the same command goes on from there.", err=True
+            )
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def recipe_of(
+    kind: type[AnyRecipe],
+    config: Path | None,
+    settings: list[str] | None,
+    columns: list[str] | None,
+    **options: Any,
+) -> AnyRecipe:
+    """The recipe of a command; options called `data_x` go to `x` in its table `data`."""
+    from mgc.config import DataRecipe, MgcError, read_recipe
+
+    dotted = {f"data.{key[5:]}" if key.startswith("data_") else key: value for key, value in options.items()}
+    for column in columns or []:
+        key, equals, name = column.partition("=")
+        if not equals or f"{key}_column" not in DataRecipe.model_fields:
+            raise MgcError(
+                f"--column {column!r} is not key=NAME", fix="keys: path, label, split, artist, title, id"
+            )
+        dotted[f"data.{key}_column"] = name
+    return read_recipe(kind, config, settings or [], dotted)
+
+
+def with_seeds(recipe: AnyRecipe, seed: int | None, seeds: str | None) -> list[AnyRecipe]:
+    """The recipe once a seed of `seeds`, numbers with commas between; once as it is without."""
+    from mgc.config import MgcError
+
+    if seeds is None:
+        return [recipe]
+    words = [word.strip() for word in seeds.split(",")]
+    if seed is not None or len(set(words)) < len(words) or not all(word.isdecimal() for word in words):
+        raise MgcError(
+            f"--seeds {seeds} is no list of different numbers, or stands beside --seed",
+            fix="write, say, --seeds 0,1,2,3,4",
+        )
+    return [recipe.model_copy(update={"seed": int(word)}) for word in words]
