@@ -75,7 +75,7 @@ def run(*words: str, code: int = 0) -> str:
 def fill(of: Representation, numbers: range) -> None:
     with Store(of).writer() as writer:
         for number in numbers:
-            writer.add(f"{number:032x}", f"track {number}", np.full((2, of.width), number))
+            writer.add(f"{number:032x}", f"track {number}", np.full((3, of.width), number))
 
 
 # --- mgc embed --------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> N
     assert len(shards(card())) == 2
     assert not part.exists()
     for number in range(5):
-        assert np.array_equal(Store(card()).read(f"{number:032x}"), np.full((2, 2), number))
+        assert np.array_equal(Store(card()).read(f"{number:032x}"), np.full((3, 2), number))
     assert "nothing to remove" in run("prune")
 
 

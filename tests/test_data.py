@@ -31,6 +31,7 @@ from mgc.data.listing import Listing
 from mgc.data.loading import limited
 from mgc.data.quarantine import Quarantined, quarantine_file, read_quarantine, write_quarantine
 from mgc.data.sources import from_manifest
+from mgc.data.splits import thinned
 
 RATE = 8_000
 
@@ -405,6 +406,22 @@ def test_auto_takes_what_is_given_else_goes_by_size() -> None:
     assert large.authority.endswith("seed 0, 10 % of the tracks for validation")
     partly = made_up({"a": 20, "b": 20}, side=lambda n: "train" if n else None)
     assert "needs a split for every track" in refusal(lambda: make_split(partly, "given"))
+
+
+def test_a_thinned_split_learns_from_fewer_and_tests_the_same() -> None:
+    whole = make_split(made_up({"a": 40, "b": 20}), "cv5")
+    some, fewer = thinned(whole, 8, 3), thinned(whole, 4, 3)
+    assert (
+        len({whole.fingerprint, some.fingerprint, fewer.fingerprint, thinned(whole, 4, 4).fingerprint}) == 4
+    )
+    assert "at most 4 training tracks a class, seed 3" in fewer.authority
+    for full, eight, four in zip(whole.folds, some.folds, fewer.folds, strict=True):
+        assert full.test == eight.test == four.test
+        assert full.val == eight.val == four.val
+        assert set(four.train) < set(eight.train) < set(full.train)
+        labels = Counter(whole.dataset.by_id[track_id].label for track_id in four.train)
+        assert labels == {"a": 4, "b": 4}
+    assert thinned(whole, 1000, 0).fingerprint == whole.fingerprint
 
 
 def test_a_random_split_leaks_and_says_so() -> None:

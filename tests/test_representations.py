@@ -143,10 +143,46 @@ def test_the_contract(representation: Representation, tmp_path: Path) -> None:
     for position, array in together.items():
         assert np.isfinite(array).all()
         assert array.shape[1] == representation.width
-        assert len(array) == 2 or not representation.pooled
+        assert len(array) == 3 or not representation.pooled
         if rate := representation.frames_a_second:
             assert abs(len(array) - audio.inspect(paths[position]).seconds * rate) <= 1
         assert np.abs(array - alone[position]).max() < 1e-3 * max(1.0, float(np.abs(array).max()))
+
+    if representation.pooled:
+        apart = open_representation(f"windows:{representation.address}")
+        assert apart.fingerprint not in ("", representation.fingerprint)
+        assert open_representation(apart.address).fingerprint == apart.fingerprint
+        for position, array in represent(apart, encoder, paths, CPU, 2):
+            each = array.reshape(-1, 3, representation.width)  # (windows, 3, width)
+            whole = together[position]
+            near = 1e-3 * max(1.0, float(np.abs(whole).max()))
+            assert np.abs(each[:, 2].max(axis=0) - whole[2]).max() < near
+            assert (each[:, 0].min(axis=0) - near <= whole[0]).all()
+            assert (each[:, 0].max(axis=0) + near >= whole[0]).all()
+            if len(each) == 1:
+                assert np.abs(each[0] - whole).max() < near
+    else:
+        with pytest.raises(MgcError, match="keeps every frame"):
+            open_representation(f"windows:{representation.address}")
+
+
+def test_windows_are_kept_in_their_order(tmp_path: Path) -> None:
+    """Loudness rises from window to window; batches of two cut across both clips."""
+    card = open_representation(f"windows:{save_tiny('wav2vec2', tmp_path / 'encoder')}")
+    window = card.cut.window
+    samples = np.concatenate([k * np.ones(window) for k in (0.1, 0.2, 0.3, 0.4)])
+    rate = card.cut.sample_rate_hz
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, samples, rate, subtype="FLOAT")
+
+    def loudness(waveforms: torch.Tensor, *_: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        frames = waveforms[:, :: window // 10, None].expand(-1, -1, card.width)
+        return [frames], torch.ones(frames.shape[:2])
+
+    done = dict(represent(card, loudness, [tmp_path / "a.wav", tmp_path / "b.wav"], CPU, 3))
+    for array in done.values():
+        assert array[0::3, 0] == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-4)
+        assert array[2::3, 0] == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-4)
 
 
 def test_layers_are_found_by_name() -> None:
@@ -171,6 +207,7 @@ def test_what_decides_the_numbers_decides_the_fingerprint() -> None:
         replace(card, layers=(kinds.Layer("logmel", 64),)),
         replace(card, pooled=True),
         replace(card, dtype="float32"),
+        replace(card, keep="windows"),
         replace(card, cut=replace(card.cut, window=card.cut.window + 1)),
         replace(card, cut=replace(card.cut, ignore=1)),
     ]

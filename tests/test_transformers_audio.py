@@ -169,7 +169,7 @@ def layers_of(name: str, model: Any, front: Any, samples: np.ndarray) -> list[np
 
 
 def direct(name: str, folder: Path, samples: np.ndarray) -> np.ndarray:
-    """(2, width): mean and deviation over the real frames of all windows, the last one moved back."""
+    """(3, width): mean, deviation and maximum over the real frames of all windows, the last one moved back."""
     import transformers
 
     tiny = FAMILIES[name]
@@ -194,7 +194,8 @@ def direct(name: str, folder: Path, samples: np.ndarray) -> np.ndarray:
             weights += [1.0] * len(parts[-1])
     frames = np.vstack(parts).astype(np.float64)
     mean = np.average(frames, axis=0, weights=weights)
-    return np.stack([mean, np.sqrt(np.average((frames - mean) ** 2, axis=0, weights=weights))])
+    deviation = np.sqrt(np.average((frames - mean) ** 2, axis=0, weights=weights))
+    return np.stack([mean, deviation, frames.max(axis=0)])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
