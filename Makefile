@@ -2,13 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test study slow lint clean
 
 demo: .venv/installed
 	$(BIN)/mgc baseline
 	$(BIN)/mgc embed --model musicnn
 	$(BIN)/mgc probe --model musicnn
 	$(BIN)/mgc compare
+
+# Every system on Emotify, two hours on two cores; goes on where it was stopped. See configs/study/emotify.toml.
+EMOTIFY ?= ../shared/data/emotify/tracks.csv
+study: .venv/installed
+	$(BIN)/mgc study configs/study/emotify.toml --data $(EMOTIFY)
+	$(BIN)/mgc report --data emotify --no-audio
+	$(BIN)/mgc report --data emotify --format markdown
+	$(BIN)/mgc report --data emotify --format pdf
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mgc.config import BaselineRecipe, ProbeRecipe, StudyRecipe, TuneRecipe, read_recipe
+from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe, StudyRecipe, TuneRecipe, read_recipe
 from mgc.experiment import resolved
 from mgc.heads import HEADS
 from mgc.models import NETWORKS
@@ -12,7 +12,9 @@ from mgc.representations.transformers_audio import SHORT_NAMES
 from mgc.study import plan
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-KINDS = {"baseline": BaselineRecipe, "probe": ProbeRecipe, "study": StudyRecipe, "tune": TuneRecipe}
+KINDS = {
+    "baseline": BaselineRecipe, "curve": CurveRecipe, "probe": ProbeRecipe, "study": StudyRecipe, "tune": TuneRecipe
+}  # fmt: skip
 FILES = sorted(CONFIGS.rglob("*.toml"))
 
 

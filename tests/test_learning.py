@@ -1,19 +1,16 @@
-"""Networks, heads and the training loop, on arrays made here."""
+"""Networks and the training loop, on arrays made here."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from mgc import device
 from mgc import train as training
 from mgc.augment import Augment
 from mgc.config import AugmentRecipe, MgcError, TrainRecipe
 from mgc.device import make_accelerator, precision_of
-from mgc.heads import HEADS, find_head, fit_head, weighted
-from mgc.heads.neural import WeightedLayers
 from mgc.models import make_network
 from mgc.train import Epoch, Side, Trained, predict, train
 
@@ -32,13 +29,10 @@ def spectrograms(count: int, seed: int, frames: int = 60) -> Side:
     return Side.of(arrays, labels.tolist())
 
 
-def test_an_unknown_network_or_head_is_named() -> None:
+def test_an_unknown_network_is_named() -> None:
     with pytest.raises(MgcError, match="no network 'cn'") as caught:
         make_network("cn", 2, 64, CROP)
     assert "cnn" in str(caught.value)
-    with pytest.raises(MgcError, match="no head") as caught:
-        find_head("logistics")
-    assert "logistic" in str(caught.value)
 
 
 def run(
@@ -280,63 +274,3 @@ def test_crops_of_a_track_come_from_its_parts_and_variants_are_drawn(tmp_path: P
 def test_a_device_that_is_not_here_is_an_error() -> None:
     with pytest.raises(MgcError, match="no cuda device"):
         make_accelerator("cuda")
-
-
-def clouds(count: int, seed: int, classes: int = 3, copies: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % classes
-    centres = np.random.default_rng(0).normal(0, 1.2, (classes, 6))
-    vectors = (centres[labels] + rng.normal(0, 1, (count, 6))).astype(np.float32)
-    return np.tile(vectors, (1, copies)), labels
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_heads_learn_and_are_the_same_twice(name: str) -> None:
-    copies = 50 if name == "mlp768" else 1  # its published learning rate is for vectors as long
-    train_side, val, test = (clouds(*drawn, copies=copies) for drawn in ((90, 1), (30, 2), (60, 3)))
-    first, second = fit_head(HEADS[name], train_side, val, 0), fit_head(HEADS[name], train_side, val, 0)
-    probabilities = first.probabilities(test[0], 3)
-    assert np.array_equal(probabilities, second.probabilities(test[0], 3))
-    assert np.allclose(probabilities.sum(axis=1), 1)
-    assert (probabilities.argmax(axis=1) == test[1]).mean() > 0.7
-    assert first.strength == min(first.tried, key=lambda s: first.tried[s])
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_heads_standardise_by_the_training_side_only(name: str) -> None:
-    train_side, val = clouds(60, 1), clouds(30, 2)
-    scaler = fit_head(HEADS[name], train_side, val, 0).classifier[0]
-    assert np.allclose(scaler.mean_, train_side[0].mean(axis=0), atol=1e-5)
-
-
-def test_a_weighted_sum_finds_the_layer_that_tells() -> None:
-    def layers(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        vectors, labels = clouds(count, seed)
-        noise = np.random.default_rng(seed).normal(size=(2, *vectors.shape)).astype(np.float32)
-        return np.hstack([noise[0], vectors, noise[1]]), labels
-
-    train_side, val, test = layers(90, 1), layers(30, 2), layers(60, 3)
-    fit = fit_head(weighted(3), train_side, val, 0)
-    weights = fit.classifier[-1].layer_weights_
-    assert weights.sum() == pytest.approx(1, rel=1e-5)
-    assert weights.argmax() == 1
-    assert weights[1] > 0.6
-    assert (fit.probabilities(test[0], 3).argmax(axis=1) == test[1]).mean() > 0.7
-    # With a single layer it is scikit-learn's logistic regression.
-    alone = WeightedLayers(1, C=0.1).fit(*clouds(90, 1)).predict_proba(clouds(60, 3)[0])
-    usual = LogisticRegression(C=0.1, max_iter=5000).fit(*clouds(90, 1)).predict_proba(clouds(60, 3)[0])
-    assert np.abs(alone - usual).max() < 1e-3
-
-
-def test_a_class_missing_on_the_training_side_gets_no_probability() -> None:
-    vectors, labels = clouds(60, 1)
-    learned = labels != 1
-    fit = fit_head(HEADS["logistic"], (vectors[learned], labels[learned]), (vectors[:20], labels[:20]), 0)
-    assert (fit.probabilities(vectors, 3)[:, 1] == 0).all()
-
-
-def test_constant_features_do_no_harm() -> None:
-    vectors, labels = clouds(60, 1)
-    dull = np.hstack([vectors, np.full((60, 3), 1e-9, np.float32)])
-    fit = fit_head(HEADS["logistic"], (dull, labels), (dull, labels), 0)
-    assert np.isfinite(fit.probabilities(dull, 3)).all()

@@ -12,7 +12,8 @@ import mgc
 ROOMS = [
     "config", "progress", "fetch", "device", "workers", "audio", "data", "representations", "store", "cache",
     "embedding", "models", "heads", "augment", "train", "folds", "evaluate", "results", "tables",
-    "probing", "experiment", "tune", "doctor", "study", "cli",
+    "probing", "experiment", "tune", "doctor", "study",
+    "runs", "predict", "curve", "robust", "report", "cli",
 ]  # fmt: skip
 SOURCE = Path(mgc.__file__).parent
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in ("__main__.py",))

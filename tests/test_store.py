@@ -25,7 +25,8 @@ from conftest import tone
 from mgc import audio, store
 from mgc.audio import Windowing
 from mgc.config import MgcError
-from mgc.representations import Layer, Representation
+from mgc.representations import Layer, Representation, open_representation
+from mgc.representations.precision import in_bfloat16
 from mgc.store import Store, kept
 
 DIM = 24
@@ -50,7 +51,7 @@ def clip(number: int) -> str:
 
 
 def array(number: int) -> np.ndarray:
-    return np.random.default_rng(number).normal(0, 10, (2, DIM))
+    return np.random.default_rng(number).normal(0, 10, (3, DIM))
 
 
 def fill(numbers: range, card: Representation = CARD) -> Store:
@@ -128,7 +129,7 @@ def test_a_value_that_float16_cannot_hold_is_refused_with_the_track(value: float
         Store(CARD).writer() as writer,
     ):
         writer.add(clip(0), "good", array(0))
-        writer.add(clip(1), "the bad one", np.full((2, DIM), value))
+        writer.add(clip(1), "the bad one", np.full((3, DIM), value))
     assert "the bad one" in str(caught.value)
     assert_holds(range(1))
 
@@ -142,12 +143,12 @@ def test_shards_open_in_pandas_and_datasets(tmp_path: Path) -> None:
     frame = pd.read_feather(shard)
     assert list(frame.columns) == ["clip", "track_id", "seconds", "frames", "values"]
     assert list(frame["track_id"]) == [f"track {number}" for number in range(4)]
-    assert np.array_equal(frame["values"][2].reshape(2, DIM), array(2).astype(np.float16))
+    assert np.array_equal(frame["values"][2].reshape(3, DIM), array(2).astype(np.float16))
     datasets.disable_progress_bars()
     rows_ = datasets.load_dataset("arrow", data_files=[str(shard)], cache_dir=str(tmp_path / "hf"))["train"]
     assert rows_.column_names == list(frame.columns)
     assert rows_[1]["clip"] == clip(1)
-    assert np.array_equal(np.float16(rows_[1]["values"]).reshape(2, -1), array(1).astype(np.float16))
+    assert np.array_equal(np.float16(rows_[1]["values"]).reshape(3, -1), array(1).astype(np.float16))
 
 
 # --- keys -------------------------------------------------------------------------------------------------
@@ -162,6 +163,7 @@ def test_what_changes_the_numbers_has_another_folder() -> None:
         replace(CARD, cut=Windowing(16_000, 32_000)),
         replace(CARD, dtype="float32"),
         replace(CARD, pooled=False),
+        in_bfloat16(CARD),
     ]
     assert len({fill(range(1), card).folder for card in cards}) == len(cards)
     assert {str(card["fingerprint"]) for card in kept()} == {card.fingerprint for card in cards}
@@ -191,6 +193,44 @@ def test_a_store_without_a_shard_is_not_told_of_and_a_damaged_card_is() -> None:
     assert "representation.json" in str(caught.value)
     fill(range(1))
     assert kept() == [json.loads(json.dumps(CARD.card()))]
+
+
+def test_bfloat16_is_an_encoder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from mgc import device
+
+    class Encoder:
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())
+
+        def __call__(self, waveforms: torch.Tensor, *_: torch.Tensor) -> tuple[list[torch.Tensor], None]:
+            return [self.model(waveforms)], None
+
+    torch.manual_seed(0)
+    waves, cpu = torch.rand(3, 4), torch.device("cpu")
+    [exact], _ = Encoder()(waves)
+    card = in_bfloat16(replace(CARD, load=lambda device: Encoder()))  # type: ignore[arg-type, return-value]
+    monkeypatch.setattr(device, "_half_types", lambda device: set())
+    with pytest.raises(MgcError, match="does not compute in bfloat16"):
+        card.load(cpu)
+    monkeypatch.setattr(device, "_half_types", lambda device: {"bfloat16"})
+    [narrow], _ = card.load(cpu)(waves, waves, waves)
+    assert narrow.dtype == torch.bfloat16
+    torch.testing.assert_close(narrow.float(), exact, rtol=2e-2, atol=2e-2)
+    assert not torch.equal(narrow.float(), exact)
+    assert open_representation("windows:bfloat16:musicnn").address == "windows:bfloat16:musicnn"
+    with pytest.raises(MgcError, match="without weights"):
+        open_representation("bfloat16:logmel")
+
+
+def test_a_call_of_many_hours_does_not_leave_thousands_of_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with Store(CARD).writer() as writer:
+        for number in range(1000):
+            now += 40.0  # eleven hours
+            writer.add(clip(number), "t", array(number))
+    assert 200 < len(shards(Store(CARD).folder)) < 300
 
 
 # --- accidents --------------------------------------------------------------------------------------------
@@ -241,7 +281,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_a_killed_writer_loses_nothing_that_a_shard_held(start: Start) -> None:
-    numbers, folder = range(60), Store(CARD).folder
+    numbers, folder = range(400), Store(CARD).folder  # more than ten slow kills let through
     held: set[str] = set()
     for _ in range(10):
         process = start(numbers, 2)
@@ -331,7 +371,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 def test_a_disk_that_is_really_full_keeps_what_it_holds(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "SHARD_BYTES", 40 * 2 * DIM * 2)
+    monkeypatch.setattr(store, "SHARD_BYTES", 40 * 3 * DIM * 2)
     fill(range(40))
     ballast = small_disk / "ballast"
     with contextlib.suppress(OSError):
@@ -485,7 +525,7 @@ def test_a_damaged_shard_of_a_read_only_cache_is_told_and_not_read(
     assert reader.missing(map(clip, range(5))) == lost
     assert capsys.readouterr().err.count("cannot be set aside (Read-only file system)") == 1
     [other, *_] = {clip(n) for n in range(5)} - lost
-    assert reader.read(other).shape == (2, DIM)
+    assert reader.read(other).shape == (3, DIM)
     assert shard.exists()
 
 

@@ -169,7 +169,7 @@ def layers_of(name: str, model: Any, front: Any, samples: np.ndarray) -> list[np
 
 
 def direct(name: str, folder: Path, samples: np.ndarray) -> np.ndarray:
-    """(3, width): mean, deviation and maximum over the real frames of all windows, the last one moved back."""
+    """(3, width): mean, deviation, maximum over the real frames of all windows, the last one moved back."""
     import transformers
 
     tiny = FAMILIES[name]

@@ -79,6 +79,7 @@ class DataRecipe(Recipe):
     split_seed: int = Field(0, ge=0)
     limit: int | None = Field(None, ge=1, description="at most so many tracks, spread over the classes")
     per_class: int | None = Field(None, ge=1, description="at most so many training tracks a class")
+    per_class_seed: int = Field(0, ge=0, description="draws those of per_class")
     max_excluded: float = Field(0.05, ge=0, le=1, description="share of unusable tracks that stops a run")
 
 
@@ -236,6 +237,40 @@ class StudyRecipe(Recipe):
     runs: tuple[StudyRun, ...] = Field((), strict=False, description="[[runs]], see configs/study/")
 
 
+class CurveRecipe(StudyRecipe):
+    """`mgc curve`: systems by the number of training tracks; those of `runs`, else those of `systems`."""
+
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2), strict=False, min_length=1, description="each draws tracks and weights"
+    )
+    systems: tuple[str, ...] = Field(
+        ("cnn", "musicnn"), strict=False, description="networks from scratch, and encoders to probe"
+    )
+    sizes: tuple[int | Literal["all"], ...] = Field(
+        (), strict=False, description='training tracks a genre: [5, 10, "all"]; default: doubled from 5'
+    )
+
+
+class RobustRecipe(Recipe):
+    """`mgc robust`: which runs, and what is done to their test tracks. `data` finds the audio."""
+
+    data: DataRecipe = Field(default_factory=DataRecipe)
+    runs: tuple[str, ...] = Field((), strict=False, description="default: the best baseline and probe")
+    alterations: tuple[str, ...] = Field(
+        (
+            *("noise=20", "noise=10", "noise=0", "gain=-20", "gain=6", "mp3=32", "mp3=16"),
+            *("lowpass=4000", "lowpass=2000", "highpass=300", "crop=first", "crop=middle", "crop=last"),
+        ),
+        strict=False,
+        min_length=1,
+    )
+    only: tuple[str, ...] = Field((), strict=False, description="effects, or single alterations, of these")
+    limit: int | None = Field(None, ge=1, description="at most so many test tracks, spread over the genres")
+    format: Literal["table", "markdown", "csv"] = "table"
+    trust_remote_code: bool = Field(False, description="run code that lies beside an encoder's weights")
+    device: Device = "auto"
+
+
 class CompareRecipe(Recipe):
     """`mgc compare`: which records, in which form. `seed`, `device` and `data.limit` choose among them."""
 
@@ -244,6 +279,29 @@ class CompareRecipe(Recipe):
     baseline: str | None = Field(None, description="the run_id to compare with")
     seed: int | None = Field(None, ge=0)
     device: str | None = None
+
+
+class ReportRecipe(Recipe):
+    """`mgc report`: which runs, and how they are told; `seed`, `device`, `data.limit` choose among them."""
+
+    data: DataRecipe = Field(default_factory=DataRecipe)
+    format: Literal["html", "markdown", "latex", "pdf"] = "html"
+    baseline: str | None = Field(None, description="the run_id to compare with")
+    audio: bool = Field(True, description="let the page play excerpts of the tracks that it talks of")
+    bundle: bool = Field(False, description="also a zip of all of it, to hand in")
+    out: str | None = Field(None, description="the folder it is written to; default: results/<data>")
+    seed: int | None = Field(None, ge=0)
+    device: str | None = None
+
+
+class PredictRecipe(Recipe):
+    """`mgc predict`: how the models of a run are opened, and how their answers are told."""
+
+    model: str | None = Field(None, description="where the run's encoder lies now")
+    trust_remote_code: bool = Field(False, description="run code that lies beside an encoder's weights")
+    over_time: bool = Field(False, description="the genre of each stretch")
+    format: Literal["table", "csv", "json"] = "table"
+    device: Device = "auto"
 
 
 class InfoRecipe(Recipe):

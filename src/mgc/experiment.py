@@ -23,10 +23,11 @@ from mgc.embedding import embed_tracks
 from mgc.evaluate import Predictions, evaluate
 from mgc.folds import clear_partial, prepare, representations_of, train_folds
 from mgc.heads import find_head
+from mgc.heads.saving import save_head
 from mgc.models import OPTIONS, find_network, make_network, options_of
 from mgc.probing import fit_folds
 from mgc.progress import say
-from mgc.representations import Representation, address_of, open_representation
+from mgc.representations import ALTERED_PREFIX, Representation, address_of, open_representation
 from mgc.representations.kinds import code_hash
 from mgc.results import NAMES_ONLY, RunRecord, environment, load_record, save_curves, save_tracks
 from mgc.store import Store, kept
@@ -146,6 +147,8 @@ def _fit_heads(
     bench: "_Bench", run: "_Run", representation: Representation, recipe: ProbeRecipe, seconds: float
 ) -> RunRecord:
     heads, took = fit_folds(Store(representation), bench.dataset, bench.split, recipe)
+    for number, head in enumerate(heads):
+        save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
     chosen = [{"fold": number, **head.told()} for number, head in enumerate(heads)]
     return run.finish(
         bench.predictions([head.test for head in heads]),
@@ -200,7 +203,7 @@ def load_tracks(recipe: DataRecipe) -> tuple[Dataset, Split]:
         say(f"left out: {line}")
     split = data.make_split(dataset, recipe.split, recipe.split_seed)
     if recipe.per_class:
-        split = data.thinned(split, recipe.per_class, recipe.split_seed)
+        split = data.thinned(split, recipe.per_class, recipe.per_class_seed)
     if split.leaky:
         say(f"this split leaks on purpose: {split.authority}")
     return dataset, split
@@ -211,7 +214,8 @@ def _kept_models(dataset: Dataset) -> list[str]:
     models = []
     for card in kept():
         address = str(card.get("address"))
-        if not card.get("pooled") or card.get("keep") == "windows" or address in models:
+        own_kind = card.get("keep") == "windows" or address.startswith(ALTERED_PREFIX)
+        if not card.get("pooled") or own_kind or address in models:
             continue
         try:
             missing = Store(open_representation(address)).missing(track.content for track in dataset.tracks)
@@ -281,7 +285,8 @@ class _Bench:
 def learning_code(path: str, recipe: Any) -> str:
     """Hash of the code that decides what this system learns; that of other networks is none of it."""
     if path != "baseline":
-        return code_hash("data/splits.py", "probing.py", "heads/__init__.py", "heads/neural.py")
+        heads = ("heads/__init__.py", "heads/logistic.py", "heads/neural.py")
+        return code_hash("data/splits.py", "probing.py", *heads)
     known = find_network(recipe.network)
     network = make_network(recipe.network, 2, max(known.min_bands, 64), known.max_frames or known.min_frames)
     modules = {type(part).__module__ for part in network.modules()}

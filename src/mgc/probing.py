@@ -1,17 +1,25 @@
 """Heads on the folds of a split: the vectors a recipe asks for, a head a fold, its layer by validation."""
 
+import contextlib
 import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from joblib import Parallel, delayed
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mgc.config import MgcError, ProbeRecipe
-from mgc.data import Dataset, Split
+from mgc.data import Dataset, Split, cores
 from mgc.heads import Fitted, Head, find_head, fit_head, weighted
 from mgc.heads.neural import WeightedLayers
-from mgc.progress import Progress
-from mgc.representations import STATISTICS
+from mgc.progress import Progress, say
+from mgc.representations import STATISTICS, Representation
 from mgc.representations.logmel import statistics
 from mgc.store import Store
 
@@ -60,46 +68,103 @@ class HeadOfFold:
         return told
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """A head of one fold on one layer, and what it says of the other sides."""
+
+    fold: int
+    layer: str
+    fitted: Fitted
+    validation: np.ndarray  # (n_val, C)
+    test: np.ndarray  # (n_test, C)
+
+
 def fit_folds(
     store: Store, dataset: Dataset, split: Split, recipe: ProbeRecipe
 ) -> tuple[list[HeadOfFold], float]:
     """A head a fold, on the layer on which it has the smallest log loss on validation; and the seconds.
+
+    Folds and layers are fitted side by side, each on one thread, so that the number of cores changes no
+    result; layers are read as they are needed.
 
     Raises:
         MgcError: no such head or layer, or layers that this head cannot take.
     """
     start = time.monotonic()
     head = find_head(recipe.head)
-    vectors = vectors_of(store, [track.content for track in dataset.tracks], recipe)
+    names = _layers(store.representation, recipe)
     if recipe.layers == "weighted":
-        head = weighted(len(vectors))
-        rows = np.concatenate([each.rows for each in vectors.values()], axis=1)
-        vectors = {"weighted": Vectors(rows, next(iter(vectors.values())).ends)}
+        head, names = weighted(len(names)), ["weighted"]
+    classes, clips = len(dataset.classes), [track.content for track in dataset.tracks]
     labels = np.array(dataset.label_numbers(dataset.tracks))
     place = {track.track_id: index for index, track in enumerate(dataset.tracks)}
-    fitted = []
-    with Progress("fit heads", len(split.folds) * len(vectors), "layers") as progress:
-        for fold in split.folds:
-            sides = [[place[track_id] for track_id in side] for side in (fold.train, fold.val, fold.test)]
-            fits = {}
-            for name, each in vectors.items():
-                fits[name] = _fit(head, each, labels, sides[0], sides[1], recipe.seed)
-                progress.step()
-            best = min(fits, key=lambda name: fits[name].loss)
-            val, test = (
-                probabilities(fits[best], *vectors[best].of(side), len(dataset.classes)) for side in sides[1:]
-            )
-            fitted.append(HeadOfFold(best, fits, test, val))
-    return fitted, time.monotonic() - start
+    folds = [
+        [[place[track_id] for track_id in side] for side in (fold.train, fold.val, fold.test)]
+        for fold in split.folds
+    ]
+
+    def jobs() -> Iterator[Any]:
+        for name in names:
+            vectors = _vectors(store, clips, name, recipe)
+            for number, sides in enumerate(folds):
+                yield delayed(_fit)(head, vectors, labels, sides, classes, recipe.seed, number, name)
+
+    count = len(folds) * len(names)
+    fits: dict[tuple[int, str], _Fit] = {}
+    with _one_thread_each(), Progress("fit heads", count, "layers") as progress:
+        side_by_side = Parallel(min(cores(), count), backend="threading", return_as="generator_unordered")
+        for fit in side_by_side(jobs()):
+            fits[fit.fold, fit.layer] = fit
+            progress.step()
+    _tell_unfinished(recipe.head, [fit.fitted for fit in fits.values()])
+    return [
+        _choose([fits[fold, name] for name in names]) for fold in range(len(folds))
+    ], time.monotonic() - start
+
+
+def _choose(fits: Sequence[_Fit]) -> HeadOfFold:
+    """The layer with the smallest loss on validation, of one fold."""
+    best = min(fits, key=lambda fit: fit.fitted.loss)
+    return HeadOfFold(best.layer, {fit.layer: fit.fitted for fit in fits}, best.test, best.validation)
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Sums within a fit keep their order; and fits side by side do not wait for one another's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        # What did not converge is told at the end. Filters belong to the process, not to a thread.
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _tell_unfinished(head: str, fits: Sequence[Fitted]) -> None:
+    counts = Counter(strength for fit in fits for strength in fit.unfinished)
+    if counts:
+        told = ", ".join(f"{strength:g} in {n} of {len(fits)} fits" for strength, n in sorted(counts.items()))
+        say(f"head {head}: did not converge at strength {told}; judged on validation like any other")
 
 
 def _fit(
-    head: Head, vectors: Vectors, labels: np.ndarray, train: list[int], val: list[int], seed: int
-) -> Fitted:
-    """Rows bear the label of their track."""
-    (x, counts), (x_val, counts_val) = vectors.of(train), vectors.of(val)
-    learned, judged = np.repeat(labels[train], counts), np.repeat(labels[val], counts_val)
-    return fit_head(head, (x, learned), (x_val, judged), seed)
+    head: Head,
+    vectors: Vectors,
+    labels: np.ndarray,
+    sides: list[list[int]],
+    classes: int,
+    seed: int,
+    fold: int,
+    layer: str,
+) -> _Fit:
+    """Rows bear the label of their track; `sides` are the tracks of training, validation and test."""
+    rows, counts = zip(*map(vectors.of, sides), strict=True)
+    learned, judged = ((rows[side], np.repeat(labels[sides[side]], counts[side])) for side in (0, 1))
+    fitted = fit_head(head, learned, judged, seed)
+    val, test = (probabilities(fitted, rows[side], counts[side], classes) for side in (1, 2))
+    return _Fit(fold, layer, fitted, val, test)
 
 
 def probabilities(fitted: Fitted, rows: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
@@ -114,7 +179,12 @@ def vectors_of(store: Store, clips: list[str], recipe: ProbeRecipe) -> dict[str,
     Raises:
         MgcError: no such layer, a clip that is not in the store, or layers that this head cannot take.
     """
-    representation = store.representation
+    names = _layers(store.representation, recipe)
+    return {name: _vectors(store, clips, name, recipe) for name in names}
+
+
+def _layers(representation: Representation, recipe: ProbeRecipe) -> list[str]:
+    """Names of the layers that the recipe asks for."""
     if recipe.layers == "weighted" and (
         recipe.head != "logistic" or len({layer.dim for layer in representation.layers}) > 1
     ):
@@ -123,11 +193,18 @@ def vectors_of(store: Store, clips: list[str], recipe: ProbeRecipe) -> dict[str,
             where=f"head {recipe.head!r}, {representation.name}",
             fix="use --layers sweep, which takes any head and any layers",
         )
-    names = [recipe.layers]
     if recipe.layers in ("sweep", "weighted"):
-        names = [layer.name for layer in representation.layers]
-    wanted = [STATISTICS.index(word) for word in (recipe.pool or representation.pool).split("+")]
-    return {name: _rows(store, clips, name, wanted) for name in names}
+        return [layer.name for layer in representation.layers]
+    return [recipe.layers]
+
+
+def _vectors(store: Store, clips: list[str], name: str, recipe: ProbeRecipe) -> Vectors:
+    """The statistics that the recipe asks for, of one layer, or of all layers side by side ("weighted")."""
+    if name == "weighted":
+        layers = list(vectors_of(store, clips, recipe).values())
+        return Vectors(np.concatenate([each.rows for each in layers], axis=1), layers[0].ends)
+    words = (recipe.pool or store.representation.pool).split("+")
+    return _rows(store, clips, name, [STATISTICS.index(word) for word in words])
 
 
 def _rows(store: Store, clips: list[str], layer: str, wanted: list[int]) -> Vectors:

@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pandas as pd
 
 from mgc.config import CompareRecipe, MgcError, results_dir
 from mgc.data import Dataset, name_of
-from mgc.evaluate import Predictions, Scores
+from mgc.evaluate import Predictions, Scores, evaluate
 
 # Parts of a recipe that fingerprints cover, or that change nothing about the result.
 NAMES_ONLY = {"data", "model", "device", "hypothesis", "name", "reported", "trust_remote_code"}
@@ -69,10 +70,17 @@ class RunRecord:
         """What tables call the system."""
         return self.name or self.system
 
-    @property
+    @cached_property
     def judged(self) -> Scores:
-        """Its scores."""
-        return Scores.from_dict(self.scores)
+        """Its scores: those of the record, or, where they are of an mgc that knew other ones, found again.
+
+        Raises:
+            MgcError: they are to be found again, and the predictions are not there or damaged.
+        """
+        try:
+            return Scores.from_dict(self.scores)
+        except MgcError:
+            return evaluate(self.predictions())
 
     def predictions(self) -> Predictions:
         """Its stored predictions.

@@ -3,11 +3,12 @@
 A representation has a folder, `<name>-<fingerprint>`, with its card and Arrow IPC shards of some clips
 each. A shard is written under another name, synced and renamed, so it is there whole or not at all: a
 process killed at any moment loses at most the clips since the last shard, and the next one goes on behind
-it. Shards are never changed; a clip that two processes have computed is read once. A shard's name ends in
-the CRC-32 of its bytes. Each process looks at it before it gives a shard to Arrow, and for what a shard
-holds (`missing`, `seconds`) nobody opens it a second time: `index.json` remembers that by the file's size,
-times and inode. So a call that finds all done reads kilobytes, not every vector. A shard that is damaged is
-set aside under another name, and its clips are computed again.
+it. Processes that write at the same time, on one machine or many, write shards of their own. Shards are
+never changed; a clip that two processes have computed is read once. A shard's name ends in the CRC-32 of
+its bytes. Each process looks at it before it gives a shard to Arrow, and for what a shard holds (`missing`,
+`seconds`) nobody opens it a second time: `index.json` remembers that by the file's size, times and inode.
+So a call that finds all done reads kilobytes, not every vector. A shard that is damaged is set aside under
+another name, and its clips are computed again.
 
 A row: `clip` (hash), `track_id` (as it was called then), `seconds` (what it took), `frames` (rows of the
 array), `values` (the array, row by row, in the representation's dtype). Pooled arrays are (3, width): mean,
@@ -35,7 +36,8 @@ from mgc.progress import Progress, say
 from mgc.representations import STATISTICS, Representation
 
 SHARD_BYTES = 64 << 20  # arrays held in memory before they are written
-SHARD_SECONDS = 20.0  # and for how long: what a kill can cost
+SHARD_SECONDS = 20.0  # and for how long: what a kill can cost; but a call of many hours
+SHARD_SHARE = 0.01  # writes one only every hundredth of the time it has run, or there would be too many
 STALE_SECONDS = 3600.0  # a half-written file of this age has lost its writer
 MANY_SHARDS = 50  # from here on reading them for the first time is told
 CARD, INDEX, ASIDE = "representation.json", "index.json", ".damaged"
@@ -188,7 +190,7 @@ class Writer:
         self.folder, self.representation = folder, representation
         self._rows: list[tuple[str, str, float, np.ndarray]] = []
         self._bytes = 0
-        self._since = self._last = time.monotonic()
+        self._began = self._since = self._last = time.monotonic()
 
     def __enter__(self) -> "Writer":
         card = self.folder / CARD
@@ -224,7 +226,8 @@ class Writer:
         self._rows.append((clip, track_id, now - self._last, kept))
         self._last = now
         self._bytes += kept.nbytes
-        if self._bytes >= SHARD_BYTES or time.monotonic() - self._since >= SHARD_SECONDS:
+        patience = max(SHARD_SECONDS, SHARD_SHARE * (now - self._began))
+        if self._bytes >= SHARD_BYTES or now - self._since >= patience:
             self.flush()
 
     def flush(self) -> None:

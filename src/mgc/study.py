@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgc.config import BaselineRecipe, MgcError, ProbeRecipe, StudyRecipe, read_recipe, read_toml
+from mgc.data import find
 from mgc.experiment import baseline, probe, resolved
 from mgc.heads import find_head
 from mgc.progress import say
@@ -22,18 +23,31 @@ class Planned:
 def study(recipe: StudyRecipe, file: Path) -> list[RunRecord]:
     """Run every system of the study for every seed, in the order of the file.
 
-    All configs are read before anything is computed, so that a wrong word in the last one costs nothing.
+    All configs are read before anything is computed, so that a wrong word in the last one costs nothing. A
+    system that cannot run, for want of its weights, say, is left out: that is said at once, and in the end.
 
     Raises:
-        MgcError: a config that cannot be read or would be refused, or what `baseline` and `probe` raise.
+        MgcError: a config that cannot be read or would be refused, no such data, or no system that can run.
     """
     planned = plan(recipe, file)
-    total = sum(len(one.seeds) for one in planned)
+    find(planned[0].recipe.data)  # without tracks no system runs: once said is enough
+    turns = [(one, seed) for one in planned for seed in one.seeds]
     records: list[RunRecord] = []
-    for one in planned:
-        for seed in one.seeds:
-            say(f"study: {len(records) + 1} of {total}: {one.title}, seed {seed}")
+    skipped: list[tuple[str, MgcError]] = []
+    for number, (one, seed) in enumerate(turns, 1):
+        title = f"{one.title}, seed {seed}"
+        say(f"study: {number} of {len(turns)}: {title}")
+        try:
             records.append(run(one.recipe.model_copy(update={"seed": seed})))
+        except MgcError as error:
+            skipped.append((title, error))
+            say(f"skipped: {title}: {error}")
+    if not records:
+        raise skipped[0][1]
+    if skipped:
+        say(f"study: {len(skipped)} of {len(turns)} systems could not run and are not in the table:")
+    for title, why in skipped:
+        say(f"  {title}: {why.what}")
     return records
 
 

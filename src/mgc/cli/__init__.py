@@ -11,9 +11,9 @@ import typer
 
 from mgc.cli.options import app
 
-from mgc.cli import learn, encode, data, cache  # isort: skip
+from mgc.cli import learn, encode, data, cache, runs, report, predict, studies  # isort: skip
 
-__all__ = ["app", "cache", "data", "encode", "learn", "main"]
+__all__ = ["app", "cache", "data", "encode", "learn", "main", "predict", "report", "runs", "studies"]
 
 
 def _version(wanted: bool) -> None:

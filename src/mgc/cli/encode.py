@@ -53,6 +53,8 @@ def embed(
     from mgc import embedding
 
     done = embedding.embed(recipe)
+    if not done.first:
+        return
     card = done.representation
     typer.echo(f"{card.name}: {card.source}")
     typer.echo(f"  licence: {card.licence}; trained on: {card.trained_on}")

@@ -1,14 +1,12 @@
 """Small classifiers over pooled vectors: standardise, fit, choose the strength on validation."""
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.naive_bayes import GaussianNB
@@ -20,6 +18,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from mgc.config import MgcError, did_you_mean
+from mgc.heads.logistic import Logistic, logistic_path
 from mgc.heads.neural import Perceptron, WeightedLayers
 
 
@@ -30,11 +29,13 @@ class Head:
     strength: str
     strengths: tuple[float, ...]
     make: Callable[[float, int, int], Any]  # (strength, seed, tracks of the rarest class) -> unfitted
+    # Where one fit helps the next: (vectors, classes, strengths) -> fitted, one a strength.
+    path: Callable[[np.ndarray, np.ndarray, Sequence[float]], Iterable[Any]] | None = None
 
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HEADS: dict[str, Head] = {
-    "logistic": Head("C", INVERSE_PENALTIES, lambda c, seed, rarest: LogisticRegression(C=c, max_iter=5000)),
+    "logistic": Head("C", INVERSE_PENALTIES, lambda c, seed, rarest: Logistic(C=c), logistic_path),
     "knn": Head(
         "neighbours",
         (31, 15, 9, 5, 3, 1),
@@ -100,6 +101,7 @@ class Fitted:
     strength: float
     tried: dict[float, float]
     parameters: int
+    unfinished: tuple[float, ...] = ()  # strengths whose steps were used up; judged like any other
 
     @property
     def loss(self) -> float:
@@ -128,20 +130,33 @@ def fit_head(
             "a class has a single training track: an SVM's probabilities are fitted on inner folds",
             fix="add tracks, or use --head logistic",
         )
-    fitted: dict[float, Any] = {}
+    strengths = head.strengths
+    if head.strength == "neighbours":
+        strengths = tuple(k for k in strengths if k <= len(train[0]))
+    scaler = StandardScaler().fit(train[0])
+    x, x_val = scaler.transform(train[0]), scaler.transform(val[0])
+    if head.path:
+        models = iter(head.path(x, train[1], strengths))
+    else:
+        models = (head.make(strength, seed, rarest).fit(x, train[1]) for strength in strengths)
     losses: dict[float, float] = {}
-    for strength in head.strengths:
-        if head.strength == "neighbours" and strength > len(train[0]):
-            continue
-        pipeline = make_pipeline(StandardScaler(), head.make(strength, seed, rarest))
-        with warnings.catch_warnings():
-            # A strength that does not converge is judged on validation like any other.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted[strength] = pipeline.fit(*train)
-        predicted = _whole(pipeline, val[0], classes)
-        losses[strength] = float(log_loss(val[1], predicted, labels=range(classes)))
-    chosen = min(losses, key=lambda strength: losses[strength])
-    return Fitted(fitted[chosen], chosen, losses, _parameters(fitted[chosen]))
+    unfinished, best = [], None
+    for strength, model in zip(strengths, models, strict=True):
+        losses[strength] = float(log_loss(val[1], _whole(model, x_val, classes), labels=range(classes)))
+        if not _finished(model):
+            unfinished.append(strength)
+        if best is None or losses[strength] < losses[best[0]]:
+            best = strength, model
+    if best is None:
+        raise AssertionError("a head has at least one strength")
+    pipeline = make_pipeline(scaler, best[1])
+    return Fitted(pipeline, best[0], losses, _parameters(pipeline), tuple(unfinished))
+
+
+def _finished(model: Any) -> bool:
+    """Whether it stopped of itself, as far as it takes steps."""
+    steps = int(np.max(getattr(model, "n_iter_", 0)))
+    return bool(getattr(model, "converged_", not 0 < getattr(model, "max_iter", -1) <= steps))
 
 
 def _whole(classifier: Any, vectors: np.ndarray, classes: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Heads in torch, in the manner of scikit-learn: a weighted sum of layers, and a published perceptron."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import nn
+
+_GLOBAL_DRAWS = threading.Lock()  # torch initialises layers by the one generator of the process
 
 
 class WeightedLayers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -69,24 +72,21 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         x, y = torch.from_numpy(np.asarray(vectors, np.float32)), torch.from_numpy(numbers)
         width = x.shape[1]
-        # Neither the caller's random numbers nor ours shall depend on the other.
-        with torch.random.fork_rng(devices=[]):
+        # Neither the caller's random numbers nor ours shall depend on the other, nor on folds beside this.
+        with _GLOBAL_DRAWS, torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
-            self.network_: Any = nn.Sequential(
-                nn.Linear(width, width),
-                nn.BatchNorm1d(width),
-                nn.ReLU(),
-                nn.Linear(width, len(self.classes_)),
-            )
-            optimizer = torch.optim.Adam(
-                self.network_.parameters(), self.LEARNING_RATE, weight_decay=self.WEIGHT_DECAY
-            )
-            batches = max(1, -(-len(x) // self.BATCH_SIZE))
-            for _ in range(self.epochs):
-                for chosen in torch.randperm(len(x)).tensor_split(batches):  # equal ones: BatchNorm needs two
-                    optimizer.zero_grad()
-                    F.cross_entropy(self.network_(x[chosen]), y[chosen]).backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
+            self.network_ = self._network(width, len(self.classes_))
+        draws = torch.Generator().manual_seed(self.random_state)
+        optimizer = torch.optim.Adam(
+            self.network_.parameters(), self.LEARNING_RATE, weight_decay=self.WEIGHT_DECAY
+        )
+        batches = max(1, -(-len(x) // self.BATCH_SIZE))
+        for _ in range(self.epochs):
+            # Equal ones: BatchNorm needs two.
+            for chosen in torch.randperm(len(x), generator=draws).tensor_split(batches):
+                optimizer.zero_grad()
+                F.cross_entropy(self.network_(x[chosen]), y[chosen]).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
         self.network_.eval()
         return self
 
@@ -95,3 +95,24 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with torch.inference_mode():
             scores = self.network_(torch.from_numpy(np.asarray(vectors, np.float32)))
         return scores.double().softmax(dim=1).numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With arrays in the network's place, so that it can be saved without pickling code."""
+        state = dict(super().__getstate__())
+        if network := state.pop("network_", None):
+            state["arrays_"] = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = state.pop("arrays_", None)
+        super().__setstate__(state)
+        if arrays:
+            self.network_ = self._network(arrays["0.weight"].shape[1], len(self.classes_))
+            self.network_.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+            self.network_.eval()
+
+    @staticmethod
+    def _network(width: int, classes: int) -> Any:
+        return nn.Sequential(
+            nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, classes)
+        )

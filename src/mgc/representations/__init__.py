@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from mgc.config import MgcError, did_you_mean
+from mgc.representations.altered import ALTERED_PREFIX, altered, parsed
 from mgc.representations.chroma import chroma
 from mgc.representations.cqt import cqt
 from mgc.representations.efficientat import efficientat, find_weights
@@ -13,11 +14,12 @@ from mgc.representations.kinds import STATISTICS, Layer, Representation
 from mgc.representations.logmel import logmel, logmel44
 from mgc.representations.mfcc import mfcc
 from mgc.representations.musicnn import musicnn
+from mgc.representations.precision import BFLOAT16_PREFIX, in_bfloat16
 from mgc.representations.stats57 import stats57
 from mgc.representations.transformers_audio import SHORT_NAMES, from_name, is_address, random_twin
 
 __all__ = [
-    "RANDOM_PREFIX", "REPRESENTATIONS", "STATISTICS", "WINDOWS_PREFIX",
+    "ALTERED_PREFIX", "RANDOM_PREFIX", "REPRESENTATIONS", "STATISTICS", "WINDOWS_PREFIX",
     "Layer", "Representation", "address_of", "open_representation",
 ]  # fmt: skip
 
@@ -40,30 +42,31 @@ REPRESENTATIONS: dict[str, Callable[[], Representation]] = {
 
 def open_representation(model: str, trust_remote_code: bool = False) -> Representation:
     """The card of a name in the table, a local folder, a hub id `owner/name`; `random:<seed>:` before it
-    opens the twin with random weights, `windows:` the same with its windows kept apart.
+    opens the twin with random weights, `bfloat16:` the same computed in bfloat16, `windows:` the same with
+    its windows kept apart, `altered:noise=10:` the card of clips in noise, which only `mgc robust` fills.
 
     Raises:
         MgcError: nothing of that name, or nothing that works on this machine.
     """
-    if model.startswith(WINDOWS_PREFIX):
-        whole = model.removeprefix(WINDOWS_PREFIX)
-        return open_representation(whole, trust_remote_code).windows
-    if model.startswith(RANDOM_PREFIX):
-        seed, _, twin_of = model.removeprefix(RANDOM_PREFIX).partition(":")
-        return _random(twin_of, seed)
-    if model in SHORT_NAMES:
-        return from_name(model, trust_remote_code)
-    if model in REPRESENTATIONS:
+    kind, colon, rest = model.partition(":")
+    if f"{kind}{colon}" in _PREFIXES:
+        return _PREFIXES[f"{kind}{colon}"](rest, trust_remote_code)
+    if model in REPRESENTATIONS and model not in SHORT_NAMES:
         return REPRESENTATIONS[model]()
-    if is_address(model):
-        folder = Path(model).expanduser()
-        if folder.is_dir() and find_weights(folder):
-            return efficientat(folder)
+    folder = Path(model).expanduser()
+    if model not in SHORT_NAMES and is_address(model) and folder.is_dir() and find_weights(folder):
+        return efficientat(folder)
+    if model in SHORT_NAMES or is_address(model):
         return from_name(model, trust_remote_code)
     raise MgcError(
         f"there is no encoder {model!r} and no folder of that name",
         fix=f"{did_you_mean(model, REPRESENTATIONS)}; or a hub id owner/name, or a folder",
     )
+
+
+def _altered(rest: str, trust_remote_code: bool) -> Representation:
+    alteration, _, model = rest.partition(":")
+    return altered(open_representation(model, trust_remote_code), parsed(alteration))
 
 
 def address_of(model: str, random_weights: bool, seed: int, keep: str = "clip") -> str:
@@ -72,7 +75,8 @@ def address_of(model: str, random_weights: bool, seed: int, keep: str = "clip") 
     return f"{WINDOWS_PREFIX}{address}" if keep == "windows" else address
 
 
-def _random(model: str, seed: str) -> Representation:
+def _random(rest: str, trust_remote_code: bool) -> Representation:
+    seed, _, model = rest.partition(":")
     if not seed.isdecimal() or (model in REPRESENTATIONS and model not in SHORT_NAMES):
         raise MgcError(
             f"there is no {model!r} with random weights"
@@ -85,3 +89,11 @@ def _random(model: str, seed: str) -> Representation:
     raise MgcError(
         f"there is no encoder {model!r} and no folder of that name", fix=did_you_mean(model, SHORT_NAMES)
     )
+
+
+_PREFIXES: dict[str, Callable[[str, bool], Representation]] = {
+    WINDOWS_PREFIX: lambda model, trust: open_representation(model, trust).windows,
+    BFLOAT16_PREFIX: lambda model, trust: in_bfloat16(open_representation(model, trust)),
+    ALTERED_PREFIX: _altered,
+    RANDOM_PREFIX: _random,
+}

@@ -1,0 +1,268 @@
+"""Embedding against the usual loop, in one run: `python scripts/bench_embed.py --model musicnn --data DIR`.
+
+Both ways use the same weights, on the same clips, some clips at a time in turn, so that the ratio bears other
+work on the machine; it is taken round by round.
+
+    usual   one clip after another: librosa.load at the encoder's rate, its feature extractor, the model in
+            float32 under no_grad, a window at a time, mean over tokens. For musicnn: librosa's mel
+            spectrogram and the network as published, every filter in the published order, clip by clip
+    mgc     mgc.representations.pooling.represent and the store's writer, as mgc embed calls them
+    bare    the model alone on the inputs of the same windows, ready in memory, in batches like mgc's
+
+Both cover the same audio: every whole window of a clip, the rest at its end is left out on both sides
+(`mgc embed` moves a last window back to cover it, which the usual way does not do). Usually only the first
+window is looked at; that would be less work for less music, and no comparison.
+
+`over the bare forward` is what mgc spends on decoding, front end, pooling and writing beside the model;
+`waited` is the part of its time in which the model had no window to work on.
+
+Memory is the peak of a process of its own that embeds 100 clips, and of one that embeds 1,000 (the files
+again and again). `--precision bfloat16` is for processors and GPUs that compute in it. Linux and macOS.
+"""
+
+import copy
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+from types import MethodType
+from typing import Annotated, Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as mgc does
+import librosa
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+
+from mgc.config import WINDOWS_AT_ONCE, DataRecipe
+from mgc.data import load, load_windows
+from mgc.device import make_accelerator, tune_cpu
+from mgc.representations import Representation, open_representation, pooling
+from mgc.representations.kinds import Encoder
+from mgc.store import Store
+
+SHORT = {"ast": "random:0:ast", "whisper": "../shared/weights/whisper-tiny.en-encoder"}
+PART = 4  # clips that one way embeds before the other takes its turn
+Vectors = list[np.ndarray]
+
+
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Parts of at most `size`, as in itertools from Python 3.12."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds on the clock that each way took for all clips."""
+
+    usual: float
+    mgc: float
+    bare: float
+    waited: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast mgc was."""
+        return self.usual / self.mgc
+
+
+class Bench:
+    """One encoder, both ways."""
+
+    def __init__(self, model: str) -> None:
+        card = open_representation(SHORT.get(model, model))
+        self.device = make_accelerator("auto").device
+        tune_cpu()
+        # A rest as long as a window is left out: whole windows only.
+        self.card: Representation = replace(card, cut=replace(card.cut, ignore=card.cut.window))
+        self.encoder: Any = card.load(self.device)
+        self.plain: Any = self.encoder if hasattr(self.encoder, "front") else _as_published(self.encoder)
+        self.waited = 0.0
+
+    def usual(self, paths: Sequence[Path]) -> Vectors:
+        """(D,) a clip: the last layer's mean over tokens and windows."""
+        return [np.mean([*self._usual(path)], axis=0) for path in paths]
+
+    @torch.no_grad()
+    def _usual(self, path: Path) -> Iterator[np.ndarray]:
+        cut = self.card.cut
+        wave, _ = librosa.load(path, sr=cut.sample_rate_hz, mono=True)
+        starts = range(0, max(1, len(wave) - cut.window + 1), cut.window)
+        if not hasattr(self.plain, "front"):
+            from mgc.representations.musicnn import HOP_SAMPLES, N_FFT, N_MELS, WINDOW_FRAMES
+
+            mel = librosa.feature.melspectrogram(
+                y=wave, sr=cut.sample_rate_hz, n_fft=N_FFT, hop_length=HOP_SAMPLES, n_mels=N_MELS
+            )
+            frames = torch.from_numpy(np.log10(10_000 * mel + 1).T.astype(np.float32))
+            batch = [frames[i * WINDOW_FRAMES : (i + 1) * WINDOW_FRAMES] for i in range(len(starts))]
+            yield from self.plain.model(torch.stack(batch).to(self.device)).penultimate.cpu().numpy()
+            return
+        for start in starts:
+            piece = wave[start : start + cut.window]
+            inputs = self.plain.front(piece, sampling_rate=cut.sample_rate_hz, return_tensors="pt")
+            yield self.plain.states(self.plain.model, inputs.to(self.device))[-1].mean(1)[0].cpu().numpy()
+
+    def mgc(self, paths: Sequence[Path], encoder: Encoder) -> Vectors:
+        """The same from mgc, written to a store."""
+        vectors: Vectors = [np.empty(0)] * len(paths)
+        wanted = self.card.layer_slice("last")
+        with Store(self.card).writer() as writer:
+            for place, array in pooling.represent(self.card, encoder, paths, self.device, WINDOWS_AT_ONCE):
+                writer.add(f"{place:032x}", paths[place].name, array)
+                vectors[place] = array[0, wanted].copy()
+        return vectors
+
+    def inputs(self, paths: Sequence[Path]) -> list[Any]:
+        """What the model is given for these clips, a batch an entry."""
+        windows = [window.samples for _, window in load_windows(paths, self.card.cut)]
+        made = []
+        for batch in batched(windows, WINDOWS_AT_ONCE):
+            waveforms = torch.from_numpy(np.stack(batch)).to(self.device)
+            if hasattr(self.encoder, "batched"):
+                made.append(self.encoder.batched(waveforms))
+            else:
+                from mgc.representations.musicnn import WINDOW_FRAMES
+                from mgc.representations.musicnn_network import logmel
+
+                made.append(logmel(waveforms, center=False)[:, :WINDOW_FRAMES])
+        return made
+
+    @torch.inference_mode()
+    def bare(self, inputs: Sequence[Any], encoder: Any) -> None:
+        """The model alone."""
+        for batch in inputs:
+            states = (
+                encoder.states(encoder.model, batch) if hasattr(encoder, "states") else encoder.model(batch)
+            )
+            del states
+
+    def timed_windows(self, paths: Sequence[Path], cut: Any) -> Iterator[Any]:
+        """`load_windows`, with the time that its consumer waits."""
+        windows = load_windows(paths, cut)
+        while True:
+            began = time.perf_counter()
+            item = next(windows, None)
+            self.waited += time.perf_counter() - began
+            if item is None:
+                return
+            yield item
+
+
+def _as_published(encoder: Any) -> Any:
+    """musicnn with every filter, and norm before maximum, as in its paper and package."""
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        weight, frames = self.conv.weight, self.conv.weight.shape[2]
+        if weight.dim() == 4:
+            x = F.pad(x, (0, 0, (frames - 1) // 2, frames // 2))
+            y = F.relu(F.conv2d(x, weight, self.conv.bias))
+            return (y * self.norm.scale[:, None, None] + self.norm.shift[:, None, None]).amax(dim=3)
+        y = F.relu(F.conv1d(x, weight, self.conv.bias, padding=frames // 2))
+        return y * self.norm.scale[:, None] + self.norm.shift[:, None]
+
+    plain = copy.deepcopy(encoder)
+    for module in plain.model.modules():
+        if hasattr(module, "find_live") and hasattr(module, "conv"):
+            module.forward = MethodType(forward, module)
+    return plain
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """How long `work` takes on the clock."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def one_round(bench: Bench, paths: Sequence[Path], encoder: Any) -> Round:
+    """All clips, each way in turn, some at a time."""
+    usual = mgc = bare = 0.0
+    bench.waited = 0.0
+    for part in batched(paths, PART):
+        usual += seconds_of(lambda part=part: bench.usual(part))
+        mgc += seconds_of(lambda part=part: bench.mgc(part, encoder))
+        inputs = bench.inputs(part)
+        bare += seconds_of(lambda inputs=inputs: bench.bare(inputs, encoder))
+    return Round(usual, mgc, bare, bench.waited)
+
+
+def cosines(one: Vectors, other: Vectors) -> list[float]:
+    """Of each clip's two vectors."""
+    return [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(one, other, strict=True)]
+
+
+def peak_bytes(model: str, paths: Sequence[Path], count: int) -> int:
+    """The largest memory of a process that embeds so many clips, by the operating system."""
+    words = [sys.executable, __file__, "--model", model, "--peak", str(count)]
+    files = "\n".join(map(str, paths))
+    out = subprocess.run(words, input=files, capture_output=True, text=True, check=True).stdout
+    return int(out.splitlines()[-1])
+
+
+def main(
+    model: Annotated[str, typer.Option(help="ast, whisper, musicnn, or what mgc embed takes")] = "musicnn",
+    data: Annotated[str, typer.Option(help="real music: a known name, a folder or a manifest")] = "demo",
+    clips: Annotated[int, typer.Option(min=1, help="clips that are timed")] = 20,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 of mgc against float32")] = "float32",
+    memory: Annotated[str, typer.Option(help="numbers of clips; empty: not measured")] = "100,1000",
+    peak: Annotated[int, typer.Option(hidden=True)] = 0,
+    out: Annotated[Path | None, typer.Option(help="keep the figures in this JSON file")] = None,
+) -> None:
+    """Time mgc's embedding against the usual loop, and show that its memory is flat."""
+    with tempfile.TemporaryDirectory(prefix="bench_embed_") as folder:
+        if peak:
+            os.environ["MGC_EMBEDDINGS_CACHE"] = folder
+            bench = Bench(model)
+            bench.mgc([*islice(cycle(map(Path, sys.stdin.read().splitlines())), peak)], bench.encoder)
+            unit = 1 if platform.system() == "Darwin" else 1024
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+            return
+        paths = [track.path for track in load(DataRecipe(source=data, limit=clips)).tracks]
+        os.environ["MGC_EMBEDDINGS_CACHE"] = folder
+        bench = Bench(model)
+        encoder = bench.encoder
+        if precision == "bfloat16":
+            from mgc.representations.precision import in_bfloat16
+
+            encoder = in_bfloat16(bench.card).load(bench.device)
+        pooling.load_windows = bench.timed_windows
+        same = cosines(bench.usual(paths[:PART]), bench.mgc(paths[:PART], encoder))  # and warms both up
+        print(f"cosine of both ways' vectors, {len(same)} clips: at least {min(same):.6f}", flush=True)
+        done = []
+        for _ in range(rounds):
+            done.append(one_round(bench, paths, encoder))
+            print(line(done[-1], len(paths)), flush=True)
+        ratios = sorted(one.ratio for one in done)
+        print(
+            f"{model}: {median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True
+        )
+        peaks = {int(word): peak_bytes(model, paths, int(word)) for word in memory.split(",") if word}
+        print("".join(f"peak memory at {n} clips: {size / 2**20:.0f} MiB\n" for n, size in peaks.items()))
+    if out is not None:
+        figures = {"model": model, "clips": len(paths), "threads": torch.get_num_threads(), "cosines": same}
+        figures |= {"rounds": [asdict(one) for one in done], "peak_bytes": peaks, "precision": precision}
+        out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def line(one: Round, clips: int) -> str:
+    """A round for people."""
+    return (
+        f"usual {clips / one.usual:.2f} clips/s, mgc {clips / one.mgc:.2f} clips/s, ratio {one.ratio:.2f}; "
+        f"over the bare forward {one.mgc / one.bare - 1:+.0%}, waited {one.waited / one.mgc:.0%}"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,143 @@
+"""A run as a folder that predicts elsewhere: weights of the folds, what they need to be known, a model card.
+
+The folder names no path of this machine, and holds no music. `config.json` is written last: a folder that has
+it is whole.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from mgc.config import MgcError
+from mgc.predict.calibrate import Calibration
+from mgc.predict.card import model_card, plain
+from mgc.predict.models import RunModels, placed, split_address
+from mgc.progress import say
+from mgc.representations import REPRESENTATIONS
+from mgc.representations.checkpoints import as_folder, locate
+from mgc.representations.efficientat import NAME, find_weights
+from mgc.representations.known import SHORT_NAMES
+from mgc.results import RunRecord, load_record
+
+CONFIG, LABELS, CARD, ENCODER = "config.json", "labels.json", "README.md", "encoder"
+FORMAT = 1
+OURS = ("fold*.safetensors", "head*.safetensors", LABELS, CARD)
+
+
+def export(models: RunModels, calibration: Calibration, folder: Path, with_encoder: bool = False) -> Path:
+    """Write the folder; with the files of the encoder, where they lie in a folder and `with_encoder` asks.
+
+    Raises:
+        MgcError: the folder holds anything but an export of the same run, or the encoder has no files.
+    """
+    record = models.record
+    _refuse_other(folder, record)
+    source = _encoder_files(record, models.representation.address) if with_encoder else None
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    for file in [file for kind in OURS for file in folder.glob(kind)]:
+        file.unlink()
+    shutil.rmtree(folder / ENCODER, ignore_errors=True)
+    part = "fold" if record.path == "baseline" else "head"
+    for number in range(len(models.folds)):
+        shutil.copyfile(record.folder / f"{part}{number}.safetensors", folder / f"{part}{number}.safetensors")
+    if source:
+        (folder / ENCODER).mkdir()
+        for file in source:
+            shutil.copyfile(file, folder / ENCODER / file.name)
+    config = {
+        "mgc_export": FORMAT,
+        "encoder": _where_the_encoder_is(models, bool(source)),
+        "threshold_is": "of the highest calibrated probability; below it a genre is called unknown",
+        "calibration": calibration.model_dump(mode="json"),
+        **plain(record),
+    }
+    _write(folder / LABELS, json.dumps(models.classes, indent=2))
+    _write(folder / CARD, model_card(models, calibration, str(config["encoder"])))
+    _write(folder / CONFIG, json.dumps(config, indent=2))
+    return folder
+
+
+def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Calibration, str | None]:
+    """The record of an exported run, placed in `folder`; its calibration; and where its encoder lies, which
+    is `model` if that is given.
+
+    Raises:
+        MgcError: no export, damaged, of a newer mgc, or without the encoder while no `model` is given.
+    """
+    file = folder / CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if config["mgc_export"] != FORMAT:
+            raise MgcError(f"an export of format {config['mgc_export']}", where=file, fix="update mgc")
+        record = placed(load_record(file), folder)
+        calibration = Calibration.model_validate(config["calibration"])
+        labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+        if labels != [row["label"] for row in record.scores["per_class"]]:
+            raise ValueError(f"{LABELS} does not name the genres that the run has learned, in their order")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"this is no export of mgc, or damaged: {type(error).__name__}: {error}"
+        raise MgcError(what, where=file, fix="make it (again) by mgc export RUN DIR") from None
+    if model is None and (folder / ENCODER).is_dir():
+        model = str(folder / ENCODER)
+    if model is None and config["encoder"].startswith("not here"):
+        raise MgcError(
+            f"the encoder {record.representation} is not part of this export",
+            where=file,
+            fix="name its folder: --model path/to/folder; or export again, --with-encoder",
+        )
+    return record, calibration, model
+
+
+def _refuse_other(folder: Path, record: RunRecord) -> None:
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    same = False
+    if (folder / CONFIG).is_file():
+        try:
+            same = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["run_id"] == record.run_id
+        except (OSError, ValueError, KeyError, TypeError):
+            same = False
+    if not same:
+        raise MgcError(
+            f"the folder is not empty, and no export of {record.run_id}",
+            where=folder,
+            fix="name another folder, or empty this one",
+        )
+
+
+# ---- the encoder ----------------------------------------------------------------------------------------
+
+
+def _encoder_files(record: RunRecord, address: str) -> list[Path]:
+    """The files of an encoder that lie in a folder here, be it one of the hub's local cache."""
+    _, place = split_address(address)
+    if place == NAME:
+        weights = find_weights()
+        return [weights] if weights else []
+    if place in REPRESENTATIONS and place not in SHORT_NAMES:
+        say(f"{place} has no files to copy: mgc makes it, or gets its weights by name")
+        return []
+    own = as_folder(place)
+    folder = own if own and (place not in SHORT_NAMES) else locate(place)[0]
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    licence = record.representation_card.get("licence")
+    say(f"copied with the encoder's files: its licence holds for them too ({licence})")
+    return files
+
+
+def _where_the_encoder_is(models: RunModels, copied: bool) -> str:
+    _, place = split_address(models.representation.address)
+    if copied:
+        return f"in the folder {ENCODER}/"
+    if place in REPRESENTATIONS:
+        return f"by name: {place}"
+    if as_folder(place) is None:
+        return f"on the hub: {place}"
+    return f"not here: give its folder, {Path(place).name}, by mgc predict --model"
+
+
+def _write(file: Path, text: str) -> None:
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(file)

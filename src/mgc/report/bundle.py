@@ -1,0 +1,143 @@
+"""The bundle: one zip to hand in, with all that was said, what it was made from, and how to make it again.
+
+Audio never goes in. The same records give the same bytes: members are sorted and bear no time.
+"""
+
+import hashlib
+import shlex
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mgc.report.content import Content, recipe_toml
+from mgc.report.paper import FORMS, Figure, Table, blocks_of, plain, write_papers
+from mgc.results import RunRecord, load_records
+from mgc.tables import render
+
+NAME = "hand-in.zip"
+KEPT = (".json", ".parquet", ".csv", ".md", ".png", ".svg", ".toml")
+WEIGHTS = ".safetensors"
+MOST_WEIGHTS = 256 * 1024  # bytes of a file: heads and the small networks; all of them would be gigabytes
+LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
+
+README = """# {data}: what was found, and how to find it again
+
+| file | what it is |
+| --- | --- |
+| paper.pdf, .tex, .md | the paper in three forms; `figures/` and `tables/` belong to it |
+| report.html | the page with all figures, if it was made before this bundle and plays no audio |
+| table.md, table.csv | all systems side by side |
+| check.*, quarantine.csv | what the check of the audio found, and what it decided about single tracks |
+| tracks-*.csv | what the tracks are called |
+| configs/ | a recipe a run: `mgc baseline --config` or `mgc probe --config` |
+| commands.sh | all of them, in the order of the runs: `DATA=where/the/music/lies sh commands.sh` |
+| runs/ | of each run its record, predictions a track, curves, and weights up to {weights} KiB a file |
+| MANIFEST | SHA-256 sums: `sha256sum -c MANIFEST` |
+
+Audio is not in here. An encoder that was opened from a folder has to lie there again (`model` in its config).
+
+Left out: {left_out}
+"""
+
+
+def write_bundle(content: Content, folder: Path) -> Path:
+    """Write the paper in all forms and `hand-in.zip` into `folder`.
+
+    Raises:
+        MgcError: a record or recipe that cannot be read.
+    """
+    records = load_records(content.data)
+    members: dict[str, bytes] = {
+        path.name: path.read_bytes() for path in write_papers(content, [*FORMS], folder)
+    }
+    for block in blocks_of(content):
+        names = [f"tables/{block.name}.csv"] if isinstance(block, Table) else []
+        names += [f"figures/{block.name}.{kind}" for kind in ("pdf", "png") if isinstance(block, Figure)]
+        members |= {name: (folder / name).read_bytes() for name in names}
+    members["table.md"] = (render(content.sections, "markdown") + "\n").encode()
+    members["table.csv"] = (render(content.sections, "csv") + "\n").encode()
+    left_out = [*_page(folder, members), *_beside(content.folder, members), *_runs(content.folder, members)]
+    for record in records:
+        if record.path != "floor":
+            members[f"configs/{record.run_id}.toml"] = config_of(record).encode()
+    members["commands.sh"] = commands_of(records, content.first).encode()
+    members["README.md"] = README.format(
+        data=plain(content.data),
+        weights=MOST_WEIGHTS // 1024,
+        left_out="".join(f"\n- {plain(line)}" for line in sorted(left_out)) or "nothing.",
+    ).encode()
+    sums = [f"{hashlib.sha256(members[name]).hexdigest()}  {name}\n" for name in sorted(members)]
+    members["MANIFEST"] = "".join(sums).encode()
+    return _packed(members, folder / NAME)
+
+
+def config_of(record: RunRecord) -> str:
+    """The recipe of a run as a file for `mgc baseline --config` or `mgc probe --config`."""
+    return f"# mgc {record.path} --config configs/{record.run_id}.toml\n\n{recipe_toml(record.recipe)}"
+
+
+def commands_of(records: Sequence[RunRecord], first: RunRecord) -> str:
+    """A shell script that repeats every recipe once, in the order of the runs; floors come with them."""
+    last = {recipe_toml(record.recipe): record for record in records if record.path != "floor"}
+    runs = [f'mgc {r.path} --config configs/{r.run_id}.toml --data "$DATA"' for r in last.values()]
+    lines = [
+        "#!/bin/sh",
+        "# What is there already is not run again.",
+        "set -eu",
+        f'[ -n "${{DATA:-}}" ] || DATA={shlex.quote(first.recipe["data"]["source"])}',
+        'mgc data check --data "$DATA"',
+        *runs,
+        'mgc compare --data "$DATA"',
+        'mgc report --data "$DATA" --bundle',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _page(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+    file = folder / "report.html"
+    if not file.exists():
+        return
+    page = file.read_bytes()
+    if b"data:audio" in page:
+        yield "report.html: it plays excerpts; made with --no-audio it comes along"
+    else:
+        members[file.name] = page
+
+
+def _beside(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+    """The files beside the runs, but for those that are made for the bundle, or are it."""
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        made = file.name in {*members, *FORMS.values(), NAME, "report.html"}
+        if file.suffix in KEPT and not made:
+            members[file.name] = file.read_bytes()
+        elif not made:
+            yield f"{file.name}: of no kind that goes in"
+
+
+def _runs(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+    for run in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if run.name in ("figures", "tables"):
+            continue
+        if not (run / "record.json").exists():
+            yield f"{run.name}/: no finished run"
+            continue
+        files = sorted(path for path in run.rglob("*") if path.is_file())
+        sizes = {file: file.stat().st_size for file in files}
+        for file, size in sizes.items():
+            if file.suffix in KEPT or (file.suffix == WEIGHTS and size <= MOST_WEIGHTS):
+                members[f"runs/{file.relative_to(folder).as_posix()}"] = file.read_bytes()
+                files.remove(file)
+        if files:
+            names = ", ".join(file.name for file in files)
+            yield f"runs/{run.name}: {names} ({sum(sizes[file] for file in files) / 1024:,.0f} KiB)"
+
+
+def _packed(members: dict[str, bytes], file: Path) -> Path:
+    part = file.with_name(f"{file.name}.part")
+    with zipfile.ZipFile(part, "w") as archive:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(name, LONG_AGO)
+            info.external_attr = (0o755 if name.endswith(".sh") else 0o644) << 16
+            archive.writestr(info, members[name], zipfile.ZIP_DEFLATED)
+    part.replace(file)
+    return file

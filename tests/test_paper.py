@@ -1,0 +1,252 @@
+"""The paper and the bundle: every number from records, foreign text as text, six pages, the same bytes."""
+
+import hashlib
+import io
+import re
+import subprocess
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import numpy as np
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+
+import mgc.evaluate
+from mgc.config import BaselineRecipe, DataRecipe, MgcError, ProbeRecipe, ReportRecipe, read_recipe
+from mgc.evaluate import Predictions, evaluate
+from mgc.report import paper
+from mgc.report.bundle import MOST_WEIGHTS, write_bundle
+from mgc.report.content import Content, gather
+from mgc.results import RunRecord, tracks_file
+
+NASTY = r"<script>a()</script> x_y & 50% | $z$ {b} \w `c` *d* ~ ^ # -- '' 音"
+CLASSES = ("a_b & c|d", "éthé", *(f"genre {n}" for n in range(12)))
+WORDY = "Long " + "and longer " * 60
+
+
+def predictions(data: str, skill: float, seed: int, names: tuple[str, ...]) -> Predictions:
+    labels = np.arange(70) % len(names)
+    rng = np.random.default_rng(seed)
+    values = rng.random((70, len(names))) + skill * np.eye(len(names))[labels] * rng.random((70, 1))
+    ids, groups = [f"t{n:02}" for n in range(70)], [f"artist {n // 2}" for n in range(70)]
+    folds = np.arange(70) // 2 % 2
+    return Predictions(names, tuple(ids), labels, values / values.sum(1, keepdims=True), tuple(groups), folds)
+
+
+def run(
+    data: str, path: str, name: str, skill: float, *, seed: int = 0, leaky: bool = False, head: str = "",
+    classes: tuple[str, ...] = CLASSES, representation: str = "logmel", **settings: object,
+) -> RunRecord:  # fmt: skip
+    source = DataRecipe(source=f"music/{data}", split="random" if leaky else "auto")
+    kind = ProbeRecipe if path == "probe" else BaselineRecipe
+    recipe = kind(name=name, hypothesis=WORDY + NASTY, data=source, seed=seed, **settings)
+    said = predictions(data, skill, len(name) + seed, classes)
+    digest = hashlib.md5(f"{name}{leaky}{recipe}".encode()).hexdigest()[:8]
+    learned = "nothing" if representation == "logmel" else "tags"
+    card = {"source": f"folder /home/me/{representation}", "trained_on": learned, "layers": [{"dim": 8}]}
+    card |= {"cut": {"sample_rate_hz": 16_000, "window": 16_000}}
+    record = RunRecord(
+        run_id=f"run-{digest}", system=name, path=path, representation=representation, head=head,
+        hypothesis=recipe.hypothesis, seed=seed, recipe=recipe.model_dump(mode="json"), data=data,
+        data_fingerprint="d" * 16, licence=None, split="random" if leaky else "cv5",
+        split_authority="LEAKY: random" if leaky else "two folds", split_fingerprint=f"s{leaky}",
+        excluded=[{"track_id": NASTY, "path": "p", "label": "x", "reason": "cut short"}],
+        scores=evaluate(said, n_bootstrap=40).to_dict(), parameters=1234, chosen=[], seconds={"train": 3.0},
+        representation_card=card, code="c", commit="1+", versions={"mgc": "0"}, device="cpu", leaky=leaky,
+        name=name, created=f"2026-01-01T00:00:{skill * 10:05.2f}",
+    )  # fmt: skip
+    record.save(said)
+    return record
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("paper")
+
+
+@pytest.fixture
+def content(results: Path, monkeypatch: pytest.MonkeyPatch) -> Content:
+    """Two floors, 6 networks (one with a second seed and a leaky twin), 16 probes, many words."""
+    monkeypatch.setenv("MGC_RESULTS", str(results))
+    if not (results / "many").exists():
+        run("many", "floor", "majority", 0.0)
+        run("many", "floor", "statistics", 0.5, head="logistic")
+        for number, network in enumerate(("cnn", "gru", "cnn5", "mlp57", "cnn_gru", "unet_encoder")):
+            skill = 3.1 if network == "unet_encoder" else 0.6 + number / 5
+            best = run("many", "baseline", f"net {number} {NASTY}", skill, network=network)
+        run("many", "baseline", best.name, 3.1, network="unet_encoder", seed=1)
+        run("many", "baseline", best.name, 5, network="unet_encoder", leaky=True)
+        for number in range(16):
+            run(
+                "many",
+                "probe",
+                f"ear {number} {NASTY}",
+                0.5 + number / 6,
+                head="svm",
+                representation=f"e{number}",
+            )
+        epochs = {"fold": [0, 0], "epoch": [0, 1], "best": [False, True], "train_accuracy": [0.5, 0.91]}
+        epochs |= {"val_accuracy": [0.4, 0.62], "train_loss": [1, 0.5], "val_loss": [1, 0.8]}
+        pd.DataFrame(epochs).to_csv(best.folder / "curves.csv", index=False)
+        (best.folder / "fold0.safetensors").write_bytes(bytes(MOST_WEIGHTS))
+        (best.folder / "fold1.safetensors").write_bytes(bytes(MOST_WEIGHTS + 1))
+        (best.folder / "excerpt.mp3").write_bytes(b"music")
+        (results / "many" / "cut-off").mkdir()
+        titles = pd.DataFrame({"track_id": best.predictions().track_ids, "label": "", "artist": "Дождь"})
+        titles.assign(title=NASTY, album="", seconds=30.0).to_csv(tracks_file("many", "d" * 16), index=False)
+    return gather(ReportRecipe(data=DataRecipe(source="many")))
+
+
+@pytest.fixture
+def files(content: Content, results: Path) -> dict[str, bytes]:
+    """The members of the bundle, which holds the paper in all forms."""
+    if not (results / "out").exists():
+        write_bundle(content, results / "out")
+    with zipfile.ZipFile(results / "out" / "hand-in.zip") as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def rows_of(table: Xml.Element) -> list[list[str]]:
+    return [["".join(cell.itertext()) for cell in row] for row in table.iter("tr")]
+
+
+def test_markdown_shows_foreign_text_as_text_and_the_records_numbers(
+    files: dict[str, bytes], content: Content
+) -> None:
+    html = MarkdownIt("commonmark").enable("table").render(files["paper.md"].decode())
+    page = Xml.fromstring(f"<page>{html}</page>")  # well-formed, so nothing of it became markup by chance
+    tags = {element.tag for element in page.iter()}
+    lines = {"page", "h1", "h2", "p", "ul", "li", "img", "pre", "code", "strong"}
+    assert tags <= lines | {"table", "thead", "tbody", "tr", "th", "td"}
+    _, main, genres, errors = map(rows_of, page.iter("table"))
+    by_title = {entry.title: entry for entry in content.systems}
+    assert len(main) == 1 + paper.MOST_ROWS < 1 + len(by_title)
+    for title, accuracy, f1, *_ in main[1:]:
+        s = by_title[title].row.system.scores
+        assert accuracy.startswith(f"{s.accuracy:.3f} [{s.accuracy_low:.3f}, {s.accuracy_high:.3f}]")
+        assert f1 == f"{s.macro_f1:.3f}"
+    shown = {row[0] for row in main}
+    assert {"majority", content.baseline.title} | {e.title for e in paper.pair_of(content)} <= shown
+    assert genres[1][0] == CLASSES[0]
+    assert len(genres) == 1 + paper.MOST_CLASSES
+    assert errors[1][0] == f"{NASTY}, Дождь"
+    text = "".join(page.itertext())
+    assert "91 % in training and 62 % on validation" in text
+    assert "gains" in text
+    assert "where the split leaks" in text
+    assert "/home/me" not in text
+
+
+def test_latex_is_balanced_and_escaped(files: dict[str, bytes]) -> None:
+    text = files["paper.tex"].decode()
+    assert r"\textless{}script\textgreater{}a()" in text
+    assert r"x\_y \& 50\% \textbar{} \$z\$ \{b\} \textbackslash{}w \textasciigrave{}c" in text
+    assert r"\# -{}- '{}' [U+97F3]" in text
+    assert "éthé" in text
+    bare = re.sub(r"\\[\\{}&%$#_]", "", text)
+    depth = np.cumsum([(c == "{") - (c == "}") for c in bare])
+    assert depth[-1] == 0
+    assert depth.min() == 0
+    assert not re.search(
+        r"[#^<>|~\"]",
+        bare.replace(r"Table~\ref", "").replace(r"Figure~\ref", "").replace(r">{\raggedright", ""),
+    )
+    opened = []
+    for word, name in re.findall(r"\\(begin|end)\{(\w+)\}", bare):
+        assert word == "begin" or opened.pop() == name
+        opened += [name] if word == "begin" else []
+    assert not opened
+    for body in re.findall(r"\\begin\{tabular\}.*?\\end\{tabular\}", text, re.DOTALL):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1
+    labels = set(re.findall(r"\\label\{([^}]*)\}", text))
+    assert set(re.findall(r"\\ref\{([^}]*)\}", text)) <= labels
+    for picture in re.findall(r"\\includegraphics\[[^]]*\]\{([^}]*)\}", text):
+        assert files[picture].startswith(b"%PDF")
+
+
+def pages_of(pdf: bytes) -> int:
+    return len(re.findall(rb"/Type /Page\b", pdf))
+
+
+def test_pdf_holds_six_pages_and_spare_figures_go_first(
+    files: dict[str, bytes], content: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 3 < pages_of(files["paper.pdf"]) <= paper.MOST_PAGES
+    monkeypatch.setattr(paper, "MOST_PAGES", 1)
+    monkeypatch.setattr(paper, "_draw_figures", lambda *_: None)
+    for name, body in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(body)
+    markdown, pdf = paper.write_papers(content, ("markdown", "pdf"), tmp_path)
+    less = markdown.read_text("utf-8")
+    assert "figures/accuracies.png" in less
+    assert "figures/roc.png" not in less
+    assert "figures/roc.pdf" in less  # what the text refers to is still there, as a file
+    pictures = [body.count(b"/Subtype /Image") for body in (files["paper.pdf"], pdf.read_bytes())]
+    assert pictures[0] - pictures[1] >= 2
+    with pytest.raises(MgcError, match="word"):
+        paper.write_paper(content, "word", tmp_path)
+
+
+def test_characters_that_no_font_has_are_shown_by_number() -> None:
+    shown = "".join(Xml.fromstring(f"<p>{paper._rich(NASTY + ' Дождь é ☃')}</p>").itertext())
+    assert shown == NASTY.replace("音", "[U+97F3]") + " Дождь é ☃"
+
+
+def test_references_are_those_of_the_judge() -> None:
+    known = " ".join((mgc.evaluate.__doc__ or "").replace('"', "").split())
+    for who, work in paper.METHODS.items():
+        title, place = work.split(". ", 1)
+        assert f"{who}, {title}, {place}" in known
+
+
+def test_bundle_is_whole_runs_and_is_the_same_again(
+    files: dict[str, bytes], content: Content, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = dict(reversed(line.split("  ", 1)) for line in files.pop("MANIFEST").decode().splitlines())
+    assert sums == {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
+    systems = pd.read_csv(io.BytesIO(files["tables/systems.csv"]))
+    assert list(systems["system"]) == [entry.title for entry in content.systems]
+    for record in content.records:
+        assert {f"runs/{record.run_id}/{name}" for name in ("record.json", "predictions.parquet")} <= set(
+            files
+        )
+        if record.path != "floor":
+            file = results / "again.toml"
+            file.write_bytes(files[f"configs/{record.run_id}.toml"])
+            kind = ProbeRecipe if record.path == "probe" else BaselineRecipe
+            assert read_recipe(kind, file) == kind.model_validate(record.recipe)
+            assert (
+                files["commands.sh"]
+                .decode()
+                .count(f"mgc {record.path} --config configs/{record.run_id}.toml ")
+                == 1
+            )
+    subprocess.run(["sh", "-n"], input=files["commands.sh"], check=True)
+    assert not [name for name in files if name.endswith(("mp3", "fold1.safetensors"))]
+    readme = files["README.md"].decode()
+    assert all(word in readme for word in ("excerpt.mp3", "fold1.safetensors", "cut-off/"))
+    assert any(name.endswith("fold0.safetensors") for name in files)
+
+    before = (results / "out" / "hand-in.zip").read_bytes()
+    assert write_bundle(content, results / "out").read_bytes() == before
+    monkeypatch.setattr("mgc.report.bundle.write_papers", lambda *_: [])
+    for page, inside in ((b"<html>", True), (b'<audio src="data:audio/mpeg;base64,">', False)):
+        (results / "out" / "report.html").write_bytes(page)
+        with zipfile.ZipFile(write_bundle(content, results / "out")) as archive:
+            assert ("report.html" in archive.namelist()) == inside
+            assert ("report.html" in archive.read("README.md").decode().split("Left out")[1]) != inside
+    (results / "out" / "report.html").unlink()
+    (results / "out" / "hand-in.zip").write_bytes(before)
+
+
+def test_one_probe_alone_is_a_paper_too(tmp_path: Path) -> None:
+    run("one", "probe", "ear", 1.0, head="svm", classes=("x", "y"))
+    content = gather(ReportRecipe(data=DataRecipe(source="one")))
+    text = paper.write_paper(replace(content, check={}), "markdown", tmp_path).read_text("utf-8")
+    assert "There is no baseline." in text
+    assert "Copies on two sides of the split were not looked for." in text

@@ -1,0 +1,319 @@
+"""A run put to use: its models again, calibration, a person's own files, a folder that predicts elsewhere."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import tone
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from typer.testing import CliRunner
+
+from mgc import data
+from mgc.cli import app
+from mgc.config import BaselineRecipe, DataRecipe, MgcError, ProbeRecipe, TrainRecipe
+from mgc.evaluate import Predictions
+from mgc.experiment import baseline, probe
+from mgc.predict import Calibration, export, find_files, load_models, open_run, predict_files
+from mgc.predict.calibrate import temperature, tempered
+from mgc.predict.predict import _pooled
+from mgc.results import RunRecord, load_record
+from mgc.store import Store
+
+RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A network and a probe, run once for all tests; each test has its own copy of results and encoder."""
+
+    music: Path
+    encoder: Path
+    network: RunRecord
+    probe: RunRecord
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("lab")
+    for genre, name in enumerate(("calm", "pulse")):
+        (root / "music" / name).mkdir(parents=True)
+        for number in range(10):
+            soundfile.write(root / "music" / name / f"{number}.wav", tone(genre, 3.0, RATE, number), RATE)
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8, 8),
+        conv_kernel=(10, 8), conv_stride=(5, 64), num_feat_extract_layers=2, num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    Wav2Vec2Model(config).save_pretrained(root / "ear")
+    Wav2Vec2FeatureExtractor(sampling_rate=RATE).save_pretrained(root / "ear")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MGC_RESULTS", str(root / "results"))
+        patch.setenv("MGC_EMBEDDINGS_CACHE", str(root / "cache"))
+        patch.chdir(root)
+        tracks = DataRecipe(source=str(root / "music"), split="holdout")
+        train = TrainRecipe(epochs=2, crop_seconds=1.0, normalise="train")
+        baseline(BaselineRecipe(data=tracks, train=train, device="cpu"))
+        probe(ProbeRecipe(data=tracks, model="ear", layers="sweep", pool="mean+max", device="cpu"))
+    return root
+
+
+@pytest.fixture
+def lab(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    shutil.copytree(template / "results", tmp_path / "results")
+    monkeypatch.setenv("MGC_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(template / "cache"))
+    records = [load_record(file) for file in (tmp_path / "results" / "music").glob("*/record.json")]
+    by_path = {record.path: record for record in records}
+    yield Lab(template / "music", template / "ear", by_path["baseline"], by_path["probe"])
+
+
+@pytest.mark.parametrize("which", ["network", "probe"])
+def test_the_model_of_a_fold_says_again_what_the_record_says(lab: Lab, which: str) -> None:
+    record: RunRecord = getattr(lab, which)
+    models = load_models(record)
+    tracks = data.load(DataRecipe.model_validate(record.recipe["data"])).by_id
+    store = Store(models.representation)
+    said = record.predictions()
+    arrays = [store.read(tracks[track_id].content) for track_id in said.track_ids]
+    assert models.classes == said.classes == ("calm", "pulse")
+    np.testing.assert_allclose(models.folds[0].probabilities(arrays), said.probabilities, atol=1e-4)
+    # Not the same for whatever it is given.
+    assert not np.allclose(models.folds[0].probabilities(arrays[::-1]), said.probabilities, atol=1e-4)
+
+
+def test_parts_are_normalised_by_the_whole_clip(lab: Lab) -> None:
+    (trained,) = load_models(lab.network).folds
+    fold: Any = replace(trained, normalise="track", learned=None)  # type: ignore[type-var]
+    rng = np.random.default_rng(0)
+    loud, quiet = rng.normal(0, 10, (60, 128)), rng.normal(-60, 10, (60, 128))
+    clip = np.concatenate([loud, quiet]).astype(np.float16)
+    alone = fold.probabilities([clip[:60], clip[60:]])
+    parts = fold.of_parts(clip, [slice(0, 60), slice(60, 120)])
+    assert not np.allclose(parts, alone, atol=1e-3)
+    np.testing.assert_allclose(fold.of_parts(clip, [slice(0, 120)]), fold.probabilities([clip]), atol=1e-6)
+
+
+def side(probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
+    ids = tuple(f"{number:03d}" for number in range(len(labels)))
+    names = tuple("abc"[: probabilities.shape[1]])
+    return Predictions(names, ids, labels, probabilities, ids, np.zeros(len(labels), np.int64))
+
+
+def test_calibration_mends_what_is_too_sure_and_never_worsens() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 1.5, (300, 3))
+    true = tempered(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), 1.0)
+    labels = np.array([rng.choice(3, p=row) for row in true])
+    assert temperature(tempered(true, 0.25), labels) == pytest.approx(4.0, rel=0.2)
+    certain = np.eye(3)[[0, 1, 2]]
+    hard = {
+        "right and certain": (certain, np.array([0, 1, 2])),
+        "wrong and certain": (certain, np.array([1, 2, 0])),
+        "a single track": (np.array([[0.4, 0.6, 0.0]]), np.array([1])),
+        "not sure enough": (tempered(true, 3.0), labels),
+    }
+    for name, (probabilities, truth) in hard.items():
+        calibration = Calibration.of([side(probabilities, truth)])
+        assert calibration.log_loss_after <= calibration.log_loss_before + 1e-12, name
+        assert np.isfinite(calibration.temperatures[0]), name
+    # A handful of tracks, all right, does not make it infinitely sure.
+    assert temperature(np.tile([0.8, 0.2], (5, 1)), np.zeros(5, int)) > 0.3
+    assert Calibration.model_validate(json.loads(calibration.model_dump_json())) == calibration
+
+
+def test_the_threshold_costs_what_it_says() -> None:
+    rng = np.random.default_rng(2)
+    sure = rng.uniform(0.5, 1.0, 400)
+    labels = (rng.random(400) > sure).astype(int)
+    calibration = Calibration.of([side(np.stack([sure, 1 - sure], axis=1), labels)])
+    assert calibration.threshold is not None
+    confidence = tempered(np.stack([sure, 1 - sure], axis=1), calibration.temperatures[0]).max(axis=1)
+    named = confidence >= calibration.threshold
+    assert 0.94 < named[labels == 0].mean() < 1.0
+    assert calibration.named == pytest.approx(named.mean())
+    assert calibration.accuracy_named == pytest.approx((labels == 0)[named].mean())
+    assert calibration.accuracy_named > calibration.accuracy
+    assert Calibration.of([side(np.array([[0.9, 0.1]]), np.array([1]))]).threshold is None
+
+
+def test_an_older_run_predicts_uncalibrated_and_a_floor_not_at_all(lab: Lab) -> None:
+    (lab.probe.folder / "validation.parquet").unlink()
+    ready = open_run(lab.probe.run_id)
+    assert (ready.calibration.temperatures, ready.calibration.threshold) == ((1.0,), None)
+    assert "not calibrated" in ready.calibration.told()
+    (lab.probe.folder / "head0.safetensors").unlink()
+    with pytest.raises(MgcError, match="head of a fold is not there"):
+        open_run(lab.probe.run_id)
+    floor = next(lab.probe.folder.parent.glob("majority*"))
+    with pytest.raises(MgcError, match="a floor without a model"):
+        open_run(str(floor))
+    with pytest.raises(MgcError, match="no run 'cn'") as caught:
+        open_run("cn")
+    assert lab.network.run_id in str(caught.value)
+
+
+def test_files_of_any_name_are_told_and_broken_ones_named(lab: Lab, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    (own / "deep" / "er").mkdir(parents=True)
+    (own / "deep" / "up").symlink_to(own)  # a way round in a circle
+    odd = own / "deep" / 'a,"b"\n<script>alert(1)<.wav'
+    soundfile.write(odd, tone(0, 3.0, RATE, 90), RATE)
+    soundfile.write(own / "deep" / "er" / "two.wav", tone(1, 3.0, RATE, 91), RATE)
+    (own / "broken.mp3").write_bytes(b"no music")
+    (own / "notes.txt").write_text("no audio")
+    run = CliRunner().invoke
+    told = run(app, ["predict", lab.probe.run_id, str(own), "--format", "json"])
+    assert told.exit_code == 0, told.output
+    files = json.loads(told.stdout)["files"]
+    assert [file["file"] for file in files] == [
+        str(odd), str(own / "deep/er/two.wav"), str(own / "broken.mp3")
+    ]  # fmt: skip
+    assert files[1]["likeliest"] == "pulse"
+    assert sum(files[0]["probabilities"].values()) == pytest.approx(1)
+    assert "cannot be decoded" in files[2]["error"]
+    assert "1 files whose names do not end like audio" in told.stderr
+    table = run(app, ["predict", lab.probe.run_id, str(own)])
+    assert "\\n<script>" in table.stdout
+    assert "broken.mp3: cannot be decoded" in table.stderr
+    assert len(table.stdout.splitlines()) == 4
+    rows = [
+        *csv.DictReader(
+            io.StringIO(run(app, ["predict", lab.probe.run_id, str(own), "--format", "csv"]).stdout)
+        )
+    ]
+    assert [row["file"] for row in rows] == [file["file"] for file in files]
+    assert float(rows[1]["p_pulse"]) == files[1]["probabilities"]["pulse"]
+    alone = run(app, ["predict", lab.probe.run_id, str(own / "broken.mp3"), str(own / "not there.wav")])
+    assert alone.exit_code == 2
+    assert "No such file" in alone.stderr
+    with pytest.raises(MgcError, match="no audio"):
+        find_files([lab.encoder])
+
+
+def test_below_the_threshold_a_genre_is_unknown(lab: Lab) -> None:
+    ready = open_run(lab.probe.run_id)
+    strict = replace(ready, calibration=ready.calibration.model_copy(update={"threshold": 1.1}))
+    lax = replace(ready, calibration=ready.calibration.model_copy(update={"threshold": None}))
+    file = [lab.music / "pulse" / "3.wav"]
+    assert predict_files(strict, file).files[0].stretches[0].genre == "unknown"
+    assert predict_files(lax, file).files[0].stretches[0].genre == "pulse"
+
+
+@pytest.mark.parametrize("which", ["network", "probe"])
+def test_over_time_the_stretches_cover_a_long_file(lab: Lab, tmp_path: Path, which: str) -> None:
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.concatenate([tone(0, 65, RATE, 50), tone(1, 70, RATE, 51)]), RATE)
+    ready = open_run(getattr(lab, which).run_id)
+    (answer,) = predict_files(ready, [long], over_time=True).files
+    stretches = answer.stretches
+    assert [s.start for s in stretches[1:]] == [s.end for s in stretches[:-1]]
+    assert (stretches[0].start, stretches[-1].end) == (0, pytest.approx(135))
+    assert all(s.end - s.start >= 10 for s in stretches)
+    if which == "probe":
+        first, last = stretches[0].probabilities, stretches[-1].probabilities
+        assert (first.argmax(), last.argmax()) == (0, 1)
+
+
+def test_windows_together_have_the_statistics_of_the_clip(lab: Lab, tmp_path: Path) -> None:
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.concatenate([tone(0, 40, RATE, 50), tone(1, 35, RATE, 51)]), RATE)
+    ready = open_run(lab.probe.run_id)
+    predict_files(ready, [long])
+    predict_files(ready, [long], over_time=True)
+    (clip,) = data.inspect_all([long])
+    whole = Store(ready.models.representation).read(clip.content).astype(np.float32)
+    windows = Store(ready.models.representation.windows).read(clip.content)
+    length = ready.models.representation.cut.window / RATE
+    assert len(windows) > 3
+    share = np.clip(clip.seconds / length - np.arange(len(windows) // 3), 0, 1)
+    np.testing.assert_allclose(_pooled(windows, share), whole, atol=0.01)
+
+
+def test_an_export_predicts_the_same_without_data_and_results(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(lab.music.glob("*/1*.wav"))
+    said = {}
+    for record, with_encoder in ((lab.network, False), (lab.probe, True)):
+        ready = open_run(record.run_id)
+        said[record.path] = predict_files(ready, files)
+        export(ready.models, ready.calibration, tmp_path / record.path, with_encoder)
+    shutil.rmtree(tmp_path / "results")
+    monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(tmp_path / "new cache"))
+    for path, before in said.items():
+        shutil.move(tmp_path / path, tmp_path / "elsewhere" / path)
+        after = predict_files(open_run(str(tmp_path / "elsewhere" / path)), files)
+        assert after.threshold == before.threshold
+        for one, other in zip(before.files, after.files, strict=True):
+            np.testing.assert_array_equal(one.stretches[0].probabilities, other.stretches[0].probabilities)
+        texts = [
+            file.read_text() for file in (tmp_path / "elsewhere" / path).glob("*.[jm]*") if file.is_file()
+        ]
+        assert len(texts) == 3
+        assert not any(str(lab.music.parent) in text or "/tmp" in text for text in texts)
+
+
+def test_an_export_asks_for_its_encoder_and_refuses_another(lab: Lab, tmp_path: Path) -> None:
+    ready = open_run(lab.probe.run_id)
+    folder = export(ready.models, ready.calibration, tmp_path / "out")
+    with pytest.raises(MgcError, match="encoder ear is not part") as caught:
+        open_run(str(folder))
+    assert "--model" in str(caught.value)
+    assert open_run(str(folder), model=str(lab.encoder)).calibration == ready.calibration
+    other = shutil.copytree(lab.encoder, tmp_path / "other")
+    model = Wav2Vec2Model.from_pretrained(other)
+    torch.nn.init.normal_(model.encoder.layers[0].attention.k_proj.weight)
+    model.save_pretrained(other)
+    with pytest.raises(MgcError, match="not what the run has learned from: other weights"):
+        open_run(str(folder), model=str(other))
+
+
+def test_other_code_of_the_representation_is_told_and_not_refused(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = lab.network.representation_card | {"code": "older", "fingerprint": "older"}
+    load_models(replace(lab.network, representation_card=card))
+    assert "code that computes logmel has changed" in capsys.readouterr().err
+
+
+def test_the_card_tells_the_record_and_a_folder_of_others_is_left_alone(lab: Lab, tmp_path: Path) -> None:
+    ready = open_run(lab.probe.run_id)
+    folder = export(ready.models, ready.calibration, tmp_path / "out")
+    card = (folder / "README.md").read_text()
+    scores = lab.probe.judged
+    assert f"Accuracy {scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]" in card
+    assert lab.probe.split_authority in card
+    assert f"value: {round(scores.accuracy, 4)}" in card
+    assert 'layers="sweep"' in card
+    assert json.loads((folder / "labels.json").read_text()) == ["calm", "pulse"]
+    export(ready.models, ready.calibration, folder)  # of the same run: written again
+    other = open_run(lab.network.run_id)
+    with pytest.raises(MgcError, match="not empty, and no export of cnn"):
+        export(other.models, other.calibration, folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.doc").write_text("years of work")
+    with pytest.raises(MgcError, match="not empty"):
+        export(ready.models, ready.calibration, tmp_path / "mine")
+    (folder / "labels.json").write_text('["pulse", "calm"]')
+    with pytest.raises(MgcError, match="does not name the genres"):
+        open_run(str(folder), model=str(lab.encoder))
+
+
+def test_a_store_that_cannot_be_written_does_not_stop_it(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(tmp_path / "file"))
+    answers = predict_files(open_run(lab.network.run_id), [lab.music / "calm" / "1.wav"])
+    assert len(answers.told) == 1
+    assert "cannot be written" in capsys.readouterr().err

@@ -1,0 +1,272 @@
+"""The report's content and page, made from records alone; no browser is asked."""
+
+import html.parser
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import tone
+
+from mgc.config import (
+    BaselineRecipe,
+    DataRecipe,
+    MgcError,
+    ProbeRecipe,
+    ReportRecipe,
+    read_recipe,
+    results_dir,
+)
+from mgc.evaluate import Predictions, evaluate
+from mgc.report.audio import excerpt
+from mgc.report.content import Content, gather, recipe_toml
+from mgc.report.figures import Line, axis_for, lines, share_axis
+from mgc.report.maps import kept_map
+from mgc.report.page import render_page, write_page
+from mgc.results import RunRecord, tracks_file
+
+EVIL = "<script>alert(1)</script>"
+CLASSES = ("folk", "pop", "rock")
+
+
+def said(seed: int, skill: float, tracks: int = 60) -> Predictions:
+    """Probabilities that favour the truth by `skill`."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(tracks) % len(CLASSES)
+    scores = rng.gumbel(size=(tracks, len(CLASSES)))
+    scores[np.arange(tracks), labels] += skill
+    shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    ids = tuple(f"t{i:03d}" for i in range(tracks))
+    return Predictions(
+        CLASSES, ids, labels, shares, tuple(f"artist {i // 2}" for i in range(tracks)), labels * 0
+    )
+
+
+def make_run(system: str, path: str, predictions: Predictions, **changes: object) -> RunRecord:
+    recipe = (BaselineRecipe if path == "baseline" else ProbeRecipe)(data=DataRecipe(source="nowhere.csv"))
+    plain = {
+        "run_id": f"{system}-{path}", "system": system, "path": path, "representation": f"{system} ear",
+        "head": "logistic" if path == "probe" else "", "hypothesis": f"{EVIL} & more", "seed": 0,
+        "recipe": recipe.model_dump(mode="json"), "data": "tunes", "data_fingerprint": "d0", "licence": EVIL,
+        "split": "holdout", "split_authority": f"drawn {EVIL}", "split_fingerprint": "s0",
+        "excluded": [{"track_id": EVIL, "path": "x", "label": "pop", "reason": f"silent {EVIL}"}],
+        "scores": evaluate(predictions).to_dict(), "parameters": 7, "chosen": [], "seconds": {"train": 3.0},
+        "representation_card": {
+            "fingerprint": system, "source": EVIL, "parameters": 3, "licence": EVIL, "trained_on": "tags",
+        },
+        "code": "c", "commit": None, "versions": {"mgc": EVIL}, "device": EVIL,
+        "created": f"2026-01-01T00:00:0{len(system) % 10}", "name": f"{system} {EVIL}", "reported": EVIL,
+    }  # fmt: skip
+    record = RunRecord(**{**plain, **changes})  # type: ignore[arg-type]
+    record.save(predictions)
+    return record
+
+
+@pytest.fixture
+def runs() -> list[RunRecord]:
+    """A floor, two networks, one of them with curves, and two probes, whose every text is hostile."""
+    made = [
+        make_run("majority", "floor", said(0, 0.0)),
+        make_run("cnn", "baseline", said(1, 1.0)),
+        make_run("gru", "baseline", said(2, 0.8)),
+        make_run("musicnn", "probe", said(3, 2.5)),
+        make_run("whisper", "probe", said(4, 1.5)),
+    ]
+    epochs = np.arange(6)
+    table = {"fold": 0, "epoch": epochs, "train_loss": 1 / (1 + epochs), "val_loss": 1.0, "best": epochs == 3}
+    accuracies = {"train_accuracy": epochs / 6, "val_accuracy": 0.4, "learning_rate": 0.1, "seconds": 1.0}
+    pd.DataFrame(table | accuracies).to_csv(made[1].folder / "curves.csv", index=False)
+    return made
+
+
+def name_tracks(record: RunRecord) -> None:
+    run = record.predictions()
+    rows = [
+        (i, CLASSES[k], EVIL, f"{EVIL} {i}", "", 30.0) for i, k in zip(run.track_ids, run.labels, strict=True)
+    ]
+    columns = ["track_id", "label", "artist", "title", "album", "seconds"]
+    pd.DataFrame(rows, columns=columns).to_csv(tracks_file("tunes", "d0"), index=False)
+
+
+def content(**options: object) -> Content:
+    return gather(ReportRecipe(data=DataRecipe(source="tunes"), **options))  # type: ignore[arg-type]
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would see: tags, headings, addresses, text."""
+
+    VOID = ("meta", "img", "br", "link", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes another tag"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text += data
+
+
+def test_content_says_who_is_who(runs: list[RunRecord]) -> None:
+    name_tracks(runs[0])
+    c = content(baseline="cnn-baseline")
+    best = {path: entry.record.system for path in ("floor", "baseline", "probe") if (entry := c.best(path))}
+    assert best == {"floor": "majority", "baseline": "cnn", "probe": "musicnn"}
+    assert [entry.record.system for entry in c.probes] == ["musicnn", "whisper"]
+    assert c.baseline and c.baseline.record.system == "cnn"
+    assert {entry.path for entry in c.front} == {"floor", "baseline", "probe"}
+    entry = c.probes[0]
+    scores = entry.record.judged
+    assert entry.confusion.tolist() == [list(row) for row in scores.confusion]
+    assert entry.per_class["f1"] == pytest.approx([row.f1 for row in scores.per_class])
+    assert [(g.tracks, g.seconds) for g in c.genres] == [(20, 600.0)] * 3
+    assert "check" in c.missing[0] and len(c.missing) == 1
+
+
+def test_clips_are_the_worst_errors_and_the_most_disputed(runs: list[RunRecord]) -> None:
+    c = content()
+    errors = [clip for clip in c.clips if clip.why == "error"]
+    disputed = [clip for clip in c.clips if clip.why == "disagreement"]
+    assert len(errors) == len(disputed) == 8
+    assert not {clip.track_id for clip in errors} & {clip.track_id for clip in disputed}
+    blame = [sum(one.probability for one in clip.said if one.label != clip.label) for clip in errors]
+    assert blame == sorted(blame, reverse=True)
+    assert len(disputed[0].votes) == 3  # four systems, three classes: as many minds as can be
+    assert {len(clip.said) for clip in c.clips} == {4}  # the floor has no vote
+    assert all(sum(one.label != clip.label for one in clip.said) >= 2 for clip in errors)
+
+
+def test_the_page_is_whole_self_contained_and_harmless(runs: list[RunRecord]) -> None:
+    name_tracks(runs[0])
+    text = render_page(content(audio=False))
+    page = Page(text)
+    assert not page.open
+    assert sum(tag == "script" for tag, _ in page.tags) == 1  # its own
+    assert "<script>alert" not in text
+    assert page.text.count(EVIL) > 20  # told, as text
+    for tag, attributes in page.tags:
+        assert not {name for name in attributes if name.startswith("on")}
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
+    assert not re.search(r"url\(|@import|https?://", text)
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(headings))
+    tables, captions = (sum(tag == name for tag, _ in page.tags) for name in ("table", "caption"))
+    assert tables == captions > 5
+    assert all(attributes.get("scope") for tag, attributes in page.tags if tag == "th")
+    titled = text.count('role="img"><title>')
+    assert titled == sum(attributes.get("role") == "img" for _, attributes in page.tags) > 5
+
+
+def test_the_page_holds_the_numbers_and_says_what_is_missing(runs: list[RunRecord]) -> None:
+    text = Page(render_page(content())).text
+    for record in runs:
+        assert f"{record.judged.accuracy:.3f}" in text
+        assert f"mgc rerun {record.run_id}" in text
+    assert content().verdict in text
+    missing = text[text.index("What this page could not tell") :]
+    for words in ("Titles and artists are not known", "mgc data check", "audio cannot be found", "no map of"):
+        assert words in missing
+    assert "no training curves of gru" in missing
+
+
+def test_a_map_is_read_from_the_run(runs: list[RunRecord]) -> None:
+    name_tracks(runs[0])
+    ids = runs[3].predictions().track_ids
+    table = pd.DataFrame({"track_id": ids, "x": np.arange(60), "y": np.arange(60) % 7})
+    table.to_csv(runs[3].folder / "map.csv", index=False)
+    c = content(audio=False)
+    kept = kept_map(c, c.probes[0])
+    assert kept and kept.points[5].tolist() == [5.0, 5.0]
+    text = render_page(c)
+    assert "Map of 60 tracks" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; t059 (rock)</title>" in text
+    table.assign(track_id=[f"other {i}" for i in ids]).to_csv(runs[3].folder / "map.csv", index=False)
+    assert kept_map(c, c.probes[0]) is None
+
+
+def test_check_and_damaged_check(runs: list[RunRecord]) -> None:
+    file = results_dir() / "tunes" / "check.json"
+    finding = {
+        "track_id": EVIL,
+        "label": "pop",
+        "kind": "clipped",
+        "detail": EVIL,
+        "left_out": False,
+        "known": "",
+    }
+    check = {
+        "tracks": 61,
+        "used": 60,
+        "findings": [finding],
+        "copies": [],
+        "properties": [],
+        "crossing": {},
+        "notes": [],
+    }
+    file.write_text(json.dumps(check))
+    text = render_page(content(audio=False))
+    assert "61 tracks looked at, 60 used" in text and "1 × clipped" in text and "<script>alert" not in text
+    file.write_text("{")
+    with pytest.raises(MgcError, match=r"check's result cannot be read"):
+        content()
+
+
+def test_a_single_floor_makes_a_page() -> None:
+    make_run("majority", "floor", said(0, 0.0))
+    text = Page(render_page(content())).text
+    assert "No network from scratch" in text and "None." in text
+
+
+def test_writing_replaces_the_page_at_once(runs: list[RunRecord], tmp_path: Path) -> None:
+    file = write_page(content(audio=False), tmp_path / "new" / "folder")
+    assert file.name == "report.html" and [*file.parent.iterdir()] == [file]
+
+
+@pytest.mark.parametrize(
+    "recipe", [BaselineRecipe(name='a "b"\n\\ \x7f ü', augment={"pitch": (-1.0, 2.0)}), ProbeRecipe()]
+)
+def test_a_recipe_is_read_back_from_its_toml(recipe: BaselineRecipe | ProbeRecipe, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe_toml(recipe.model_dump(mode="json")), encoding="utf-8")
+    assert read_recipe(type(recipe), file) == recipe
+
+
+def test_an_excerpt_is_the_middle_and_small(tmp_path: Path) -> None:
+    samples = np.concatenate([np.zeros(160_000), tone(0, 12.0, 16_000, 0), np.zeros(160_000)])
+    soundfile.write(tmp_path / "long.wav", samples, 16_000)
+    one = excerpt(tmp_path / "long.wav", len(samples) / 16_000)
+    assert one.seconds == pytest.approx(12.0, abs=0.01)
+    assert 0 < len(one.sound) < 100_000
+    (tmp_path / "cut.mp3").write_bytes(one.sound)
+    heard, rate = soundfile.read(tmp_path / "cut.mp3")
+    assert heard.ndim == 1 and np.abs(heard[: rate // 2]).max() > 0.1  # no silence before it
+    assert one.picture.startswith(b"\xff\xd8") and len(one.picture) < 40_000
+
+
+def test_lines_are_thinned_and_axes_round() -> None:
+    steps = np.repeat(np.linspace(0, 1, 2001), 2)
+    drawn = str(lines("a", share_axis("x"), share_axis("y"), [Line(EVIL, steps[:-1], steps[1:], 0)]))
+    points = re.search(r'points="([^"]*)"', drawn)
+    assert points and len(points.group(1).split()) < 20  # a staircase finer than a point is a line
+    assert EVIL not in drawn
+    axis = axis_for("loss", np.array([0.31, 1.42]), zero=True)
+    assert axis.low == 0 and axis.high >= 1.42 and len(axis.ticks) <= 8

@@ -1,0 +1,239 @@
+"""Runs after the fact: the list is what lies there, removing stays within, a rerun tells the truth."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import tone
+from typer.testing import CliRunner, Result
+
+from mgc import runs
+from mgc.cli import app
+from mgc.config import MgcError, results_dir
+from mgc.data.quarantine import quarantine_file
+from mgc.evaluate import Predictions
+from mgc.results import RunRecord, load_records
+
+CLASSES = ("calm", "pulse")
+
+
+def mgc(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def ok(*words: object) -> str:
+    done = mgc(*words)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+def refused(*words: object) -> str:
+    done = mgc(*words)
+    assert done.exit_code == 2, (done.output, done.exception)
+    assert isinstance(done.exception, SystemExit)
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Music, and the results and the store of one probe of it with its floors."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MGC_RESULTS", str(folder / "mgc_results"))
+        patch.setenv("MGC_EMBEDDINGS_CACHE", str(folder / "mgc_embeddings_cache"))
+        for genre, name in enumerate(CLASSES):
+            (folder / "music" / name).mkdir(parents=True)
+            for number in range(10):
+                wave = tone(genre, 1.0, 16_000, number)
+                soundfile.write(folder / "music" / name / f"{number}.wav", wave, 16_000)
+        ok("probe", "--model", "mfcc", "--data", folder / "music", "--split", "holdout", "--limit", "16")
+    return folder
+
+
+@pytest.fixture
+def music(made: Path, tmp_path: Path) -> Path:
+    """A copy of its own of all that."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "music"
+
+
+@pytest.fixture
+def probed(music: Path) -> RunRecord:
+    """The probe's record, as if it had been made of the copy."""
+    found = next(record for record in load_records("music") if record.path == "probe")
+    data = {**found.recipe["data"], "source": str(music)}
+    return written(replace(found, recipe={**found.recipe, "data": data}))
+
+
+def written(record: RunRecord) -> RunRecord:
+    """The record as it is now, on disk beside the predictions that are there."""
+    record.save(record.predictions())
+    return record
+
+
+def test_the_list_tells_every_folder_of_a_run(probed: RunRecord) -> None:
+    newer = replace(probed, run_id="mfcc-newer", code="other", created="2999-01-01T00:00:00")
+    newer.save(probed.predictions())
+    data = results_dir() / "music"
+    for name in ("broken", "begun", "tune-cnn-1"):
+        (data / name).mkdir()
+    (data / "broken" / "record.json").write_text("{")
+    (data / "begun" / "fold0.checkpoint").write_text("")
+    (data / "tune-cnn-1" / "journal.log").write_text("")
+    rows = {row["run_id"]: row for row in json.loads(ok("runs", "ls", "--format", "json"))}
+    states = {name: row["state"] for name, row in rows.items() if not name.startswith(("majority", "logmel"))}
+    assert states == {
+        probed.run_id: "superseded", "mfcc-newer": "current", "broken": "damaged", "begun": "unfinished",
+    }  # fmt: skip
+    assert rows[probed.run_id]["predictions"] is True
+    assert rows[probed.run_id]["accuracy"] == probed.scores["accuracy"]
+    table = ok("runs", "ls", "--data", "music").splitlines()
+    assert len(table) == len(rows) + 2
+    assert "did you mean 'music'" in refused("runs", "ls", "--data", "musik")
+    refused("runs", "ls", "--format", "csv")
+    assert "unfinished" in ok("runs", "show", data / "begun")
+
+
+def test_a_run_is_found_by_id_or_folder_and_a_wrong_word_is_answered(probed: RunRecord) -> None:
+    for word in (probed.run_id, str(probed.folder), f"{probed.folder}/record.json"):
+        assert runs.find_run(word).record == probed
+    with pytest.raises(MgcError) as refusal:
+        runs.find_run(probed.run_id[:-1])
+    assert f"did you mean '{probed.run_id}'" in str(refusal.value)
+    other = results_dir() / "elsewhere" / probed.run_id
+    other.mkdir(parents=True)
+    (other / "record.json").write_text((probed.folder / "record.json").read_text())
+    assert "2 runs are called" in refused("runs", "show", probed.run_id)
+
+
+def test_show_names_what_is_not_default_and_a_command_that_makes_this_very_run(probed: RunRecord) -> None:
+    told = ok("runs", "show", probed.run_id)
+    assert 'data.split = "holdout"' in told
+    assert "data.limit = 16" in told
+    assert "data.max_excluded" not in told
+    assert f"accuracy {probed.judged.accuracy:.3f}" in told
+    assert "predictions.parquet" in told
+    assert "strength" in told
+    odd = replace(probed, recipe={**probed.recipe, "name": "a 'b' é", "hypothesis": "h"})
+    words = runs.shlex.split(runs.command_of(odd))
+    assert words[:2] == ["mgc", "probe"]
+    assert "name=\"a 'b' é\"" in words
+    (probed.folder / "record.json").unlink()
+    ok(*words[1:])
+    again = [record for record in load_records("music") if record.path == "probe"]
+    assert [record.run_id for record in again] == [probed.run_id]
+    assert again[0].name == "a 'b' é"
+
+
+def test_rm_shows_first_and_writes_the_tables_anew(probed: RunRecord, tmp_path: Path) -> None:
+    table = probed.folder.parent / "table.md"
+    assert "mfcc" in table.read_text()
+    assert "nothing was removed" in ok("runs", "rm", probed.run_id)
+    assert probed.folder.exists()
+    outside = tmp_path / "outside"
+    probed.folder.rename(outside)
+    probed.folder.symlink_to(outside)
+    assert "link" in refused("runs", "rm", probed.run_id, "--apply")
+    assert (outside / "record.json").exists()
+    probed.folder.unlink()
+    outside.rename(probed.folder)
+    refused("runs", "rm", "nonsense", probed.run_id, "--apply")
+    refused("runs", "rm", str(tmp_path / "music"), "--apply")
+    assert probed.folder.exists()
+    ok("runs", "rm", probed.run_id, probed.folder, "--apply")
+    assert not probed.folder.exists()
+    assert "mfcc" not in table.read_text()
+    ok("runs", "rm", *(record.run_id for record in load_records("music")), "--apply")
+    assert not table.exists()
+
+
+def test_a_rerun_is_the_same_to_the_bit_wherever_the_tracks_lie(probed: RunRecord, music: Path) -> None:
+    music.rename(music.parent / "moved")
+    assert "--data" in refused("rerun", probed.run_id)
+    before = {file: file.read_bytes() for file in probed.folder.parent.rglob("*") if file.is_file()}
+    told = ok("rerun", probed.run_id, "--data", music.parent / "moved")
+    assert "predictions: the same to the bit, 3 tracks" in told
+    for what in ("tracks", "split", "representation", "code that learns"):
+        assert f"{what}: the same" in told
+    assert {file: file.read_bytes() for file in probed.folder.parent.rglob("*") if file.is_file()} == before
+    assert not [*(results_dir() / runs.RERUNS).iterdir()]
+    floor = next(record for record in load_records("music") if record.system == "majority")
+    patched = replace(floor, recipe={**floor.recipe, "data": probed.recipe["data"]})
+    assert "the same to the bit" in ok("rerun", written(patched).run_id, "--data", music.parent / "moved")
+
+
+def test_a_rerun_of_other_predictions_or_code_says_so(probed: RunRecord) -> None:
+    said = probed.predictions()
+    shifted = said.probabilities @ np.array([[0.9, 0.1], [0.1, 0.9]])
+    old = replace(probed, code="0123", versions={**probed.versions, "torch": "1.0"}, commit="abc")
+    old.save(Predictions(said.classes, said.track_ids, said.labels, shifted, said.groups, said.fold))
+    done = mgc("rerun", probed.run_id)
+    assert done.exit_code == 1, done.output
+    assert "0 of 3 tracks predicted otherwise, a probability by at most 0." in done.output
+    for reason in ("code that learns: OTHER, 0123 then", "torch 1.0 then", "commit abc then", "DIFFERENT"):
+        assert reason in done.output
+    [left] = (results_dir() / runs.RERUNS / probed.run_id).glob("*/mfcc-*")
+    assert str(left) in done.output
+    ok("rerun", probed.run_id, "--tolerance", "0.1")  # what was left is not taken for the answer
+    assert not left.exists()
+
+
+def test_a_rerun_on_other_tracks_compares_those_in_both(probed: RunRecord, music: Path) -> None:
+    (music / "calm" / "0.wav").write_bytes((music / "calm" / "1.wav").read_bytes())
+    gone = [track for track in probed.predictions().track_ids if track.startswith("pulse")]
+    (music / gone[0]).unlink()
+    done = mgc("rerun", probed.run_id)
+    assert done.exit_code == 1, done.output
+    assert "tracks: OTHER" in done.output
+    assert "of those in both" in done.output
+
+
+def test_a_rerun_obeys_the_quarantine(probed: RunRecord) -> None:
+    file = quarantine_file("music")
+    header = "track_id,left_out,kind,reason,copy_of,label,path,content"
+    tested = probed.predictions().track_ids[0]
+    file.write_text(f"{header}\n{tested},yes,by hand,noise,,calm,,\n")
+    done = mgc("rerun", probed.run_id)
+    assert done.exit_code == 1
+    assert "tracks: OTHER" in done.output
+
+
+def test_an_older_recipe_is_told_in_words(probed: RunRecord) -> None:
+    data = {key: value for key, value in probed.recipe["data"].items() if key != "per_class"}
+    written(replace(probed, recipe={**probed.recipe, "data": data}))
+    assert "the record does not say data.per_class" in ok("rerun", probed.run_id)
+    written(replace(probed, recipe={**probed.recipe, "tempo": 3}))
+    assert "today's recipes have no tempo" in refused("rerun", probed.run_id)
+    assert "tempo = 3" in ok("runs", "show", probed.run_id)
+    written(replace(probed, recipe={**probed.recipe, "keep": "frames"}))
+    assert "keep = 'frames'" in refused("rerun", probed.run_id)
+    (probed.folder / "predictions.parquet").unlink()
+    assert "predictions of a run cannot be read" in refused("rerun", probed.run_id)
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "probe.toml").write_text('head = "logistic"\n')
+    runs_ = "".join(
+        f'[[runs]]\nconfig = "probe.toml"\nsettings = ["model={model}"]\n'
+        for model in (tmp_path / "not-there", f"random:0:{tmp_path / 'nor-there'}", "mfcc")
+    )
+    file = tmp_path / "study.toml"
+    file.write_text(f'hypothesis = "h"\n[data]\nsplit = "holdout"\nlimit = 16\n{runs_}')
+    yield file
+
+
+def test_a_study_goes_on_without_a_missing_encoder_and_says_so(music: Path, study_file: Path) -> None:
+    done = mgc("study", study_file, "--data", music)
+    assert done.exit_code == 0, done.output
+    assert "mfcc" in done.stdout
+    assert "skipped: probe model=" in done.stderr
+    assert "2 of 3 systems could not run and are not in the table" in done.stderr
+    assert "there is no folder, manifest or data set" in refused("study", study_file, "--data", music / "no")
+    study_file.write_text(study_file.read_text().replace('"model=mfcc"', '"model=also-not-there"'))
+    assert "not-there" in refused("study", study_file, "--data", music)
