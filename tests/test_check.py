@@ -266,7 +266,7 @@ def test_the_commands_run_on_a_miniature_gtzan(
     mgc("baseline", *here, "--set", "train.epochs=1", "--set", "train.crop_seconds=1")
     mgc("probe", "--model", tiny_encoder, *here, "--split", "random")
     text = mgc("compare", "--data", "gtzan", "--data-root", tmp_path)
-    assert "random (LEAKY)" in text
+    assert "random: LEAKY" in text
     assert "fault-filtered" in text
     leak = next(line for line in text.splitlines() if line.startswith("LEAKY: tiny"))
     assert "training tracks" in leak

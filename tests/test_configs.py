@@ -13,7 +13,8 @@ from mgc.study import plan
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 KINDS = {
-    "baseline": BaselineRecipe, "curve": CurveRecipe, "probe": ProbeRecipe, "study": StudyRecipe, "tune": TuneRecipe
+    "baseline": BaselineRecipe, "curve": CurveRecipe, "probe": ProbeRecipe, "study": StudyRecipe,
+    "tune": TuneRecipe,
 }  # fmt: skip
 FILES = sorted(CONFIGS.rglob("*.toml"))
 

@@ -294,7 +294,7 @@ def test_the_card_tells_the_record_and_a_folder_of_others_is_left_alone(lab: Lab
     assert f"Accuracy {scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]" in card
     assert lab.probe.split_authority in card
     assert f"value: {round(scores.accuracy, 4)}" in card
-    assert 'layers="sweep"' in card
+    assert "layers=sweep" in card
     assert json.loads((folder / "labels.json").read_text()) == ["calm", "pulse"]
     export(ready.models, ready.calibration, folder)  # of the same run: written again
     other = open_run(lab.network.run_id)

@@ -114,18 +114,18 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     """
     find_head(recipe.head)
     make_accelerator(recipe.device)
+    models = []
+    if recipe.model:  # what is not here is refused before any work
+        models = [address_of(recipe.model, recipe.random_weights, recipe.seed, recipe.keep)]
+        open_representation(models[0], recipe.trust_remote_code)
+    elif recipe.random_weights:
+        raise MgcError("random weights of which encoder?", fix="name it: --model ast --random-weights")
     dataset, split = load_tracks(recipe.data)
     bench = _Bench(dataset, split, recipe.data)
     if not split.leaky:
         _floors(bench, recipe.device)
-    if recipe.model:
-        models = [address_of(recipe.model, recipe.random_weights, recipe.seed, recipe.keep)]
-    elif recipe.random_weights:
-        raise MgcError("random weights of which encoder?", fix="name it: --model ast --random-weights")
-    else:
-        models = _kept_models(dataset)
     records = []
-    for model in models:
+    for model in models or _kept_models(dataset):
         representation = open_representation(model, recipe.trust_remote_code)
         embedded = embed_tracks(dataset, representation, recipe.device)
         # The address says already whether weights are random and windows are kept.
@@ -206,6 +206,12 @@ def load_tracks(recipe: DataRecipe) -> tuple[Dataset, Split]:
         split = data.thinned(split, recipe.per_class, recipe.per_class_seed)
     if split.leaky:
         say(f"this split leaks on purpose: {split.authority}")
+    if len({dataset.by_id[track_id].group for track_id in split.tested}) < 2:
+        raise MgcError(
+            "all tested tracks are of one artist: nothing could be said of others",
+            where=f"{dataset.name}, split {split.name}",
+            fix="use --split cv5, or mend the split column",
+        )
     return dataset, split
 
 

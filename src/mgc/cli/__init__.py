@@ -5,6 +5,7 @@ A group of commands is a module here; importing it adds them to `app`, in the or
 
 import os
 import signal
+import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -38,6 +39,8 @@ def main() -> None:
     # OpenMP's threads shall sleep while they wait, not spin: beside other work on the same cores spinning
     # made embedding five times slower, alone it gains nothing. It counts only before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # The published filter banks of AST and Whisper have such filters: nothing for the user to mend.
+    warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
     signal.signal(signal.SIGTERM, _interrupt)
     app()
 

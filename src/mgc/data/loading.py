@@ -9,7 +9,7 @@ from mgc.config import DataRecipe, MgcError, printable
 from mgc.data.catalogue import find
 from mgc.data.clips import inspect_all
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason, joined
-from mgc.data.quarantine import Quarantined, is_left_out, quarantine_file, read_quarantine
+from mgc.data.quarantine import Quarantined, is_left_out, read_quarantine
 
 
 def load(recipe: DataRecipe) -> Dataset:
@@ -37,7 +37,7 @@ def load(recipe: DataRecipe) -> Dataset:
     _refuse_too_many(unforeseen, len(usable) + len(excluded), recipe)
     notes = [*listing.notes]
     if quarantine:
-        notes.append(f"checked: what {quarantine_file(listing.name)} says is left out")
+        notes.append("checked: what quarantine.csv beside the results says is left out")
     given = all(track.split for track in usable) and recipe.split in ("auto", "given")
     usable, copies = _copies_one_group(usable, quarantine, given)
     return Dataset(

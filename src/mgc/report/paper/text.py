@@ -1,0 +1,274 @@
+def blocks_of(content: Content) -> list[Block]:
+    """The paper, from hypotheses to references."""
+    return [
+        Text(plain(content.verdict), "Summary."),
+        *_hypotheses(content),
+        *_data(content),
+        *_systems(content),
+        *_setup(content),
+        *_results(content),
+        Heading("Discussion"),
+        Text("Questions that the numbers raise; the answers are the author's."),
+        Items(tuple(_questions(content))),
+        Heading("Threats to validity"),
+        Items(tuple(_threats(content))),
+        Heading("How to repeat it"),
+        *_commands(content),
+        Heading("References"),
+        Items(tuple(_references(content))),
+    ]
+
+
+def _title(content: Content) -> str:
+    kinds = {"baseline": "networks trained from scratch", "probe": "heads on fixed representations"}
+    there = [words for path, words in kinds.items() if any(entry.path == path for entry in content.systems)]
+    return f"Music genres of {plain(content.data)}: {' and '.join(there) or 'floors'}"
+
+
+def _hypotheses(content: Content) -> Iterator[Block]:
+    asked = [entry for entry in shown_rows(content) if entry.path != "floor"]
+    told = [f"{plain(e.title)}: {_clipped(e.record.hypothesis, 240)}" for e in asked if e.record.hypothesis]
+    yield Heading("Hypotheses")
+    yield Text(
+        f"{len(told)} of the {len(asked)} recipes behind {_ref('table', 'systems')} state one; all are "
+        "measured by "
+        "the accuracy on test tracks, set against that of the baseline."
+    )
+    yield from [Items(tuple(told))] if told else []
+
+
+def _data(content: Content) -> Iterator[Block]:
+    record = content.first
+    known = "" if record.judged.interval_unit == "group" else " (those of unknown artist count as one each)"
+    yield Heading("Data and preprocessing")
+    yield Text(
+        f"{plain(content.data)}: {record.judged.n_tracks} tested tracks of {len(content.classes)} genres by "
+        f"{record.judged.n_groups} artists{known}, see {_ref('table', 'genres')}. Split "
+        f"{plain(record.split)}: "
+        f"{plain(record.split_authority)}; {record.learned:.0f} training tracks a fold. Licence: "
+        f"{plain(record.licence or 'not stated')}. {_left_out(record)} {_found(content)} Fingerprints: "
+        "tracks "
+        f"{record.data_fingerprint}, split {record.split_fingerprint}."
+    )
+    cards = {e.record.representation: e.record.representation_card for e in shown_rows(content)}
+    heard = [f"{plain(name)} ({_heard(card)})" for name, card in cards.items() if card.get("cut")]
+    yield Text(
+        "One loader decodes, mixes down and resamples every file, whatever the system; windows cover "
+        "whole tracks, "
+        f"and padding is not pooled. Inputs: {'; '.join(heard)}."
+    )
+
+
+def _heard(card: dict[str, Any]) -> str:
+    rate, window, width = card["cut"]["sample_rate_hz"], card["cut"]["window"], card["layers"][-1]["dim"]
+    return f"{rate / 1000:g} kHz, windows of {window / rate:.3g} s, {width} values"
+
+
+def _left_out(record: RunRecord) -> str:
+    why = [f"{bad.get('track_id', '')}: {bad.get('reason', '')}" for bad in record.excluded]
+    said = f"{len(why)} tracks cannot be used and are left out for every system ({_few(why)})."
+    return said if why else "No track is left out."
+
+
+def _found(content: Content) -> str:
+    if not content.check:
+        return "The audio was not checked for copies and faults (mgc data check)."
+    told = Counter(one["kind"] for one in content.check.get("findings", ()) if not one.get("left_out"))
+    faults = ", ".join(f"{plain(kind)} {count}" for kind, count in sorted(told.items()))
+    copies = len(content.check.get("copies", ()))
+    return f"Its check found {copies} recordings more than once; tracks told of and used: {faults or 'none'}."
+
+
+def _systems(content: Content) -> Iterator[Block]:
+    base = content.baseline
+    yield Heading("Systems")
+    yield Text(
+        (f"The baseline is {plain(base.title)}, trained from scratch. " if base else "There is no baseline. ")
+        + "Of a network validation chooses the epoch. Encoders are frozen: they run once over every "
+        "track, and a "
+        "small head learns from pooled vectors, its strength chosen on the same validation tracks. "
+        f"{_ref('table', 'setup')} says what is other than in the baseline."
+    )
+    rows = [["system", "input", "has learned from", "settings other than the baseline's", "trained par."]]
+    for entry in shown_rows(content):
+        record = entry.record
+        learned = plain(record.representation_card.get("trained_on") or "not stated")
+        changed = "the baseline" if entry is base else _changes(record, base)
+        named = [plain(entry.title), plain(record.representation), learned, changed, f"{record.parameters:,}"]
+        rows += [named] if entry.path != "floor" else []
+    yield Table("setup", "The systems. Floors have nothing to set.", rows, (0.22, 0.14, 0.18, 0.35))
+
+
+def _changes(record: RunRecord, base: Entry | None) -> str:
+    recipe = record.recipe
+    if record.path == "probe":
+        told = {key: recipe.get(key) for key in ("head", "layers", "pool", "keep")}
+        return ", ".join(
+            f"{key} {plain(value)}" for key, value in told.items() if value not in (None, "clip")
+        )
+    own, theirs = _flat(recipe), _flat(base.record.recipe if base else {})
+    return _few([f"{k} {v}" for k, v in own.items() if v != theirs.get(k) and v not in ("", None)], 7)
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in recipe.items() if key not in {*NAMES_ONLY, "seed", "representation"}}
+    tables = [value for value in own.values() if isinstance(value, dict)]
+    return {
+        key: value for table in (own, *tables) for key, value in table.items() if not isinstance(value, dict)
+    }
+
+
+def _setup(content: Content) -> Iterator[Block]:
+    systems = [entry.row.system for entry in content.systems]
+    records = [record for system in systems for record in system.records]
+    seeds = sorted(Counter(len(system.records) for system in systems).items())
+    many = ", ".join(f"{count} with {n} seed{'s' * (n > 1)}" for n, count in seeds)
+    versions = ", ".join(f"{name} {number}" for name, number in content.first.versions.items())
+    hours = sum(sum(record.seconds.values()) for record in records) / 3600
+    yield Heading("Set-up and metrics")
+    yield Text(
+        f"{len(systems)} systems ({many}), {len(records)} runs, {hours:.1f} h of computing on "
+        f"{_few(sorted({record.device for record in records}))}. Code: commit "
+        f"{_few(sorted({str(record.commit) for record in records}))} (+: with changes). Versions: {versions}."
+    )
+    # The first line tells of the data, which has been told; the others of rows that stand elsewhere.
+    lines = [s for s in caption(content.sections[0])[1:] if not s.startswith(("Reported", "LEAKY"))]
+    yield Text(
+        "Accuracy is the share of tracks named right, macro-F1 the mean of F1 over genres; the tracks "
+        "of all folds "
+        f"are scored together. {' '.join(map(plain, lines))}"
+    )
+
+
+def _results(content: Content) -> Iterator[Block]:
+    pair, rows = pair_of(content), shown_rows(content)
+    names = " and ".join(f"{plain(e.title)}{mark}" for e, mark in zip(pair, _marks(pair), strict=True))
+    leaks = [f"{plain(row.system.title)} {_points(row.leak)}" for row in content.sections[0].rows if row.leak]
+    rules = [row.system.record.split_authority for row in content.sections[0].rows if row.leak]
+    rule = plain("".join(rules[:1]).removeprefix("LEAKY: "))
+    yield Heading("Results")
+    yield Text(
+        f"{_ref('table', 'systems')} and {_ref('figure', 'accuracies')} set the systems against the "
+        "baseline; "
+        f"{_ref('table', 'genres')}, {_ref('figure', 'confusion')} and {_ref('figure', 'roc')} look at "
+        f"{names} "
+        f"genre by genre. "
+        + (
+            f"What a split that leaks would have added to the same system: {_few(leaks)} ({rule})."
+            if leaks
+            else ""
+        )
+    )
+    yield _main_table(content, rows)
+    yield Figure(
+        "accuracies", "Accuracy and its 95 % interval. Dashed: the baseline.", 0.1 + 0.026 * len(rows)
+    )
+    yield _genre_table(content, pair)
+    yield Figure("confusion", "What is taken for what: percent of the tracks that are labelled so.", 0.42)
+    yield from _errors(content, pair)
+    yield Figure("roc", "Each genre against the rest, mean over folds, and the area under it.", 0.45, True)
+    for entry in _trained(content):
+        said = f"Training of {plain(entry.title)}: a line a fold, and the epoch that validation chose."
+        yield Figure("curves", said, 0.34, True)
+
+
+def _marks(pair: Sequence[Entry]) -> list[str]:
+    return [" (a)", " (b)"] if len(pair) > 1 else [""]
+
+
+def _main_table(content: Content, chosen: Sequence[Entry]) -> Table:
+    head = ["system", "accuracy [95 %]", "macro-F1", "against the baseline [95 %]", "p"]
+    rows = [[plain(entry.title), *_cells(entry.row)] for entry in content.systems]
+    shown = [row for row, entry in zip(rows, content.systems, strict=True) if entry in chosen]
+    said = "All systems."
+    if len(rows) > len(shown):
+        said = (
+            "Floors, the baseline, and by turns the best of each network and of each probed "
+            "representation, up "
+            f"to {MOST_ROWS} rows. All {len(rows)} systems: tables/systems.csv."
+        )
+    if any(len(entry.row.system.records) > 1 for entry in chosen):
+        said += " After ±: deviation over seeds, and how many."
+    return Table("systems", said, [head, *shown], (0.33,), [head, *rows])
+
+
+def _cells(row: Row) -> list[str]:
+    scores, versus = row.system.scores, row.versus
+    accuracy = f"{scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]"
+    if scores.accuracy_deviation is not None:
+        accuracy += f" ±{scores.accuracy_deviation:.3f} ({scores.seeds})"
+    against = "baseline" if row.system.record.path == "baseline" else ""
+    if versus:
+        against = f"{versus.accuracy_difference:+.3f} [{versus.low:+.3f}, {versus.high:+.3f}]"
+    p = versus.p_corrected if versus else None
+    word = "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    return [accuracy, f"{scores.macro_f1:.3f}", against.replace("-", MINUS), word]
+
+
+def _genre_table(content: Content, pair: Sequence[Entry]) -> Table:
+    keys = {"precision": "precision", "recall": "recall", "f1": "F1"}
+    head = [
+        "genre",
+        "tracks",
+        "artists",
+        *(f"{word}{mark}" for mark in _marks(pair) for word in keys.values()),
+    ]
+    rows = [
+        [plain(genre.label), str(genre.tracks), str(genre.groups)]
+        + [f"{entry.per_class[key][k]:.2f}" for entry in pair for key in keys]
+        for k, genre in enumerate(content.genres)
+    ]
+    said = "; ".join(f"{plain(e.title)}{mark}" for e, mark in zip(pair, _marks(pair), strict=True))
+    if len(rows) > MOST_CLASSES:
+        said += f". The first {MOST_CLASSES} of {len(rows)} genres; all: tables/genres.csv"
+    return Table("genres", f"{said}.", [head, *rows[:MOST_CLASSES]], (0.22,), [head, *rows])
+
+
+def _errors(content: Content, pair: Sequence[Entry]) -> Iterator[Block]:
+    truth = content.predictions.labels
+    right = np.stack([entry.probabilities.argmax(axis=1) == truth for entry in pair])  # (S, N)
+    both = "both" if len(pair) > 1 else plain(pair[0].title)
+    clips = [clip for clip in content.clips if clip.why == "error"]
+    head = ["track", "labelled", "said, by how many systems", "surest"]
+    rows = [
+        [
+            ", ".join(plain(part) for part in (clip.title, clip.artist) if part),
+            plain(clip.label),
+            ", ".join(f"{plain(label)} {votes}" for label, votes in clip.votes[:3]),
+            f"{max(said.probability for said in clip.said if said.label != clip.label):.2f}",
+        ]
+        for clip in clips
+    ]
+    named = "" if (content.tracks["title"] != "").any() else " Their titles are not known to these records."
+    yield Text(
+        f"Of {len(truth)} tracks {both} named {right.all(axis=0).sum()} right and "
+        f"{(~right).all(axis=0).sum()} wrong. "
+        + (
+            f"{_ref('table', 'errors')} lists those that most systems miss, and surely.{named}"
+            if rows
+            else ""
+        ),
+        "Errors.",
+    )
+    if rows:
+        said = "The worst errors of all trained systems. Surest: the highest probability of a wrong genre."
+        yield Table("errors", said, [head, *rows], (0.42, 0.15, 0.33))
+
+
+def _points(v: Difference | Leak) -> str:
+    numbers = [f"{100 * x:+.1f}".replace("-", MINUS) for x in (v.accuracy_difference, v.low, v.high)]
+    return f"{numbers[0]} points [{numbers[1]}, {numbers[2]}]"
+
+
+def _clipped(text: object, most: int) -> str:
+    shown = plain(text)
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _few(items: Sequence[object], most: int = 4) -> str:
+    shown = ", ".join(plain(item) for item in items[:most])
+    return shown + (f" and {len(items) - most} more" if len(items) > most else "")
