@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"<!-- (results/\S+/table\.md) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (results/\S+\.md) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def updated(readme: str) -> str:

@@ -277,6 +277,7 @@ class CompareRecipe(Recipe):
     data: DataRecipe = Field(default_factory=DataRecipe)
     format: Literal["table", "markdown", "latex", "csv", "json"] = "table"
     baseline: str | None = Field(None, description="the run_id to compare with")
+    best: int | None = Field(None, ge=1, description="of each kind, how many are shown; default: all")
     seed: int | None = Field(None, ge=0)
     device: str | None = None
 

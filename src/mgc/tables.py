@@ -80,14 +80,32 @@ class Section:
     rows: list[Row]
     baseline: System | None
     superseded: int  # older runs of the same recipes by other code, not shown
+    best: int | None = None  # of each kind (floor, baseline, probe, leaky), how many are shown
+
+    @property
+    def shown(self) -> list[Row]:
+        """The rows that tables print: all, or the best of each kind and whatever they are compared with."""
+        if self.best is None:
+            return self.rows
+        place: Counter[tuple[str, bool]] = Counter()
+        kept = []
+        for row in reversed(self.rows):  # of each kind the best stands last
+            kind = row.system.record.path, row.leak is not None
+            place[kind] += 1
+            if place[kind] <= self.best or row.system is self.baseline:
+                kept.append(row)
+        return kept[::-1]
 
 
-def compare_records(records: Sequence[RunRecord], baseline: str | None = None) -> list[Section]:
+def compare_records(
+    records: Sequence[RunRecord], baseline: str | None = None, best: int | None = None
+) -> list[Section]:
     """Sections, the one with most tracks first; in each, floors, baselines and probes by accuracy.
 
     Runs that differ in their seed alone are one row. The baseline of a section is the system with the run
     called `baseline`, else its newest one of that path, with the plain `cnn` before other networks. A system
-    on a leaky split stands below itself on an honest one; where it is not, in a section of its own.
+    on a leaky split stands below itself on an honest one; where it is not, in a section of its own. With
+    `best` only so many of each kind are shown, and all are counted.
     """
     if baseline is not None and baseline not in {record.run_id for record in records}:
         names = [record.run_id for record in records]
@@ -105,6 +123,7 @@ def compare_records(records: Sequence[RunRecord], baseline: str | None = None) -
     hidden = Counter(_place_of(record) for record in records)
     hidden.subtract(_place_of(record) for system in systems for record in system.records)
     sections = [_section(group, baseline, below[key], hidden[key]) for key, group in apart.items()]
+    sections = [replace(section, best=best) for section in sections]
     return sorted(sections, key=lambda s: -s.rows[0].system.record.judged.n_tracks)
 
 
@@ -275,9 +294,9 @@ def render(sections: Sequence[Section], form: str) -> str:
         MgcError: no such format.
     """
     if form == "json":
-        return json.dumps([as_dict(row) for section in sections for row in section.rows], indent=2)
+        return json.dumps([as_dict(row) for section in sections for row in section.shown], indent=2)
     if form == "csv":
-        rows = [as_dict(row) for section in sections for row in section.rows]
+        rows = [as_dict(row) for section in sections for row in section.shown]
         out = io.StringIO()
         writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
@@ -316,17 +335,22 @@ def caption(section: Section) -> list[str]:
             "Best of several: by accuracy on these very tracks, which flatters it; its p is multiplied by "
             "how many it is the best of, the points and their interval are as they are."
         )
-    if any(len(row.system.records) > 1 for row in section.rows):
+    if any(len(row.system.records) > 1 for row in section.shown):
         lines.append(
             "Rows of several seeds show means over them; over seeds: the deviation of the accuracy from seed "
             "to seed, while the interval is over tracks. Their p: sign-flip test of the shares of seeds."
         )
-    if any(row.system.record.reported for row in section.rows):
+    if any(row.system.record.reported for row in section.shown):
         lines.append(f"{REPORTED}: by others, on other tracks or splits; compared with nothing here.")
     if first.excluded:
         lines.append(f"{len(first.excluded)} tracks could not be used and are left out everywhere.")
     rules = dict.fromkeys(row.system.record.split_authority for row in section.rows if row.leak)
     lines += [f"{rule}. Such rows stand against no other row." for rule in rules]
+    if len(section.shown) < len(section.rows):
+        lines.append(
+            f"Shown are the {section.best} best of each kind and the baseline, {len(section.shown)} of "
+            f"{len(section.rows)} systems; all of them count wherever a number of systems does."
+        )
     if section.superseded:
         lines.append(f"{section.superseded} older runs of the same recipes are not shown.")
     return lines
@@ -412,13 +436,13 @@ def _points(d: Difference | Leak) -> str:
 def verdicts(section: Section) -> list[str]:
     """A sentence for each system that was set against the baseline, floors apart, and for each leak."""
     sentences = []
-    for row in section.rows:
+    for row in section.shown:
         if row.versus is None or row.p_holm is None or section.baseline is None:
             continue
         ours, theirs = _sentence_name(row.system), _sentence_name(section.baseline)
         numbers = f"{_points(row.versus)}, p = {row.p_holm:.3g}"
         sentences.append(f"{ours} against {theirs}: {row.versus.words}, {numbers}.")
-    return sentences + [_leak_sentence(row) for row in section.rows if row.leak]
+    return sentences + [_leak_sentence(row) for row in section.shown if row.leak]
 
 
 def _sentence_name(system: System) -> str:
@@ -440,7 +464,7 @@ def _leak_sentence(row: Row) -> str:
 
 
 def _text(section: Section) -> str:
-    grid = _grid([_narrow_cells(row) for row in section.rows], ("system", "accuracy [95 %]"))
+    grid = _grid([_narrow_cells(row) for row in section.shown], ("system", "accuracy [95 %]"))
     rows = [[textwrap.wrap(cell, WIDEST) or [""] for cell in row] for row in grid]  # only words are so long
     widths = [max(len(part) for row in rows for part in row[column]) for column in range(len(grid[0]))]
     lines = []
@@ -460,7 +484,7 @@ def _markdown(section: Section) -> str:
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(map(_escape_markdown, cells))} |"
 
-    headings, *rows = _grid([_cells(row) for row in section.rows], ("system", "accuracy [95 %]"))
+    headings, *rows = _grid([_cells(row) for row in section.shown], ("system", "accuracy [95 %]"))
     table = [line(headings), line(["---"] * len(headings)), *map(line, rows)]
     sentences = [verdict_sentence(section), "", *caption(section), "", *(f"- {v}" for v in verdicts(section))]
     return "\n".join([*table, "", *map(_escape_markdown, sentences)]).rstrip()
@@ -477,7 +501,7 @@ def _latex(section: Section) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(_escape_latex, cells)) + r" \\"
 
-    headings, *rows = _grid([_cells(row) for row in section.rows], ("system", "accuracy [95 %]"))
+    headings, *rows = _grid([_cells(row) for row in section.shown], ("system", "accuracy [95 %]"))
     return "\n".join(
         [
             *(f"% {printable(sentence)}" for sentence in (verdict_sentence(section), *caption(section))),

@@ -143,6 +143,9 @@ def compare(
         str | None, typer.Option("--format", help="table, markdown, latex, csv or json.")
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="The run_id to compare with.")] = None,
+    best: Annotated[
+        int | None, typer.Option(help="Show so many of each kind: floors, from scratch, probes, leaky ones.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only runs with this --limit.")] = None,
     seed: Annotated[int | None, typer.Option(help="Only runs with this --seed.")] = None,
     device: Annotated[str | None, typer.Option(help="Only runs on this kind of device.")] = None,
@@ -156,12 +159,13 @@ def compare(
     recipe = recipe_of(
         CompareRecipe, config, set_, column,
         data_source=data, data_root=data_root, data_limit=limit,
-        format=format_, baseline=baseline, seed=seed, device=device,
+        format=format_, baseline=baseline, best=best, seed=seed, device=device,
     )  # fmt: skip
     from mgc.results import select_records
     from mgc.tables import compare_records, render
 
-    typer.echo(render(compare_records(select_records(recipe), recipe.baseline), recipe.format))
+    sections = compare_records(select_records(recipe), recipe.baseline, recipe.best)
+    typer.echo(render(sections, recipe.format))
 
 
 @app.command()
