@@ -14,8 +14,10 @@ demo: .venv/installed
 EMOTIFY ?= ../shared/data/emotify/tracks.csv
 study: .venv/installed
 	$(BIN)/mgc study configs/study/emotify.toml --data $(EMOTIFY)
+	$(BIN)/mgc compare --data emotify --best 4 --format markdown > results/emotify/best.md
 	$(BIN)/mgc report --data emotify --no-audio
 	$(BIN)/mgc report --data emotify --format markdown
+	$(BIN)/mgc report --data emotify --format latex
 	$(BIN)/mgc report --data emotify --format pdf
 
 test: .venv/installed

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
 from conftest import tone
+from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from typer.testing import CliRunner
 
@@ -317,3 +319,32 @@ def test_a_store_that_cannot_be_written_does_not_stop_it(
     answers = predict_files(open_run(lab.network.run_id), [lab.music / "calm" / "1.wav"])
     assert len(answers.told) == 1
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_damage_that_still_reads_is_refused_with_the_file(lab: Lab) -> None:
+    """Validation of other folds or genres, weights that are no numbers, a record without what was chosen."""
+    sides = pd.read_parquet(lab.probe.folder / "validation.parquet")
+    for damaged in (sides.drop(columns="fold"), sides[:0], sides.rename(columns={"p_calm": "p_quiet"})):
+        damaged.to_parquet(lab.probe.folder / "validation.parquet")
+        with pytest.raises(MgcError) as refusal:
+            open_run(lab.probe.run_id)
+        assert refusal.value.where == lab.probe.folder / "validation.parquet" and refusal.value.fix
+    weights = load_file(lab.network.folder / "fold0.safetensors")
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[name].fill_(float("nan"))
+    save_file(weights, lab.network.folder / "fold0.safetensors")
+    with pytest.raises(MgcError, match="NaN"):
+        open_run(lab.network.run_id)
+    for changes in ({"chosen": []}, {"chosen": [{}]}, {"scores": {}}, {"representation_card": {}}):
+        with pytest.raises(MgcError, match="damaged"):
+            load_models(replace(lab.probe, **changes))  # type: ignore[arg-type]
+
+
+def test_an_export_with_too_few_temperatures_is_refused(lab: Lab, tmp_path: Path) -> None:
+    ready = open_run(lab.network.run_id)
+    folder = export(ready.models, ready.calibration, tmp_path / "out")
+    config = json.loads((folder / "config.json").read_text())
+    config["calibration"]["temperatures"] = []
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MgcError, match="0 temperatures for 1 models"):
+        open_run(str(folder))

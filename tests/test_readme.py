@@ -20,12 +20,16 @@ def test_its_tables_are_the_committed_ones() -> None:
 
 def test_its_options_exist() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    for group in ("data", "cache"):
+    for group in ("data", "cache", "runs"):
         commands |= {f"{group} {name}": command for name, command in commands[group].commands.items()}
-    lines = re.findall(r"^    mgc (data \w+|cache \w+|\w+)(.*?)(?: #.*)?$", README, re.MULTILINE)
+    lines = re.findall(r"^    mgc (data \w+|cache \w+|runs \w+|\w+)(.*?)(?: #.*)?$", README, re.MULTILINE)
     assert len(lines) > 10
     for name, rest in lines:
-        known = {option for parameter in commands[name].params for option in parameter.opts}
+        known = {
+            option
+            for parameter in commands[name].params
+            for option in [*parameter.opts, *parameter.secondary_opts]
+        }
         assert set(re.findall(r"--[a-z-]+", rest)) <= known, (name, rest)
 
 

@@ -214,6 +214,10 @@ def test_check_and_damaged_check(runs: list[RunRecord]) -> None:
         "known": "",
     }
     check = {
+        "data": "tunes",
+        "split": "cv5",
+        "classes": {},
+        "taken_back": [],
         "tracks": 61,
         "used": 60,
         "findings": [finding],
@@ -225,9 +229,30 @@ def test_check_and_damaged_check(runs: list[RunRecord]) -> None:
     file.write_text(json.dumps(check))
     text = render_page(content(audio=False))
     assert "61 tracks looked at, 60 used" in text and "1 × clipped" in text and "<script>alert" not in text
-    file.write_text("{")
-    with pytest.raises(MgcError, match=r"check's result cannot be read"):
-        content()
+    for damaged in ("{", "[]", "{}", json.dumps(check | {"findings": 5})):
+        file.write_text(damaged)
+        with pytest.raises(MgcError, match=r"check's result cannot be read"):
+            content()
+
+
+@pytest.mark.parametrize("text", ["", "hello\nworld", "fold,epoch\n0,0\n", "\x00"])
+def test_damaged_curves_are_named(runs: list[RunRecord], text: str) -> None:
+    file = runs[1].folder / "curves.csv"
+    file.write_text(text)
+    with pytest.raises(MgcError, match="curves cannot be read") as refusal:
+        render_page(content(audio=False))
+    assert refusal.value.where == file and refusal.value.fix
+
+
+@pytest.mark.parametrize("damage", ["title,artist\nx,y\n", "twice", "seconds"])
+def test_damaged_names_of_tracks_are_told_on_the_page(runs: list[RunRecord], damage: str) -> None:
+    name_tracks(runs[0])
+    file = tracks_file("tunes", "d0")
+    text = {"twice": file.read_text() * 2, "seconds": file.read_text().replace("30.0", "x")}.get(
+        damage, damage
+    )
+    file.write_text(text)
+    assert f"not known: {file.name}: damaged" in " ".join(content().missing)
 
 
 def test_a_single_floor_makes_a_page() -> None:

@@ -155,6 +155,7 @@ def test_robust_end_to_end(music: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with monkeypatch.context() as patch:
         patch.setattr("mgc.robust._written", None)  # a second call alters nothing
         assert mgc(few[0], run.run_id, *few[1:]) == told
+        assert mgc(few[0], run.run_id, "--data", "music", *few[3:]) == told  # the name of its results
         assert len(mgc(*few, "--limit", 2).splitlines()) == 4
 
     assert "known: crop" in refused("robust", "--data", music, "--only", "reverb")

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -237,3 +239,19 @@ def test_a_study_goes_on_without_a_missing_encoder_and_says_so(music: Path, stud
     assert "there is no folder, manifest or data set" in refused("study", study_file, "--data", music / "no")
     study_file.write_text(study_file.read_text().replace('"model=mfcc"', '"model=also-not-there"'))
     assert "not-there" in refused("study", study_file, "--data", music)
+
+
+def test_a_reader_that_leaves_is_no_mistake(probed: RunRecord) -> None:
+    """`mgc ... | head`: silence and exit code 1."""
+    command = [sys.executable, "-m", "mgc", "runs", "show", probed.run_id]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert writer.stdout and writer.stderr
+    writer.stdout.close()
+    assert (writer.wait(60), writer.stderr.read()) == (1, b"")
+
+
+def test_a_record_without_scores_is_listed(probed: RunRecord) -> None:
+    written(replace(probed, scores={}))
+    rows = {row["run_id"]: row for row in json.loads(ok("runs", "ls", "--format", "json"))}
+    assert rows[probed.run_id]["accuracy"] is None
+    assert "no run" in refused("runs", "show", "a\0b")

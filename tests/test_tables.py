@@ -204,7 +204,7 @@ def test_an_older_record_is_scored_again(monkeypatch: pytest.MonkeyPatch) -> Non
     older = load_record(file)
     assert older.judged == whole
     assert as_dict(section_of(older).rows[0])["roc_auc"] == whole.roc_auc
-    for broken in ({}, [], {**record.scores, "per_class": [1]}, {**record.scores, "from_tomorrow": 1}):
+    for broken in ({}, {**record.scores, "per_class": [1]}, {**record.scores, "from_tomorrow": 1}):
         content["scores"] = broken
         file.write_text(json.dumps(content))
         assert load_record(file).judged == whole

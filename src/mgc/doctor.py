@@ -62,7 +62,10 @@ def examine(recipe: DoctorRecipe) -> Iterator[Finding]:
         return
     yield _weights(representation, encoder)
     yield _rate(representation, encoder, clips[0])
-    yield from _outputs(representation, encoder, clips, device, recipe.batch_size)
+    for finding in _outputs(representation, encoder, clips, device, recipe.batch_size):
+        yield finding
+        if finding.verdict == "red" and finding.question == "numbers":
+            return  # nothing could be fitted on them
     yield _judged(representation, dataset, recipe)
 
 

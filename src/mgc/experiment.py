@@ -353,7 +353,7 @@ class _Run:
             parameters=parameters,
             chosen=chosen,
             seconds=seconds,
-            representation_card=_as_typed(self.representation, self.recipe) if self.representation else {},
+            representation_card=self.representation.card() if self.representation else {},
             code=self.code,
             frames=frames,
             device=_device(self.recipe.device),
@@ -363,14 +363,6 @@ class _Run:
         record.save(predictions, validation)
         save_tracks(dataset)
         return record
-
-
-def _as_typed(representation: Representation, recipe: Any) -> dict[str, object]:
-    """Its card with the encoder's place as it was typed: a record that is passed on tells nobody's folders."""
-    card = representation.card()
-    words = str(card["source"]).split(" ")
-    source = " ".join(Path(word).name if Path(word).is_absolute() else word for word in words)
-    return {**card, "address": getattr(recipe, "model", None) or card["address"], "source": source}
 
 
 def _device(name: Device) -> str:

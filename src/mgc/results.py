@@ -5,15 +5,17 @@ A run lies in `results/<data>/<run_id>/`: `record.json`, `predictions.parquet`, 
 
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from functools import cached_property
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from mgc.config import CompareRecipe, MgcError, results_dir
 from mgc.data import Dataset, name_of
@@ -123,6 +125,11 @@ class RunRecord:
         part.replace(self.folder / "record.json")
 
 
+@cache
+def _adapter() -> TypeAdapter[RunRecord]:
+    return TypeAdapter(RunRecord)
+
+
 def load_record(file: Path) -> RunRecord:
     """The record in a `record.json`.
 
@@ -137,10 +144,16 @@ def load_record(file: Path) -> RunRecord:
         known = {
             f.name: content[f.name] for f in fields(RunRecord) if f.name in content or f.name in required
         }
-        return RunRecord(**known)
+        record = _adapter().validate_json(json.dumps(known), strict=True)
+        record.recipe["data"]["limit"]  # what tables ask of any record
+        return record
     except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg'][0].lower()}{first['msg'][1:]}"
         raise MgcError(
-            f"the record cannot be read: {type(error).__name__}: {error}",
+            f"the record cannot be read: {what}",
             where=file,
             fix="take the run's folder out of results/, and run it again",
         ) from None
@@ -175,6 +188,31 @@ def select_records(recipe: CompareRecipe) -> list[RunRecord]:
             fix="run mgc baseline and mgc probe first",
         )
     return records
+
+
+def without_places(record: RunRecord) -> RunRecord:
+    """The record as it may be handed on: of each path from the root, from home or with dots its last part."""
+    card, recipe, data = dict(record.representation_card), dict(record.recipe), dict(record.recipe["data"])
+    data |= {"source": _last(data["source"]), "root": None}
+    recipe |= {"data": data} | ({"model": _last(recipe["model"])} if recipe.get("model") else {})
+    card |= {"address": _last(card["address"])} if card.get("address") else {}
+    # The path of an encoder ends with a comma or the text, and may hold spaces.
+    source = re.sub(r"(?<![^ ])(?:~|\.\.?)?/(?:[^/,]+/)*([^/,]+)", r"\1", str(card.get("source") or ""))
+    card |= {"source": source} if source else {}
+    told = {"path": _last, "reason": text_without_places}
+    excluded = [{key: told.get(key, str)(text) for key, text in bad.items()} for bad in record.excluded]
+    notes = [text_without_places(note) for note in record.notes]
+    return replace(record, representation_card=card, recipe=recipe, excluded=excluded, notes=notes)
+
+
+def text_without_places(text: str) -> str:
+    """The same for paths within sentences, up to a space, a comma or a quotation mark."""
+    return re.sub(r"(?<![^\s'\"(])(?:~|\.\.?)?/(?:[^/\s,'\"]+/)*([^/\s,'\"]+)", r"\1", text)
+
+
+def _last(place: str) -> str:
+    """A folder's or file's own name, after what stands before it ("hf:", "windows:", "random:0:")."""
+    return re.sub(r"(?<![^:])(?:[/~]|\.\.?/).*", lambda path: Path(path[0]).name, place)
 
 
 def tracks_file(data: str, fingerprint: str) -> Path:

@@ -153,7 +153,10 @@ def _tracks_of(records: Sequence[RunRecord], recipe: RobustRecipe) -> Dataset:
             what = f"{first.run_id} and {other.run_id} are runs on different tracks"
             raise MgcError(what, fix="call mgc robust for each of them")
     known = {key: value for key, value in first.recipe["data"].items() if key in DataRecipe.model_fields}
-    dataset = data.load(DataRecipe.model_validate(known | recipe.data.model_dump(exclude_unset=True)))
+    asked = recipe.data.model_dump(exclude_unset=True)
+    if asked.get("source") == first.data:  # the name of the results says nothing about where the tracks lie
+        del asked["source"]
+    dataset = data.load(DataRecipe.model_validate(known | asked))
     if dataset.fingerprint != first.data_fingerprint:
         fix = "give the same --data and quarantine as then, or run it again on these"
         raise MgcError(f"these are not the tracks of {first.run_id}", where=dataset.name, fix=fix)

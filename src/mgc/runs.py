@@ -95,7 +95,7 @@ def find_run(word: str) -> Run:
     Raises:
         MgcError: no such run, or several of that id.
     """
-    folder = Path(word)
+    folder = Path(word.replace("\0", ""))  # in a config: no path has one, and pathlib would not say so
     if folder.name == "record.json":
         folder = folder.parent
     everything = runs()
@@ -121,7 +121,7 @@ def as_dict(run: Run) -> dict[str, Any]:
         "data": run.folder.parent.name,
         "system": " + ".join(filter(None, (record.called, record.head))) if record else "",
         "split": record.split if record else "",
-        "accuracy": record.scores["accuracy"] if record else None,
+        "accuracy": record.scores.get("accuracy") if record else None,
         "created": record.created if record else "",
         "commit": record.commit if record else None,
         "predictions": run.has_predictions,

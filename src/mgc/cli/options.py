@@ -1,6 +1,7 @@
 """What commands share: the program and its groups, options, and how mistakes end."""
 
 import functools
+import select
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -57,7 +58,9 @@ Set = Annotated[
 ]
 Column = Annotated[
     list[str] | None,
-    typer.Option("--column", help="key=NAME for a manifest's path, label, split, artist, title or id."),
+    typer.Option(
+        "--column", help="key=NAME for a manifest's path, label, split, artist, album, title or id."
+    ),
 ]
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
@@ -76,6 +79,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"mgc: {error}", err=True)
             raise typer.Exit(2) from None
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                raise  # `mgc ... | head` is no mistake: click ends in silence, with exit code 1
             # A full disk, a folder without rights: the user's to mend, and nothing finished is lost.
             typer.echo(f"mgc: {error.strerror or error}\n  where: {error.filename or 'unknown'}", err=True)
             raise typer.Exit(2) from None
@@ -86,6 +91,14 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from None
 
     return run
+
+
+def _nobody_reads() -> bool:
+    """Whether what is printed goes to a pipe whose reader has left; a worker's broken pipe is no such one."""
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def recipe_of(
@@ -103,7 +116,8 @@ def recipe_of(
         key, equals, name = column.partition("=")
         if not equals or f"{key}_column" not in DataRecipe.model_fields:
             raise MgcError(
-                f"--column {column!r} is not key=NAME", fix="keys: path, label, split, artist, title, id"
+                f"--column {column!r} is not key=NAME",
+                fix="keys: path, label, split, artist, album, title, id",
             )
         dotted[f"data.{key}_column"] = name
     return read_recipe(kind, config, settings or [], dotted)

@@ -1,36 +1,19 @@
 """The model card of an exported run, for a person and for the hub: what its record tells, nothing by hand."""
 
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 from mgc.predict.calibrate import Calibration
-from mgc.predict.models import RunModels, split_address
-from mgc.results import RunRecord, load_records
+from mgc.predict.models import RunModels
+from mgc.results import RunRecord, load_records, without_places
 from mgc.runs import command_of
 from mgc.tables import compare_records, render
 
 
 def plain(record: RunRecord) -> dict[str, Any]:
     """The record without paths of this machine."""
-    run = {f.name: getattr(record, f.name) for f in fields(RunRecord)}
-    card = dict(record.representation_card)
-    front, place = split_address(str(card["address"]))
-    card["address"] = front + _name(place)
-    card["source"] = " ".join(_name(word) for word in str(card["source"]).split(" "))
-    data = dict(record.recipe["data"]) | {"source": _name(record.recipe["data"]["source"]), "root": None}
-    recipe = dict(record.recipe) | {"data": data}
-    if recipe.get("model"):
-        front, place = split_address(recipe["model"])
-        recipe["model"] = front + _name(place)
-    excluded = [dict(bad) | {"path": Path(bad["path"]).name} for bad in record.excluded]
-    plain: dict[str, Any] = run | {"representation_card": card, "recipe": recipe, "excluded": excluded}
-    return plain
-
-
-def _name(word: str) -> str:
-    """The last part of a path from the root or with .. in it; other words as they are."""
-    return Path(word).name if word.startswith(("/", "~", ".")) else word
+    handed_on = without_places(record)
+    return {f.name: getattr(handed_on, f.name) for f in fields(RunRecord)}
 
 
 def model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:

@@ -1,6 +1,7 @@
 """The models of a run, one a fold, read from its folder: of arrays of the store they make probabilities."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,8 +65,8 @@ def load_models(
             where=record.folder,
             fix="choose a run of mgc baseline or mgc probe",
         )
+    classes = _classes(record)
     representation = _same(record, open_representation(_address(record, model), trust_remote_code))
-    classes = tuple(row["label"] for row in record.scores["per_class"])
     tune_cpu()
     numbers = range(len(record.chosen))
     folds: tuple[FoldModel, ...]
@@ -74,6 +75,18 @@ def load_models(
     else:
         folds = tuple(_head(record, number, representation, len(classes)) for number in numbers)
     return RunModels(record, representation, folds, classes)
+
+
+def _classes(record: RunRecord) -> tuple[str, ...]:
+    """The genres, of a record that tells all that its models need."""
+    with suppress(KeyError, TypeError):  # told below, like what is empty
+        classes = tuple(str(row["label"]) for row in record.scores["per_class"])
+        told = [len(classes) > 1, record.representation_card["address"], record.chosen]
+        told += [record.path == "baseline" or choice["layer"] is not None for choice in record.chosen]
+        if all(told):
+            return classes
+    what = "the record does not tell the genres, the encoder or what was chosen in each fold: it is damaged"
+    raise MgcError(what, where=record.folder, fix="run it again")
 
 
 # ---- the representation ---------------------------------------------------------------------------------
@@ -161,6 +174,8 @@ def _network(
         raise MgcError("the weights of a fold are not there", where=file, fix=again) from None
     except (OSError, SafetensorError) as error:
         raise MgcError(f"the weights of a fold cannot be read: {error}", where=file, fix=again) from None
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise MgcError("the weights of a fold hold NaN or infinity: damaged", where=file, fix=again)
     normalise, learned = normalise_of(recipe), None
     if normalise == "train":
         if OFFSET not in weights:

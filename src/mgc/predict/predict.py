@@ -51,14 +51,33 @@ def open_run(
     folder = Path(run).expanduser()
     if (folder / CONFIG).is_file():
         record, calibration, model = read_export(folder, model)
-        return Ready(load_models(record, trust_remote_code, model=model, device=device), calibration, device)
+        models = load_models(record, trust_remote_code, model=model, device=device)
+        if len(calibration.temperatures) != len(models.folds):
+            what = f"{len(calibration.temperatures)} temperatures for {len(models.folds)} models"
+            raise MgcError(what, where=folder / CONFIG, fix="make it again by mgc export RUN DIR")
+        return Ready(models, calibration, device)
     if not (folder / "record.json").is_file():
         folder = _find(run)
     record = placed(load_record(folder / "record.json"), folder)
     models = load_models(record, trust_remote_code, model=model, device=device)
     if not (folder / "validation.parquet").exists():
         return Ready(models, Calibration(temperatures=(1.0,) * len(models.folds)), device)
-    return Ready(models, Calibration.of(record.validation()), device)
+    return Ready(models, _calibration(models), device)
+
+
+def _calibration(models: RunModels) -> Calibration:
+    file = models.record.folder / "validation.parquet"
+    fix = "run the same command again (--again where it has it)"
+    try:
+        sides = models.record.validation()
+    except KeyError as error:
+        raise MgcError(f"the validation sides of a run have no column {error}", where=file, fix=fix) from None
+    except MgcError as error:
+        raise MgcError(error.what, where=error.where or file, fix=error.fix or fix) from None
+    if len(sides) != len(models.folds) or any(side.classes != models.classes for side in sides):
+        what = "the validation sides are not those of the run's models: other folds or genres"
+        raise MgcError(what, where=file, fix=fix)
+    return Calibration.of(sides)
 
 
 def _find(run: str) -> Path:

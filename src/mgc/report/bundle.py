@@ -1,18 +1,25 @@
 """The bundle: one zip to hand in, with all that was said, what it was made from, and how to make it again.
 
-Audio never goes in. The same records give the same bytes: members are sorted and bear no time.
+Audio never goes in, nor do paths of this machine. The same records give the same bytes: members are sorted
+and bear no time.
 """
 
+import csv
 import hashlib
+import json
 import shlex
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
+import pandas as pd
+
 from mgc.report.content import Content, recipe_toml
+from mgc.report.page import render_page
 from mgc.report.paper import FORMS, Figure, Table, blocks_of, plain, write_papers
-from mgc.results import RunRecord, load_records
-from mgc.tables import render
+from mgc.results import RunRecord, load_records, text_without_places, without_places
+from mgc.tables import Row, System, render
 
 NAME = "hand-in.zip"
 KEPT = (".json", ".parquet", ".csv", ".md", ".png", ".svg", ".toml")
@@ -25,7 +32,7 @@ README = """# {data}: what was found, and how to find it again
 | file | what it is |
 | --- | --- |
 | paper.pdf, .tex, .md | the paper in three forms; `figures/` and `tables/` belong to it |
-| report.html | the page with all figures, if it was made before this bundle and plays no audio |
+| report.html | the page with all figures; it plays no audio |
 | table.md, table.csv | all systems side by side |
 | check.*, quarantine.csv | what the check of the audio found, and what it decided about single tracks |
 | tracks-*.csv | what the tracks are called |
@@ -34,7 +41,8 @@ README = """# {data}: what was found, and how to find it again
 | runs/ | of each run its record, predictions a track, curves, and weights up to {weights} KiB a file |
 | MANIFEST | SHA-256 sums: `sha256sum -c MANIFEST` |
 
-Audio is not in here. An encoder that was opened from a folder has to lie there again (`model` in its config).
+Audio is not in here. Of what lay on one machine only the last name is told: an encoder that was opened from a
+folder has to lie in a folder of that name where the commands are run, or `--model` says where it lies.
 
 Left out: {left_out}
 """
@@ -46,7 +54,8 @@ def write_bundle(content: Content, folder: Path) -> Path:
     Raises:
         MgcError: a record or recipe that cannot be read.
     """
-    records = load_records(content.data)
+    content = _handed_on(content)
+    records = [without_places(record) for record in load_records(content.data)]
     members: dict[str, bytes] = {
         path.name: path.read_bytes() for path in write_papers(content, [*FORMS], folder)
     }
@@ -56,7 +65,10 @@ def write_bundle(content: Content, folder: Path) -> Path:
         members |= {name: (folder / name).read_bytes() for name in names}
     members["table.md"] = (render(content.sections, "markdown") + "\n").encode()
     members["table.csv"] = (render(content.sections, "csv") + "\n").encode()
-    left_out = [*_page(folder, members), *_beside(content.folder, members), *_runs(content.folder, members)]
+    silent = content.recipe.model_copy(update={"audio": False})
+    page = render_page(replace(content, recipe=silent))
+    members["report.html"] = page.encode("utf-8", errors="backslashreplace")
+    left_out = [*_beside(content.folder, members), *_runs(content.folder, members)]
     for record in records:
         if record.path != "floor":
             members[f"configs/{record.run_id}.toml"] = config_of(record).encode()
@@ -93,21 +105,40 @@ def commands_of(records: Sequence[RunRecord], first: RunRecord) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _page(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
-    file = folder / "report.html"
-    if not file.exists():
-        return
-    page = file.read_bytes()
-    if b"data:audio" in page:
-        yield "report.html: it plays excerpts; made with --no-audio it comes along"
-    else:
-        members[file.name] = page
+def _handed_on(content: Content) -> Content:
+    """All of it, made of records that name no place on this machine."""
+    rows = [row for section in content.sections for row in section.rows]
+    # By identity: a row's twin and a section's baseline are the systems of other rows.
+    known = {}
+    for system in (system for row in rows for system in (row.system, row.twin) if system):
+        known[id(system)] = System(tuple(map(without_places, system.records)))
+        # What has been read and counted, so that it is not again.
+        vars(known[id(system)]).update(predictions=system.predictions, scores=system.scores)
+
+    def handed_on(row: Row) -> Row:
+        return replace(row, system=known[id(row.system)], twin=known.get(id(row.twin)))
+
+    return replace(
+        content,
+        records=tuple(map(without_places, content.records)),
+        sections=tuple(
+            replace(s, rows=[*map(handed_on, s.rows)], baseline=known.get(id(s.baseline)))
+            for s in content.sections
+        ),
+        missing=tuple(map(text_without_places, content.missing)),
+        systems=tuple(replace(entry, row=handed_on(entry.row)) for entry in content.systems),
+    )
 
 
 def _beside(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
     """The files beside the runs, but for those that are made for the bundle, or are it."""
+    table = folder / "quarantine.csv"
+    if table.exists():
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+        rows["path"] = [Path(path).name for path in rows["path"]]
+        members[table.name] = rows.to_csv(index=False, quoting=csv.QUOTE_ALL, lineterminator="\n").encode()
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
-        made = file.name in {*members, *FORMS.values(), NAME, "report.html"}
+        made = file.name in {*members, *FORMS.values(), NAME}
         if file.suffix in KEPT and not made:
             members[file.name] = file.read_bytes()
         elif not made:
@@ -127,9 +158,20 @@ def _runs(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
             if file.suffix in KEPT or (file.suffix == WEIGHTS and size <= MOST_WEIGHTS):
                 members[f"runs/{file.relative_to(folder).as_posix()}"] = file.read_bytes()
                 files.remove(file)
+        name = f"runs/{run.name}/record.json"
+        members[name] = _record(members[name])
         if files:
             names = ", ".join(file.name for file in files)
             yield f"runs/{run.name}: {names} ({sum(sizes[file] for file in files) / 1024:,.0f} KiB)"
+
+
+def _record(text: bytes) -> bytes:
+    """What was written, but for places."""
+    written = json.loads(text)
+    known = {field.name: written[field.name] for field in fields(RunRecord) if field.name in written}
+    record = without_places(RunRecord(**known))
+    told = {key: getattr(record, key) for key in ("recipe", "representation_card", "excluded", "notes")}
+    return json.dumps(written | told, indent=2).encode()
 
 
 def _packed(members: dict[str, bytes], file: Path) -> Path:

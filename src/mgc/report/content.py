@@ -14,16 +14,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 
 from mgc import tables
 from mgc.config import CompareRecipe, MgcError, ReportRecipe, results_dir
+from mgc.data.check import Check
 from mgc.data.quarantine import Quarantined, read_quarantine
 from mgc.evaluate import Predictions, confusion_matrix, precision_recall_f1
-from mgc.results import RunRecord, load_tracks, select_records
+from mgc.results import RunRecord, load_tracks, select_records, tracks_file
 from mgc.tables import Row, Section, compare_records
 
 HEARD = 8  # tracks of each kind that are worth hearing
 FRONT = 5  # systems that are shown first, the others on demand
+CURVES = dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"), float)
 NAMES = ("label", "artist", "title", "album")
 
 
@@ -72,9 +75,22 @@ class Entry:
 
     @cached_property
     def curves(self) -> pd.DataFrame | None:
-        """`curves.csv` of the first seed of a network; None where there is none."""
+        """`curves.csv` of the first seed of a network; None where there is none.
+
+        Raises:
+            MgcError: it cannot be read.
+        """
         file = self.record.folder / "curves.csv"
-        return pd.read_csv(file) if file.exists() else None
+        if not file.exists():
+            return None
+        try:
+            table = pd.read_csv(file).astype({**CURVES, "fold": int, "epoch": int, "best": bool})
+            if not np.isfinite(table[[*CURVES]]).any().all():
+                raise ValueError("a column holds no number")
+        except (OSError, ValueError, KeyError) as error:
+            fix = "delete it, or run the same mgc baseline again with --again"
+            raise MgcError(f"training curves cannot be read: {error}", where=file, fix=fix) from None
+        return table
 
 
 @dataclass(frozen=True)
@@ -278,9 +294,12 @@ def _tracks(entry: Entry, missing: list[str]) -> pd.DataFrame:
     """What is known of the tracks, for every one that was judged."""
     run = entry.row.system.predictions[0]
     try:
-        known = load_tracks(entry.record).reindex(run.track_ids)
-    except MgcError as error:
-        missing.append(f"Titles and artists are not known: {error.what}. {error.fix or ''}".strip())
+        known = load_tracks(entry.record).reindex(run.track_ids)[[*NAMES, "seconds"]]
+        known = known.astype({"seconds": float})
+    except (MgcError, KeyError, ValueError) as error:
+        what, fix = (error.what, error.fix) if isinstance(error, MgcError) else (f"damaged: {error}", None)
+        file = tracks_file(entry.record.data, entry.record.data_fingerprint).name
+        missing.append(f"Titles and artists are not known: {file}: {what}. {fix or ''}".strip())
         known = pd.DataFrame(index=pd.Index(run.track_ids, name="track_id"), columns=[*NAMES, "seconds"])
     known[[*NAMES]] = known[[*NAMES]].astype(object).fillna("")
     known["label"] = [run.classes[number] for number in run.labels]
@@ -292,7 +311,9 @@ def _check(file: Path, missing: list[str]) -> dict[str, Any] | None:
         missing.append("The audio was not checked for damaged, doubled or mislabelled clips: mgc data check.")
         return None
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        text = file.read_text(encoding="utf-8")
+        TypeAdapter(Check).validate_json(text)
+        return dict(json.loads(text))
     except (OSError, ValueError) as error:
         fix = "run mgc data check again"
         raise MgcError(f"the data check's result cannot be read: {error}", where=file, fix=fix) from None

@@ -4,10 +4,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mgc.config import printable
-
-MINUS = "\u2212"
-
 
 @dataclass(frozen=True)
 class Heading:
@@ -66,17 +62,12 @@ Block = Heading | Text | Items | Code | Table | Figure
 
 def ref(kind: str, name: str) -> str:
     """A mention of a table or figure; a number where a paper is drawn."""
-    return f"\ue000{kind}:{name}\ue001"  # private characters, which `plain` lets nobody else use
-
-
-def plain(text: object) -> str:
-    """Other people's text as one line without control characters."""
-    return printable(" ".join(str(text).split()))
+    return f"\ue000{kind}:{name}\ue001"  # private characters, which `words.plain` lets nobody else use
 
 
 def numbered(blocks: Sequence[Block]) -> dict[str, str]:
     """`table:systems` and the like to "Table 2"."""
-    known = {}
+    known: dict[str, str] = {}
     for kind, word in (("table", Table), ("figure", Figure)):
         names = [block.name for block in blocks if isinstance(block, word)]
         known |= {f"{kind}:{name}": f"{word.__name__} {number}" for number, name in enumerate(names, 1)}

@@ -4,6 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+
+from mgc.evaluate import roc_aucs, roc_curves
+from mgc.report.content import Content
+from mgc.report.paper.blocks import Block, Figure
+from mgc.report.paper.pdf import visible
+from mgc.report.paper.systems import pair_of, shown_rows, trained
+from mgc.report.paper.words import clipped
+
+MOST_CLASSES = 12  # with a row, a curve or a number in a cell each
 STYLE: Any = {
     "font.family": ["STIXGeneral", "DejaVu Sans"],
     "font.size": 9.5,
@@ -12,16 +24,15 @@ STYLE: Any = {
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a dollar in a name is a dollar
 }
+DPI = 300
 WIDE = 6.46  # inches, the width of the text
 COLOURS = {"floor": "#7f7f7f", "baseline": "#0072b2", "probe": "#d55e00"}  # colour-blind safe: Okabe and Ito
 MARKS = {"floor": "s", "baseline": "o", "probe": "D"}
 KINDS = {"floor": "floor", "baseline": "from scratch", "probe": "probe"}
 
 
-def _draw_figures(content: Content, blocks: Sequence[Block], folder: Path) -> None:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure as Canvas
-
+def draw_figures(content: Content, blocks: Sequence[Block], folder: Path) -> None:
+    """Write `<name>.pdf` and `<name>.png` of every figure among the blocks into `folder`."""
     draw = {"accuracies": _accuracies, "confusion": _confusion, "roc": _roc, "curves": _curves}
     folder.mkdir(parents=True, exist_ok=True)
     for block in blocks:
@@ -30,7 +41,7 @@ def _draw_figures(content: Content, blocks: Sequence[Block], folder: Path) -> No
                 canvas = Canvas(figsize=(WIDE, WIDE * block.height), layout="constrained")
                 draw[block.name](canvas, content)
                 canvas.savefig(folder / f"{block.name}.pdf", metadata={"CreationDate": None})
-                canvas.savefig(folder / f"{block.name}.png", dpi=300, metadata={"Software": None})
+                canvas.savefig(folder / f"{block.name}.png", dpi=DPI, metadata={"Software": None})
 
 
 def _accuracies(canvas: Any, content: Content) -> None:
@@ -50,7 +61,7 @@ def _accuracies(canvas: Any, content: Content) -> None:
 
 
 def _short(text: str, most: int) -> str:
-    return _visible(_clipped(text, most))
+    return visible(clipped(text, most))
 
 
 def _confusion(canvas: Any, content: Content) -> None:
@@ -64,13 +75,8 @@ def _confusion(canvas: Any, content: Content) -> None:
             axis.text(j, i, f"{value:.0f}", ha="center", va="center", color=colour)
         axis.set_title(_short(entry.title, 44), fontsize=9.5)
         size = 8.5 if few else max(2.0, min(7.0, 130 / len(names)))
-        axis.set_xticks(
-            range(len(names)),
-            names,
-            rotation=35 if few else 90,
-            ha="right" if few else "center",
-            fontsize=size,
-        )
+        turned: Any = {"rotation": 35, "ha": "right"} if few else {"rotation": 90, "ha": "center"}
+        axis.set_xticks(range(len(names)), names, fontsize=size, **turned)
         axis.set_yticks(range(len(names)), names, fontsize=size)
         axis.set(xlabel="said", ylabel="labelled")
         axis.spines[:].set_visible(False)
@@ -102,7 +108,7 @@ def _hide_unused(canvas: Any) -> None:
 
 
 def _curves(canvas: Any, content: Content) -> None:
-    curves = _trained(content)[0].curves
+    curves = trained(content)[0].curves
     assert curves is not None
     sides = (("loss", "loss (nats)"), ("accuracy", "accuracy"))
     for axis, (quantity, label_) in zip(canvas.subplots(1, 2), sides, strict=True):

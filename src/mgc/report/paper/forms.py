@@ -7,6 +7,7 @@ from mgc.report.paper.blocks import Block, Code, Figure, Heading, Items, Table, 
 
 
 def markdown(blocks: Sequence[Block], title: str) -> str:
+    """Tables in the way of GitHub; pictures are `figures/<name>.png`."""
     known = numbered(blocks)
 
     def text(said: str) -> str:
@@ -67,6 +68,7 @@ LATEX = {
 
 
 def latex(blocks: Sequence[Block], title: str) -> str:
+    """For pdflatex; pictures are `figures/<name>.pdf`."""
     mentions = {key: rf"{words.split()[0]}~\ref{{{key}}}" for key, words in numbered(blocks).items()}
 
     def text(said: str) -> str:

@@ -1,16 +1,24 @@
 """Which systems a paper shows."""
 
+from itertools import zip_longest
+
+from mgc.report.content import Content, Entry
+from mgc.results import RunRecord
+
+MOST_ROWS = 14  # of the table of systems
+
+
 def pair_of(content: Content) -> list[Entry]:
     """The best system from scratch and the best probe, those there are; else the best of all. Of probes those
     of encoders that have learned something come first."""
-    probes = [entry for entry in content.systems if entry.path == "probe"]
-    probes = [entry for entry in probes if _learned(entry.record)] or probes
-    found = [content.best("baseline"), max(probes, key=lambda entry: entry.accuracy, default=None)]
+    probes = [entry for entry in content.probes if learned(entry.record)] or content.probes
+    found = [content.best("baseline"), *probes[:1]]
     return [entry for entry in found if entry] or [max(content.systems, key=lambda entry: entry.accuracy)]
 
 
-def _learned(record: RunRecord) -> bool:
-    return record.representation_card.get("trained_on") not in ("nothing", None)
+def learned(record: RunRecord) -> bool:
+    """Its representation has; features made by hand and twins with random weights have not."""
+    return not str(record.representation_card.get("trained_on") or "nothing").startswith("nothing")
 
 
 def shown_rows(content: Content) -> list[Entry]:
@@ -18,22 +26,20 @@ def shown_rows(content: Content) -> list[Entry]:
     each probed representation, up to MOST_ROWS; in the order of the whole table."""
     chosen = [entry for entry in content.systems if entry.path == "floor"][-3:]
     chosen += [content.baseline] if content.baseline else []
-    for turn in zip_longest(_families(content, "probe"), _families(content, "baseline")):
+    for turn in zip_longest(content.probes, _networks(content)):
         chosen += [entry for entry in turn if entry and entry not in chosen]
     titles = {entry.title for entry in chosen[:MOST_ROWS]}
     return [entry for entry in content.systems if entry.title in titles]
 
 
-def _families(content: Content, path: str) -> list[Entry]:
-    """The best of each network, or of each probed representation; the best family first."""
-    best: dict[str, Entry] = {}
-    for entry in sorted((e for e in content.systems if e.path == path), key=lambda entry: entry.accuracy):
-        record = entry.record
-        best[str(record.recipe.get("network")) if path == "baseline" else record.representation] = entry
-    return sorted(best.values(), key=lambda entry: -entry.accuracy)
+def _networks(content: Content) -> list[Entry]:
+    """The best of each network, the best first."""
+    own = sorted((e for e in content.systems if e.path == "baseline"), key=lambda e: e.accuracy)
+    best = {str(entry.record.recipe.get("network")): entry for entry in own}  # the last one of each counts
+    return sorted(best.values(), key=lambda e: -e.accuracy)
 
 
-def _trained(content: Content) -> list[Entry]:
+def trained(content: Content) -> list[Entry]:
     """The best network from scratch, if its curves are there."""
     best = content.best("baseline")
     return [best] if best and best.curves is not None else []

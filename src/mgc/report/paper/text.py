@@ -1,3 +1,30 @@
+"""What a paper says, from hypotheses to references, and its tables."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mgc.report.content import Content, Entry
+from mgc.report.paper.blocks import Block, Code, Figure, Heading, Items, Table, Text, ref
+from mgc.report.paper.figures import MOST_CLASSES
+from mgc.report.paper.questions import questions, threats
+from mgc.report.paper.references import references
+from mgc.report.paper.systems import MOST_ROWS, pair_of, shown_rows, trained
+from mgc.report.paper.words import MINUS, clipped, few, plain, points
+from mgc.results import NAMES_ONLY, RunRecord
+from mgc.tables import Row, caption
+
+
+def title_of(content: Content) -> str:
+    """Of the paper."""
+    kinds = {"baseline": "networks trained from scratch", "probe": "heads on fixed representations"}
+    there = [words for path, words in kinds.items() if any(entry.path == path for entry in content.systems)]
+    return f"Music genres of {plain(content.data)}: {' and '.join(there) or 'floors'}"
+
+
 def blocks_of(content: Content) -> list[Block]:
     """The paper, from hypotheses to references."""
     return [
@@ -9,30 +36,23 @@ def blocks_of(content: Content) -> list[Block]:
         *_results(content),
         Heading("Discussion"),
         Text("Questions that the numbers raise; the answers are the author's."),
-        Items(tuple(_questions(content))),
+        Items(tuple(questions(content))),
         Heading("Threats to validity"),
-        Items(tuple(_threats(content))),
+        Items(tuple(threats(content))),
         Heading("How to repeat it"),
         *_commands(content),
         Heading("References"),
-        Items(tuple(_references(content))),
+        Items(tuple(references(content))),
     ]
-
-
-def _title(content: Content) -> str:
-    kinds = {"baseline": "networks trained from scratch", "probe": "heads on fixed representations"}
-    there = [words for path, words in kinds.items() if any(entry.path == path for entry in content.systems)]
-    return f"Music genres of {plain(content.data)}: {' and '.join(there) or 'floors'}"
 
 
 def _hypotheses(content: Content) -> Iterator[Block]:
     asked = [entry for entry in shown_rows(content) if entry.path != "floor"]
-    told = [f"{plain(e.title)}: {_clipped(e.record.hypothesis, 240)}" for e in asked if e.record.hypothesis]
+    told = [f"{plain(e.title)}: {clipped(e.record.hypothesis, 240)}" for e in asked if e.record.hypothesis]
     yield Heading("Hypotheses")
     yield Text(
-        f"{len(told)} of the {len(asked)} recipes behind {_ref('table', 'systems')} state one; all are "
-        "measured by "
-        "the accuracy on test tracks, set against that of the baseline."
+        f"{len(told)} of the {len(asked)} recipes behind {ref('table', 'systems')} state one; all are "
+        "measured by the accuracy on test tracks, set against that of the baseline."
     )
     yield from [Items(tuple(told))] if told else []
 
@@ -43,19 +63,16 @@ def _data(content: Content) -> Iterator[Block]:
     yield Heading("Data and preprocessing")
     yield Text(
         f"{plain(content.data)}: {record.judged.n_tracks} tested tracks of {len(content.classes)} genres by "
-        f"{record.judged.n_groups} artists{known}, see {_ref('table', 'genres')}. Split "
-        f"{plain(record.split)}: "
-        f"{plain(record.split_authority)}; {record.learned:.0f} training tracks a fold. Licence: "
-        f"{plain(record.licence or 'not stated')}. {_left_out(record)} {_found(content)} Fingerprints: "
-        "tracks "
-        f"{record.data_fingerprint}, split {record.split_fingerprint}."
+        f"{record.judged.n_groups} artists{known}, see {ref('table', 'genres')}. "
+        f"Split {plain(record.split)}: {plain(record.split_authority)}; {record.learned:.0f} training tracks "
+        f"a fold. Licence: {plain(record.licence or 'not stated')}. {_left_out(record)} {_found(content)} "
+        f"Fingerprints: tracks {record.data_fingerprint}, split {record.split_fingerprint}."
     )
     cards = {e.record.representation: e.record.representation_card for e in shown_rows(content)}
     heard = [f"{plain(name)} ({_heard(card)})" for name, card in cards.items() if card.get("cut")]
     yield Text(
         "One loader decodes, mixes down and resamples every file, whatever the system; windows cover "
-        "whole tracks, "
-        f"and padding is not pooled. Inputs: {'; '.join(heard)}."
+        f"whole tracks, and padding is not pooled. Inputs: {'; '.join(heard)}."
     )
 
 
@@ -66,7 +83,7 @@ def _heard(card: dict[str, Any]) -> str:
 
 def _left_out(record: RunRecord) -> str:
     why = [f"{bad.get('track_id', '')}: {bad.get('reason', '')}" for bad in record.excluded]
-    said = f"{len(why)} tracks cannot be used and are left out for every system ({_few(why)})."
+    said = f"{len(why)} tracks cannot be used and are left out for every system ({few(why)})."
     return said if why else "No track is left out."
 
 
@@ -81,21 +98,20 @@ def _found(content: Content) -> str:
 
 def _systems(content: Content) -> Iterator[Block]:
     base = content.baseline
+    named = f"The baseline is {plain(base.title)}, trained from scratch." if base else "There is no baseline."
     yield Heading("Systems")
     yield Text(
-        (f"The baseline is {plain(base.title)}, trained from scratch. " if base else "There is no baseline. ")
-        + "Of a network validation chooses the epoch. Encoders are frozen: they run once over every "
-        "track, and a "
-        "small head learns from pooled vectors, its strength chosen on the same validation tracks. "
-        f"{_ref('table', 'setup')} says what is other than in the baseline."
+        f"{named} Of a network validation chooses the epoch. Encoders are frozen: they run once over every "
+        "track, and a small head learns from pooled vectors, its strength chosen on the same validation "
+        f"tracks. {ref('table', 'setup')} says what is other than in the baseline."
     )
     rows = [["system", "input", "has learned from", "settings other than the baseline's", "trained par."]]
     for entry in shown_rows(content):
         record = entry.record
         learned = plain(record.representation_card.get("trained_on") or "not stated")
         changed = "the baseline" if entry is base else _changes(record, base)
-        named = [plain(entry.title), plain(record.representation), learned, changed, f"{record.parameters:,}"]
-        rows += [named] if entry.path != "floor" else []
+        cells = [plain(entry.title), plain(record.representation), learned, changed, f"{record.parameters:,}"]
+        rows += [cells] if entry.path != "floor" else []
     yield Table("setup", "The systems. Floors have nothing to set.", rows, (0.22, 0.14, 0.18, 0.35))
 
 
@@ -103,19 +119,16 @@ def _changes(record: RunRecord, base: Entry | None) -> str:
     recipe = record.recipe
     if record.path == "probe":
         told = {key: recipe.get(key) for key in ("head", "layers", "pool", "keep")}
-        return ", ".join(
-            f"{key} {plain(value)}" for key, value in told.items() if value not in (None, "clip")
-        )
+        return ", ".join(f"{k} {plain(value)}" for k, value in told.items() if value not in (None, "clip"))
     own, theirs = _flat(recipe), _flat(base.record.recipe if base else {})
-    return _few([f"{k} {v}" for k, v in own.items() if v != theirs.get(k) and v not in ("", None)], 7)
+    return few([f"{k} {v}" for k, v in own.items() if v != theirs.get(k) and v not in ("", None)], 7)
 
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's own keys, then those of its tables."""
     own = {key: value for key, value in recipe.items() if key not in {*NAMES_ONLY, "seed", "representation"}}
-    tables = [value for value in own.values() if isinstance(value, dict)]
-    return {
-        key: value for table in (own, *tables) for key, value in table.items() if not isinstance(value, dict)
-    }
+    tables = [own, *(value for value in own.values() if isinstance(value, dict))]
+    return {k: value for table in tables for k, value in table.items() if not isinstance(value, dict)}
 
 
 def _setup(content: Content) -> Iterator[Block]:
@@ -128,52 +141,47 @@ def _setup(content: Content) -> Iterator[Block]:
     yield Heading("Set-up and metrics")
     yield Text(
         f"{len(systems)} systems ({many}), {len(records)} runs, {hours:.1f} h of computing on "
-        f"{_few(sorted({record.device for record in records}))}. Code: commit "
-        f"{_few(sorted({str(record.commit) for record in records}))} (+: with changes). Versions: {versions}."
+        f"{few(sorted({record.device for record in records}))}. Code: commit "
+        f"{few(sorted({str(record.commit) for record in records}))} (+: with changes). Versions: {versions}."
     )
     # The first line tells of the data, which has been told; the others of rows that stand elsewhere.
     lines = [s for s in caption(content.sections[0])[1:] if not s.startswith(("Reported", "LEAKY"))]
     yield Text(
         "Accuracy is the share of tracks named right, macro-F1 the mean of F1 over genres; the tracks "
-        "of all folds "
-        f"are scored together. {' '.join(map(plain, lines))}"
+        f"of all folds are scored together. {' '.join(map(plain, lines))}"
     )
 
 
 def _results(content: Content) -> Iterator[Block]:
     pair, rows = pair_of(content), shown_rows(content)
-    names = " and ".join(f"{plain(e.title)}{mark}" for e, mark in zip(pair, _marks(pair), strict=True))
-    leaks = [f"{plain(row.system.title)} {_points(row.leak)}" for row in content.sections[0].rows if row.leak]
-    rules = [row.system.record.split_authority for row in content.sections[0].rows if row.leak]
-    rule = plain("".join(rules[:1]).removeprefix("LEAKY: "))
+    leaky = [row for row in content.sections[0].rows if row.leak]
+    leaks = [f"{plain(row.system.title)} {points(row.leak)}" for row in leaky if row.leak]
+    rule = plain("".join(row.system.record.split_authority for row in leaky[:1]).removeprefix("LEAKY: "))
+    told = f"What a split that leaks would have added to the same system: {few(leaks)} ({rule})."
     yield Heading("Results")
     yield Text(
-        f"{_ref('table', 'systems')} and {_ref('figure', 'accuracies')} set the systems against the "
-        "baseline; "
-        f"{_ref('table', 'genres')}, {_ref('figure', 'confusion')} and {_ref('figure', 'roc')} look at "
-        f"{names} "
-        f"genre by genre. "
-        + (
-            f"What a split that leaks would have added to the same system: {_few(leaks)} ({rule})."
-            if leaks
-            else ""
-        )
+        f"{ref('table', 'systems')} and {ref('figure', 'accuracies')} set the systems against the baseline; "
+        f"{ref('table', 'genres')}, {ref('figure', 'confusion')} and {ref('figure', 'roc')} look at "
+        f"{' and '.join(_marked(pair))} genre by genre. {told if leaks else ''}"
     )
     yield _main_table(content, rows)
-    yield Figure(
-        "accuracies", "Accuracy and its 95 % interval. Dashed: the baseline.", 0.1 + 0.026 * len(rows)
-    )
+    said = "Accuracy and its 95 % interval. Dashed: the baseline."
+    yield Figure("accuracies", said, 0.1 + 0.026 * len(rows))
     yield _genre_table(content, pair)
     yield Figure("confusion", "What is taken for what: percent of the tracks that are labelled so.", 0.42)
     yield from _errors(content, pair)
     yield Figure("roc", "Each genre against the rest, mean over folds, and the area under it.", 0.45, True)
-    for entry in _trained(content):
+    for entry in trained(content):
         said = f"Training of {plain(entry.title)}: a line a fold, and the epoch that validation chose."
         yield Figure("curves", said, 0.34, True)
 
 
 def _marks(pair: Sequence[Entry]) -> list[str]:
     return [" (a)", " (b)"] if len(pair) > 1 else [""]
+
+
+def _marked(pair: Sequence[Entry]) -> list[str]:
+    return [f"{plain(entry.title)}{mark}" for entry, mark in zip(pair, _marks(pair), strict=True)]
 
 
 def _main_table(content: Content, chosen: Sequence[Entry]) -> Table:
@@ -183,9 +191,8 @@ def _main_table(content: Content, chosen: Sequence[Entry]) -> Table:
     said = "All systems."
     if len(rows) > len(shown):
         said = (
-            "Floors, the baseline, and by turns the best of each network and of each probed "
-            "representation, up "
-            f"to {MOST_ROWS} rows. All {len(rows)} systems: tables/systems.csv."
+            "Floors, the baseline, and by turns the best of each network and of each probed representation, "
+            f"up to {MOST_ROWS} rows. All {len(rows)} systems: tables/systems.csv."
         )
     if any(len(entry.row.system.records) > 1 for entry in chosen):
         said += " After ±: deviation over seeds, and how many."
@@ -193,32 +200,26 @@ def _main_table(content: Content, chosen: Sequence[Entry]) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    scores, versus = row.system.scores, row.versus
+    scores, versus, p = row.system.scores, row.versus, row.p_holm
     accuracy = f"{scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]"
     if scores.accuracy_deviation is not None:
         accuracy += f" ±{scores.accuracy_deviation:.3f} ({scores.seeds})"
     against = "baseline" if row.system.record.path == "baseline" else ""
     if versus:
         against = f"{versus.accuracy_difference:+.3f} [{versus.low:+.3f}, {versus.high:+.3f}]"
-    p = versus.p_corrected if versus else None
     word = "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
     return [accuracy, f"{scores.macro_f1:.3f}", against.replace("-", MINUS), word]
 
 
 def _genre_table(content: Content, pair: Sequence[Entry]) -> Table:
     keys = {"precision": "precision", "recall": "recall", "f1": "F1"}
-    head = [
-        "genre",
-        "tracks",
-        "artists",
-        *(f"{word}{mark}" for mark in _marks(pair) for word in keys.values()),
-    ]
+    head = ["genre", "tracks", "artists", *(f"{word}{m}" for m in _marks(pair) for word in keys.values())]
     rows = [
         [plain(genre.label), str(genre.tracks), str(genre.groups)]
         + [f"{entry.per_class[key][k]:.2f}" for entry in pair for key in keys]
         for k, genre in enumerate(content.genres)
     ]
-    said = "; ".join(f"{plain(e.title)}{mark}" for e, mark in zip(pair, _marks(pair), strict=True))
+    said = "; ".join(_marked(pair))
     if len(rows) > MOST_CLASSES:
         said += f". The first {MOST_CLASSES} of {len(rows)} genres; all: tables/genres.csv"
     return Table("genres", f"{said}.", [head, *rows[:MOST_CLASSES]], (0.22,), [head, *rows])
@@ -228,8 +229,6 @@ def _errors(content: Content, pair: Sequence[Entry]) -> Iterator[Block]:
     truth = content.predictions.labels
     right = np.stack([entry.probabilities.argmax(axis=1) == truth for entry in pair])  # (S, N)
     both = "both" if len(pair) > 1 else plain(pair[0].title)
-    clips = [clip for clip in content.clips if clip.why == "error"]
-    head = ["track", "labelled", "said, by how many systems", "surest"]
     rows = [
         [
             ", ".join(plain(part) for part in (clip.title, clip.artist) if part),
@@ -237,38 +236,26 @@ def _errors(content: Content, pair: Sequence[Entry]) -> Iterator[Block]:
             ", ".join(f"{plain(label)} {votes}" for label, votes in clip.votes[:3]),
             f"{max(said.probability for said in clip.said if said.label != clip.label):.2f}",
         ]
-        for clip in clips
+        for clip in content.clips
+        if clip.why == "error"
     ]
     named = "" if (content.tracks["title"] != "").any() else " Their titles are not known to these records."
+    listed = f"{ref('table', 'errors')} lists those that most systems miss, and surely.{named}"
     yield Text(
         f"Of {len(truth)} tracks {both} named {right.all(axis=0).sum()} right and "
-        f"{(~right).all(axis=0).sum()} wrong. "
-        + (
-            f"{_ref('table', 'errors')} lists those that most systems miss, and surely.{named}"
-            if rows
-            else ""
-        ),
+        f"{(~right).all(axis=0).sum()} wrong. {listed if rows else ''}",
         "Errors.",
     )
     if rows:
+        head = ["track", "labelled", "said, by how many systems", "surest"]
         said = "The worst errors of all trained systems. Surest: the highest probability of a wrong genre."
         yield Table("errors", said, [head, *rows], (0.42, 0.15, 0.33))
 
 
-def _points(v: Difference | Leak) -> str:
-    numbers = [f"{100 * x:+.1f}".replace("-", MINUS) for x in (v.accuracy_difference, v.low, v.high)]
-    return f"{numbers[0]} points [{numbers[1]}, {numbers[2]}]"
-
-
-def _clipped(text: object, most: int) -> str:
-    shown = plain(text)
-    return shown if len(shown) <= most else shown[: most - 3] + "..."
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _few(items: Sequence[object], most: int = 4) -> str:
-    shown = ", ".join(plain(item) for item in items[:most])
-    return shown + (f" and {len(items) - most} more" if len(items) > most else "")
+def _commands(content: Content) -> Iterator[Block]:
+    records = {e.record.run_id: e.record for e in (content.baseline, *pair_of(content)) if e}
+    yield Text(
+        "The bundle (mgc report --bundle) holds all recipes as configs, and all commands. The main ones:"
+    )
+    lines = [f"mgc {r.path} --config configs/{r.run_id}.toml" for r in records.values() if r.path != "floor"]
+    yield Code((*lines, f"mgc compare --data {shlex.quote(plain(content.data))}"))
