@@ -320,8 +320,8 @@ def caption(section: Section) -> list[str]:
     ]
     if compared:
         lines[-1] += (
-            f" p: exact McNemar against the baseline, by Holm's correction for all {len(compared)} systems "
-            "compared with it; floors are none of these and get no p. Better or worse: p < 0.05 and the "
+            f" p: exact McNemar against the baseline, by Holm's correction for all systems compared with it "
+            f"({len(compared)}); floors are none of these and get no p. Better or worse: p < 0.05 and the "
             "interval of the difference excludes 0."
         )
     if any(row.versus.tracks_needed for row in compared if row.versus):
