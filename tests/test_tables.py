@@ -82,7 +82,7 @@ def test_p_is_corrected_over_all_systems_but_floors() -> None:
     assert [rows[name].p_holm for name in ("majority", "cnn")] == [None, None]
     assert as_dict(rows["majority"])["verdict"] is None
     assert as_dict(rows["musicnn"])["verdict"] == "better"
-    assert "for all 4 systems" in " ".join(caption(section))
+    assert "for all systems compared with it (4)" in " ".join(caption(section))
     told = verdicts(section)
     assert [sentence.split(" against ")[0] for sentence in told] == [
         "gru from scratch", "mfcc + svm", "ast + svm", "musicnn + svm",
