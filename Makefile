@@ -24,7 +24,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto
 
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses auto
 
 lint: .venv/installed
 	$(BIN)/ruff check .
