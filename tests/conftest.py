@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from mgc.compiled import librosa_ready
+
 # Many small computations: a second thread would mostly wait for a core that other work holds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that runs the tests in the background has SIGINT ignored, and so would have every child of theirs.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests call librosa themselves, in several processes at once.
+librosa_ready()
 
 SHARED = Path(os.environ.get("MGC_SHARED") or Path(__file__).parents[2] / "shared")
 needs_emotify = pytest.mark.skipif(

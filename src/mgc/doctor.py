@@ -56,7 +56,7 @@ def examine(recipe: DoctorRecipe) -> Iterator[Finding]:
     dataset = data.load(recipe.data)
     clips = _spread(dataset, recipe.clips)
     try:
-        encoder = representation.load(device)
+        encoder = representation.encoder(device)
     except MgcError as error:
         yield Finding("red", "weights", f"{error.what}; to do: {error.fix}")
         return

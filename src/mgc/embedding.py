@@ -84,7 +84,9 @@ def embed_tracks(
         from mgc.device import make_accelerator
 
         where = make_accelerator(device).device
-        _compute(store, todo, representation.load(where), where, batch_size, f"embed {representation.name}")
+        _compute(
+            store, todo, representation.encoder(where), where, batch_size, f"embed {representation.name}"
+        )
     return _summary(store, wanted, len(todo))
 
 
@@ -108,7 +110,7 @@ def _embed_together(recipe: EmbedRecipe, representation: Representation, crew: "
     trouble = ""
     if todo:
         share_cores(data.cores())
-        encoder = crew.in_turn(lambda: representation.load(crew.device))
+        encoder = crew.in_turn(lambda: representation.encoder(crew.device))
         what = f"embed {representation.name} (process 1 of {crew.size})" if crew.first else None
         try:
             _compute(store, own, encoder, crew.device, recipe.batch_size, what)

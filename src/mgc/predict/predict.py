@@ -197,7 +197,7 @@ def _fill(store: Store, files: dict[str, Path], device: Device) -> dict[str, str
         todo = {content: file for content, file in files.items() if content in missing}
         where = make_accelerator(device).device
         tune_cpu()
-        encoder = encoder or store.representation.load(where)
+        encoder = encoder or store.representation.encoder(where)
         states = [state_of(file) for file in todo.values()]
         arrays = represent(store.representation, encoder, [*todo.values()], where, WINDOWS_AT_ONCE)
         clips = [*todo.items()]

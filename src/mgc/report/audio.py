@@ -9,6 +9,7 @@ import soundfile
 
 from mgc import data
 from mgc.audio import decode
+from mgc.compiled import librosa_ready
 from mgc.config import DataRecipe, MgcError, results_dir
 from mgc.data import Dataset, Track
 from mgc.report.content import Content
@@ -97,6 +98,7 @@ def _cut(path: Path, start: int, length: int) -> np.ndarray:
 
 
 def _picture(samples: np.ndarray) -> bytes:
+    librosa_ready()
     import librosa
     from matplotlib.image import imsave
 

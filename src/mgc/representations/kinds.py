@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mgc.audio import Windowing
+from mgc.compiled import librosa_ready
 from mgc.config import MgcError, did_you_mean
 
 if TYPE_CHECKING:
@@ -83,6 +84,16 @@ class Representation:
         parts = [asdict(self.cut), [asdict(x) for x in self.layers], self.pooled, self.weights, self.code]
         kept = [self.dtype, self.keep]
         return hashlib.blake2b(json.dumps([*parts, *kept]).encode(), digest_size=8).hexdigest()
+
+    def encoder(self, device: "torch.device") -> Encoder:
+        """Its encoder on `device`.
+
+        Raises:
+            MgcError: weights that cannot be read.
+        """
+        if not self.weights:  # librosa computes all that was not learned
+            librosa_ready()
+        return self.load(device)
 
     @property
     def windows(self) -> "Representation":
