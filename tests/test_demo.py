@@ -54,7 +54,7 @@ def test_clips_are_full_of_music_and_equally_loud(small: Path) -> None:
         assert 0.05 < np.abs(audio).max() < 1
         blocks = audio.reshape(-1, int(1.5 * rate))  # (8, 1.5 s)
         assert (np.sqrt(np.mean(blocks**2, axis=1)) > 0.005).all()
-    assert not list(small.parent.rglob("*.partial"))
+    assert not list(small.parent.rglob("*.part"))
 
 
 @needs_extra
@@ -76,12 +76,12 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, small: Path) -> None:
     kept, *lost = sorted(folder.glob("*/*.flac"))
     for clip in lost:
         clip.unlink()
-    (kept.parent / "x.flac.1.partial").write_bytes(b"half a clip")
+    (kept.parent / ".0123456789abcdef0123456789abcdef.part").write_bytes(b"half a clip")
     made = kept.stat().st_mtime_ns
     demo.render(folder, workers=1, **SMALL)
     assert kept.stat().st_mtime_ns == made
     assert samples(manifest) == complete and manifest.read_bytes() == text
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("*.part"))
 
 
 @needs_extra

@@ -10,9 +10,9 @@ import pytest
 import mgc
 
 ROOMS = [
-    "config", "progress", "fetch", "device", "workers", "compiled", "audio", "data", "representations",
-    "store", "cache", "embedding", "models", "heads", "augment", "train", "folds", "evaluate", "results",
-    "tables", "probing", "experiment", "tune", "doctor", "study",
+    "config", "progress", "files", "fetch", "device", "workers", "compiled", "audio", "data",
+    "representations", "store", "cache", "embedding", "models", "heads", "augment", "train", "folds",
+    "evaluate", "results", "tables", "probing", "experiment", "tune", "doctor", "study",
     "runs", "predict", "curve", "robust", "report", "cli",
 ]  # fmt: skip
 SOURCE = Path(mgc.__file__).parent

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mgc import files
 from mgc.config import BaselineRecipe, CurveRecipe, MgcError, ProbeRecipe, results_dir
 from mgc.evaluate import over_seeds
 from mgc.experiment import load_tracks
@@ -68,7 +69,7 @@ def curve(recipe: CurveRecipe, file: Path | None = None) -> list[Line]:
     lines = lines_of([*_floors(records), *records])
     folder = results_dir() / records[0].data
     points = curve_points(lines)
-    points.to_csv(folder / "curve.csv", index=False)
+    files.write(folder / "curve.csv", points.to_csv(index=False))
     _draw(points, folder)
     return lines
 

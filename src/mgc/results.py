@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
+from mgc import files
 from mgc.config import CompareRecipe, MgcError, results_dir
 from mgc.data import Dataset, name_of
 from mgc.evaluate import Predictions, Scores, evaluate
@@ -93,8 +94,9 @@ class RunRecord:
         file = self.folder / "predictions.parquet"
         try:
             return Predictions.from_frame(pd.read_parquet(file))
-        except (OSError, ValueError) as error:
-            raise MgcError(f"the predictions of a run cannot be read: {error}", where=file) from None
+        except (OSError, ValueError, MgcError) as error:
+            what = f"the predictions of a run cannot be read: {_told(error)}"
+            raise MgcError(what, where=file, fix="run it again with --again") from None
 
     def validation(self) -> list[Predictions]:
         """What the model of each fold says of the fold's validation side.
@@ -106,23 +108,31 @@ class RunRecord:
         try:
             sides = pd.read_parquet(file).groupby("fold", sort=True)
             return [Predictions.from_frame(side) for _, side in sides]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, MgcError) as error:
             raise MgcError(
-                f"what the run said of its validation tracks cannot be read: {error}",
+                f"what the run said of its validation tracks cannot be read: {_told(error)}",
                 where=file,
                 fix="an older mgc did not keep it: run it again with --again",
             ) from None
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `record.json` holds."""
+        return {field.name: getattr(self, field.name) for field in fields(RunRecord)}
+
     def save(self, predictions: Predictions, validation: Sequence[Predictions] = ()) -> None:
         """Predictions first, then the record: a record that is there is complete."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        predictions.to_frame().to_parquet(self.folder / "predictions.parquet")
+        files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
         if validation:
             frames = [side.to_frame() for side in validation]
-            pd.concat(frames).to_parquet(self.folder / "validation.parquet")
-        part = self.folder / "record.json.part"
-        part.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
-        part.replace(self.folder / "record.json")
+            files.write(self.folder / "validation.parquet", pd.concat(frames).to_parquet())
+        files.write(self.folder / "record.json", json.dumps(self.to_dict(), indent=2))
+
+
+def _told(error: Exception) -> str:
+    """`error` within a sentence."""
+    if isinstance(error, MgcError):
+        return error.what
+    return f"no column {error}" if isinstance(error, KeyError) else str(error)
 
 
 @cache
@@ -226,7 +236,7 @@ def save_tracks(dataset: Dataset) -> None:
     file = tracks_file(dataset.name, dataset.fingerprint)
     if not file.exists():
         rows = [[getattr(track, name) for name in columns] for track in dataset.tracks]
-        pd.DataFrame(rows, columns=columns).to_csv(file, index=False)
+        files.write(file, pd.DataFrame(rows, columns=columns).to_csv(index=False))
 
 
 def load_tracks(record: RunRecord) -> pd.DataFrame:
@@ -278,7 +288,7 @@ def save_curves(folder: Path, curves: pd.DataFrame) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    curves.to_csv(folder / "curves.csv", index=False)
+    files.write(folder / "curves.csv", curves.to_csv(index=False))
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, quantity, unit in zip(axes, ("loss", "accuracy"), ("nats", "share of tracks"), strict=True):
         for side, colour in (("train", "#7f7f7f"), ("val", "#1f77b4")):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mgc import data
+from mgc import data, files
 from mgc.config import CompareRecipe, DataRecipe, MgcError, RobustRecipe, did_you_mean, results_dir
 from mgc.data import Dataset, Track, cores
 from mgc.data.loading import limited
@@ -317,8 +317,8 @@ def sentences(heard: Sequence[Heard]) -> list[str]:
 
 def write(heard: Sequence[Heard], folder: Path) -> None:
     """robust.csv, .md, .png and .svg."""
-    (folder / "robust.csv").write_text(render(heard, "csv") + "\n", encoding="utf-8")
-    (folder / "robust.md").write_text(render(heard, "markdown") + "\n", encoding="utf-8")
+    files.write(folder / "robust.csv", render(heard, "csv") + "\n")
+    files.write(folder / "robust.md", render(heard, "markdown") + "\n")
     _draw(table(heard), folder)
 
 

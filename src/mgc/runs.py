@@ -171,8 +171,6 @@ def show(run: Run) -> str:
     if record is None:
         return "\n".join(printable(line) for line in [*head, f"files in {run.folder}", *files])
     scores = record.judged
-    unit = "artists" if scores.interval_unit == "group" else "tracks"
-    width = max(len(row.label) for row in scores.per_class)
     lines = [
         *head,
         f"  {record.path}: {' + '.join(filter(None, (record.called, record.head)))}, {record.representation}",
@@ -184,13 +182,7 @@ def show(run: Run) -> str:
         f"split: {record.split}: {record.split_authority}, fingerprint {record.split_fingerprint}",
         "recipe, other than today's defaults:",
         *(f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings_of(record).items()),
-        f"accuracy {scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}] (95 % over "
-        f"{scores.n_groups} {unit}), macro-F1 {scores.macro_f1:.3f}, log loss {scores.log_loss:.3f} nats",
-        *(
-            f"  {row.label:<{width}}  precision {row.precision:.2f}  recall {row.recall:.2f}  "
-            f"F1 {row.f1:.2f}  of {row.support}"
-            for row in scores.per_class
-        ),
+        *scores.lines(),
         *(["chosen on validation:"] if record.chosen else []),
         *(f"  {_chosen(choice)}" for choice in record.chosen),
         f"trained parameters: {record.parameters:,}",

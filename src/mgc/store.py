@@ -16,7 +16,6 @@ deviation and maximum of all layers side by side; or (3 * windows, width).
 """
 
 import json
-import os
 import time
 import uuid
 import zlib
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mgc import files
 from mgc.config import MgcError, cache_dir
 from mgc.data.clips import state_of
 from mgc.progress import Progress, say
@@ -201,7 +201,7 @@ class Writer:
                 part.unlink(missing_ok=True)
             # The place of the weights decides nothing, but the card says where they are now.
             if not card.exists() or card.read_bytes() != content:
-                _replace(card, content)
+                files.write(card, content)
         except OSError as error:
             raise _unwritable(self.folder, error) from None
         return self
@@ -253,7 +253,7 @@ class Writer:
         content = sink.getvalue()
         name = f"shard-{uuid.uuid4().hex[:16]}-{zlib.crc32(content):08x}.arrow"
         try:
-            _replace(self.folder / name, content)
+            files.write(self.folder / name, memoryview(content))
         except OSError as error:
             raise _unwritable(self.folder, error) from None
         self._rows, self._bytes = [], 0
@@ -415,20 +415,7 @@ def _read_index(folder: Path) -> dict[str, Shard]:
 
 def _write_index(folder: Path, shards: Mapping[Path, Shard]) -> None:
     body = json.dumps({path.name: astuple(shard) for path, shard in shards.items()}).encode()
-    _replace(folder / INDEX, b"%08x\n%s" % (zlib.crc32(body), body))
-
-
-def _replace(file: Path, content: bytes | pa.Buffer) -> None:
-    """Write under another name, sync, rename: the file is there whole or not at all."""
-    part = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with part.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    files.write(folder / INDEX, b"%08x\n%s" % (zlib.crc32(body), body))
 
 
 def _unwritable(folder: Path, error: OSError) -> MgcError:

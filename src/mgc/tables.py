@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mgc import files
 from mgc.config import BaselineRecipe, MgcError, ProbeRecipe, did_you_mean, printable, results_dir
 from mgc.evaluate import Difference, Leak, OverSeeds, Predictions, holm, leak, over_seeds, paired
 from mgc.representations import RANDOM_PREFIX
@@ -535,6 +536,5 @@ def write_tables(data: str) -> Path:
     if not whole:
         return folder / "table.md"
     sections = compare_records(whole)
-    (folder / "table.csv").write_text(render(sections, "csv") + "\n", encoding="utf-8")
-    (folder / "table.md").write_text(render(sections, "markdown") + "\n", encoding="utf-8")
-    return folder / "table.md"
+    files.write(folder / "table.csv", render(sections, "csv") + "\n")
+    return files.write(folder / "table.md", render(sections, "markdown") + "\n")

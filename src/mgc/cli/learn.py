@@ -199,17 +199,7 @@ def tune(
 
 def _show(record: "RunRecord") -> None:
     scores = record.judged
-    unit = "artists" if scores.interval_unit == "group" else "tracks"
     what = " + ".join(word for word in (record.called, record.head) if word)
     typer.echo(f"{what} on {record.data}, split {record.split}, {scores.n_tracks} tracks")
-    typer.echo(
-        f"  accuracy {scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}] "
-        f"(95 % over {scores.n_groups} {unit}), macro-F1 {scores.macro_f1:.3f}"
-    )
-    width = max(len(row.label) for row in scores.per_class)
-    for row in scores.per_class:
-        typer.echo(
-            f"  {row.label:<{width}}  precision {row.precision:.2f}  recall {row.recall:.2f}  "
-            f"F1 {row.f1:.2f}  of {row.support}"
-        )
-    typer.echo(f"  {record.folder}")
+    for line in [*scores.lines(), str(record.folder)]:
+        typer.echo(f"  {line}")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from mgc import files
 from mgc.config import DataRecipe, MgcError, data_root, did_you_mean
 from mgc.data import demo, fma, gtzan, hub
 from mgc.data.dataset import as_text
@@ -178,8 +179,7 @@ def _unpack(file: Path, archive: Archive, root: Path, top: str | None = "") -> l
     if not unpacked.files:
         raise MgcError(f"nothing in this archive belongs to {archive.place}", where=file)
     marker = _marker(archive, root)
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(str(archive.digest), encoding="utf-8")  # last: where it is, all is unpacked
+    files.write(marker, str(archive.digest))  # last: where it is, all is unpacked
     refused = [f"not unpacked: {member.name}: {member.reason}" for member in unpacked.refused]
     return [f"{target}: {len(unpacked.files)} files", *refused]
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from mgc import files
 from mgc.config import MgcError, did_you_mean, printable, results_dir
 from mgc.data.check import Check, Copies, Finding
 from mgc.data.dataset import NAMED
@@ -35,11 +36,8 @@ def render(check: Check, form: str) -> str:
 def save(check: Check) -> None:
     """Write `check.json` and `check.md` beside the results of the data set."""
     folder = results_dir() / check.data
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("check.json", check.to_json()), ("check.md", render(check, "markdown"))):
-        part = folder / f"{name}.part"
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(folder / name)
+        files.write(folder / name, text + "\n")
 
 
 def _left_out(page: "_Page", check: Check) -> None:

@@ -40,6 +40,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from mgc import files
 from mgc.config import MgcError, did_you_mean
 from mgc.progress import Progress
 
@@ -158,11 +159,11 @@ def render(
     try:
         if before != plan:
             _clear(folder, remove_clips=before is not None)
-            _write_text(record, json.dumps({"plan": plan}, indent=2))
+            files.write(record, json.dumps({"plan": plan}, indent=2))
         for name in names:
             (folder / name).mkdir(parents=True, exist_ok=True)
         rows, passed_over = _render_all(corpus, folder, names, pieces_per_style, seed, workers)
-        for leftover in folder.glob("*/*.partial"):
+        for leftover in folder.glob("*/.*.part"):
             leftover.unlink()
         about = {
             "plan": plan,
@@ -171,8 +172,8 @@ def render(
             "versions": {name: version(name) for name in ("music21", "symusic", "pretty_midi")},
             "passed_over": passed_over,
         }
-        _write_text(record, json.dumps(about, indent=2, ensure_ascii=False))
-        _write_text(manifest, _csv(rows))
+        files.write(record, json.dumps(about, indent=2, ensure_ascii=False))
+        files.write(manifest, _csv(rows))
     except OSError as error:
         raise MgcError(
             f"the demo set cannot be written: {error.strerror or error}", where=error.filename or folder,
@@ -536,14 +537,12 @@ def _play(sounds: list[Sound], program: int) -> npt.NDArray[np.float64]:
 
 
 def _write_clip(clip: Path, audio: npt.NDArray[np.float64], labels: Labels) -> None:
-    """Write a FLAC that carries its own labels, and put it in place only when it is whole."""
-    partial = clip.with_name(f"{clip.name}.{os.getpid()}.partial")
+    """Write a FLAC that carries its own labels."""
     buffer = io.BytesIO()  # so that a full disk is an OSError that says so
     with soundfile.SoundFile(buffer, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="FLAC") as file:
         file.artist, file.title = labels
         file.write(audio)
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(clip)
+    files.write(clip, buffer.getvalue())
 
 
 # ---- the styles ------------------------------------------------------------------------------------------
@@ -653,9 +652,3 @@ def _csv(rows: list[dict[str, str]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _write_text(file: Path, text: str) -> None:
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)

@@ -37,6 +37,7 @@ from mgc.data.hub_set import Asked, Facts, HubSet, facts_of, open_set, wav_bytes
 from mgc.data.listing import Listing
 from mgc.data.sources import USUAL_COLUMNS, artist_group
 from mgc.data.splits import SPLIT_WORDS, side_of
+from mgc.files import write
 from mgc.progress import Progress, say
 
 if TYPE_CHECKING:
@@ -276,10 +277,7 @@ def _write_out(
                 rows.append(_kept(sound, place, folder, row))
                 progress.step()
     facts = replace(facts, unread=_unread(asked, opened, files, {row.file for row in rows}))
-    part = table.with_suffix(".part")
-    content = {"facts": vars(facts), "rows": [vars(row) for row in rows]}
-    part.write_text(json.dumps(content), encoding="ascii")
-    part.replace(table)
+    write(table, json.dumps({"facts": vars(facts), "rows": [vars(row) for row in rows]}))
     splits.clear()  # closes what is memory-mapped
     shutil.rmtree(arrow, ignore_errors=True)
     _forget(place, table)
@@ -309,10 +307,7 @@ def _kept(sound: "_Sound", place: Path, folder: Path, row: _Row) -> _Row:
         return replace(row, file=sound.file, problem=sound.problem)
     name = hashlib.blake2b(sound.data, digest_size=16).hexdigest() + _suffix(sound.data, sound.named)
     if not _is_there(folder / name, len(sound.data)):
-        folder.mkdir(exist_ok=True)
-        part = folder / f"{name}.part"
-        part.write_bytes(sound.data)
-        part.replace(folder / name)
+        write(folder / name, sound.data)
     return replace(row, file=(folder / name).relative_to(place).as_posix(), size=len(sound.data))
 
 
@@ -341,7 +336,7 @@ def _forget(place: Path, table: Path) -> None:
             return  # what it needs is not known
         used |= {row.file for row in known[1]}
     for file in place.glob("*/*"):
-        ours = re.fullmatch(r"[0-9a-f]{32}\.\w+(\.part)?", file.name)
+        ours = re.fullmatch(r"[0-9a-f]{32}\.\w+|\.[0-9a-f]{32}\.part", file.name)
         if ours and file.relative_to(place).as_posix() not in used:
             file.unlink()
 

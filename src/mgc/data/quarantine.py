@@ -15,10 +15,12 @@ counts always, and no check takes it out.
 """
 
 import csv
+import io
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from mgc import files
 from mgc.config import MgcError, results_dir
 
 BY_HAND = "by hand"
@@ -87,17 +89,12 @@ def write_quarantine(name: str, looked_at: Collection[str], found: Iterable[Quar
             rows[row.track_id] = row
         elif old.kind != BY_HAND:
             rows[row.track_id] = replace(row, left_out=old.left_out)
-    file = quarantine_file(name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    table = [[*vars(rows[track_id]).values()] for track_id in sorted(rows)]
-    with part.open("w", encoding="utf-8", newline="") as stream:
-        # By itself csv does not quote a lone carriage return, and then cannot read it.
-        writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        writer.writerow([field.name for field in fields(Quarantined)])
-        writer.writerows(table)
-    part.replace(file)
-    return file
+    text = io.StringIO()
+    # By itself csv does not quote a lone carriage return, and then cannot read it.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow([field.name for field in fields(Quarantined)])
+    writer.writerows([[*vars(rows[track_id]).values()] for track_id in sorted(rows)])
+    return files.write(quarantine_file(name), text.getvalue())
 
 
 def is_left_out(row: Quarantined | None, content: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from mgc import files
 from mgc.audio import SUFFIXES
 from mgc.config import DataRecipe, MgcError, did_you_mean
 from mgc.data.clips import file_hash
@@ -158,9 +159,7 @@ def from_zip(file: Path, root: Path) -> Listing:
     if not record.exists():
         unpacked = unpack(file, folder / "files")
         refused = [[as_text(member.name), member.reason] for member in unpacked.refused]
-        part = record.with_suffix(".part")
-        part.write_text(json.dumps({"refused": refused, "litter": unpacked.litter}), encoding="utf-8")
-        part.replace(record)
+        files.write(record, json.dumps({"refused": refused, "litter": unpacked.litter}))
     top = folder / "files"
     while len(inside := _Found(top).entries(top)) == 1 and inside[0].is_dir():
         top = inside[0]

@@ -62,6 +62,21 @@ class Scores:
     per_class: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
 
+    def lines(self) -> list[str]:
+        """For a person: accuracy, macro-F1 and log loss, then a line a class."""
+        unit = "artists" if self.interval_unit == "group" else "tracks"
+        interval = f"[{self.accuracy_low:.3f}, {self.accuracy_high:.3f}] (95 % over {self.n_groups} {unit})"
+        width = max(len(row.label) for row in self.per_class)
+        return [
+            f"accuracy {self.accuracy:.3f} {interval}, macro-F1 {self.macro_f1:.3f}, "
+            f"log loss {self.log_loss:.3f} nats",
+            *(
+                f"  {row.label:<{width}}  precision {row.precision:.2f}  recall {row.recall:.2f}  "
+                f"F1 {row.f1:.2f}  of {row.support}"
+                for row in self.per_class
+            ),
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings, ready for JSON."""
         plain = asdict(self)

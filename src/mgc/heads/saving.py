@@ -8,7 +8,6 @@ damage, which safetensors itself would read as other numbers.
 import hashlib
 import io
 import json
-import uuid
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from sklearn.pipeline import Pipeline
 
+from mgc import files
 from mgc.config import MgcError
 from mgc.progress import say
 
@@ -42,11 +42,7 @@ TRUSTED = [
 
 
 def save_head(pipeline: Any, file: Path) -> None:
-    """Write a fitted head, whole or not at all.
-
-    Raises:
-        MgcError: the file cannot be written.
-    """
+    """Write a fitted head, whole or not at all."""
     tensors: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(io.BytesIO(skops.io.dumps(pipeline))) as parts:
         schema = parts.read(SCHEMA).decode()
@@ -54,17 +50,7 @@ def save_head(pipeline: Any, file: Path) -> None:
             if name != SCHEMA:
                 tensors.update([_to_tensor(name, parts.read(name))])
     told = {"format": FORMAT, "schema": schema, "scikit-learn": sklearn.__version__}
-    content = save(tensors, told | {"checksum": _checksum(told, tensors)})
-    part = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(file)
-    except OSError as error:
-        fix = "make room, or make the folder writable"
-        raise MgcError(f"a head cannot be written: {error.strerror or error}", where=file, fix=fix) from None
-    finally:
-        part.unlink(missing_ok=True)
+    files.write(file, save(tensors, told | {"checksum": _checksum(told, tensors)}))
 
 
 def load_head(file: Path) -> Any:

@@ -1,8 +1,5 @@
 """The model card of an exported run, for a person and for the hub: what its record tells, nothing by hand."""
 
-from dataclasses import fields, replace
-from typing import Any
-
 from mgc.predict.calibrate import Calibration
 from mgc.predict.models import RunModels
 from mgc.results import RunRecord, load_records, without_places
@@ -10,15 +7,11 @@ from mgc.runs import command_of
 from mgc.tables import compare_records, render
 
 
-def plain(record: RunRecord) -> dict[str, Any]:
-    """The record without paths of this machine."""
-    handed_on = without_places(record)
-    return {f.name: getattr(handed_on, f.name) for f in fields(RunRecord)}
-
-
 def model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:
     """README.md of the export; `encoder` says where the encoder is."""
-    record, scores, card = models.record, models.record.judged, plain(models.record)["representation_card"]
+    record, scores = models.record, models.record.judged
+    told = without_places(record)
+    card = told.representation_card
     unit = "artists" if scores.interval_unit == "group" else "tracks"
     title = " + ".join(word for word in (record.called, record.head) if word)
     trained = "trained from scratch" if record.path == "baseline" else "small heads on a frozen encoder"
@@ -80,7 +73,7 @@ facts of sound: do not judge artists by them.
 {"".join(f"- {_cell(note)}{chr(10)}" for note in record.notes)}
 ## Made by
 
-    {command_of(replace(record, recipe=plain(record)["recipe"]))}
+    {command_of(told)}
 
 Run {record.run_id} of {record.created[:10]}, seed {record.seed}, on {record.device}, commit {record.commit},
 {versions}. Tracks {record.data_fingerprint}, split {record.split_fingerprint},

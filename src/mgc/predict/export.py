@@ -8,16 +8,17 @@ import json
 import shutil
 from pathlib import Path
 
+from mgc import files
 from mgc.config import MgcError
 from mgc.predict.calibrate import Calibration
-from mgc.predict.card import model_card, plain
+from mgc.predict.card import model_card
 from mgc.predict.models import RunModels, placed, split_address
 from mgc.progress import say
 from mgc.representations import REPRESENTATIONS
 from mgc.representations.checkpoints import as_folder, locate
 from mgc.representations.efficientat import NAME, find_weights
 from mgc.representations.known import SHORT_NAMES
-from mgc.results import RunRecord, load_record
+from mgc.results import RunRecord, load_record, without_places
 
 CONFIG, LABELS, CARD, ENCODER = "config.json", "labels.json", "README.md", "encoder"
 FORMAT = 1
@@ -50,11 +51,14 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
         "encoder": _where_the_encoder_is(models, bool(source)),
         "threshold_is": "of the highest calibrated probability; below it a genre is called unknown",
         "calibration": calibration.model_dump(mode="json"),
-        **plain(record),
+        **without_places(record).to_dict(),
     }
-    _write(folder / LABELS, json.dumps(models.classes, indent=2))
-    _write(folder / CARD, model_card(models, calibration, str(config["encoder"])))
-    _write(folder / CONFIG, json.dumps(config, indent=2))
+    for name, text in (
+        (LABELS, json.dumps(models.classes, indent=2)),
+        (CARD, model_card(models, calibration, str(config["encoder"]))),
+        (CONFIG, json.dumps(config, indent=2)),
+    ):
+        files.write(folder / name, text + "\n")
     return folder
 
 
@@ -135,9 +139,3 @@ def _where_the_encoder_is(models: RunModels, copied: bool) -> str:
     if as_folder(place) is None:
         return f"on the hub: {place}"
     return f"not here: give its folder, {Path(place).name}, by mgc predict --model"
-
-
-def _write(file: Path, text: str) -> None:
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(file)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mgc.audio import SUFFIXES, Clip
-from mgc.config import WINDOWS_AT_ONCE, Device, MgcError, cache_dir, did_you_mean, results_dir
+from mgc.config import WINDOWS_AT_ONCE, Device, MgcError, cache_dir
 from mgc.data import inspect_all
 from mgc.data.clips import state_of
 from mgc.data.dataset import as_text
@@ -25,6 +25,7 @@ from mgc.progress import Progress, say
 from mgc.representations import STATISTICS, Representation
 from mgc.representations.pooling import represent
 from mgc.results import load_record
+from mgc.runs import find_run
 from mgc.store import Store
 
 STRETCH_SECONDS = 10.0  # of --over-time, at least: from less hardly anybody tells a genre
@@ -57,7 +58,7 @@ def open_run(
             raise MgcError(what, where=folder / CONFIG, fix="make it again by mgc export RUN DIR")
         return Ready(models, calibration, device)
     if not (folder / "record.json").is_file():
-        folder = _find(run)
+        folder = find_run(run).folder
     record = placed(load_record(folder / "record.json"), folder)
     models = load_models(record, trust_remote_code, model=model, device=device)
     if not (folder / "validation.parquet").exists():
@@ -66,28 +67,14 @@ def open_run(
 
 
 def _calibration(models: RunModels) -> Calibration:
-    file = models.record.folder / "validation.parquet"
-    fix = "run the same command again (--again where it has it)"
-    try:
-        sides = models.record.validation()
-    except KeyError as error:
-        raise MgcError(f"the validation sides of a run have no column {error}", where=file, fix=fix) from None
-    except MgcError as error:
-        raise MgcError(error.what, where=error.where or file, fix=error.fix or fix) from None
+    sides = models.record.validation()
     if len(sides) != len(models.folds) or any(side.classes != models.classes for side in sides):
-        what = "the validation sides are not those of the run's models: other folds or genres"
-        raise MgcError(what, where=file, fix=fix)
+        raise MgcError(
+            "the validation sides are not those of the run's models: other folds or genres",
+            where=models.record.folder / "validation.parquet",
+            fix="run the same command again, with --again",
+        )
     return Calibration.of(sides)
-
-
-def _find(run: str) -> Path:
-    """The folder of the run with this id, whatever its data set."""
-    runs = [file.parent for file in sorted(results_dir().glob("*/*/record.json"))]
-    found = [folder for folder in runs if folder.name == run]
-    if not found:
-        known = did_you_mean(run, (folder.name for folder in runs)) if runs else "run mgc probe first"
-        raise MgcError(f"there is no run {run!r}, and no folder of a run", where=results_dir(), fix=known)
-    return found[0]
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:

@@ -6,6 +6,7 @@ and bear no time.
 
 import csv
 import hashlib
+import io
 import json
 import shlex
 import zipfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mgc import files
 from mgc.report.content import Content, recipe_toml
 from mgc.report.page import render_page
 from mgc.report.paper import FORMS, Figure, Table, blocks_of, plain, write_papers
@@ -170,16 +172,14 @@ def _record(text: bytes) -> bytes:
     written = json.loads(text)
     known = {field.name: written[field.name] for field in fields(RunRecord) if field.name in written}
     record = without_places(RunRecord(**known))
-    told = {key: getattr(record, key) for key in ("recipe", "representation_card", "excluded", "notes")}
-    return json.dumps(written | told, indent=2).encode()
+    return json.dumps(written | record.to_dict(), indent=2).encode()
 
 
 def _packed(members: dict[str, bytes], file: Path) -> Path:
-    part = file.with_name(f"{file.name}.part")
-    with zipfile.ZipFile(part, "w") as archive:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
         for name in sorted(members):
             info = zipfile.ZipInfo(name, LONG_AGO)
             info.external_attr = (0o755 if name.endswith(".sh") else 0o644) << 16
             archive.writestr(info, members[name], zipfile.ZIP_DEFLATED)
-    part.replace(file)
-    return file
+    return files.write(file, packed.getvalue())

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mgc import files
 from mgc.config import MgcError, ProbeRecipe, cache_dir
 from mgc.data import Dataset
 from mgc.progress import say
@@ -61,10 +62,7 @@ def make_map(content: Content, entry: Entry, dataset: Dataset) -> Map:
     perplexity = min(PERPLEXITY, (len(ids) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
     table = pd.DataFrame({"track_id": ids, "x": points[:, 0], "y": points[:, 1]})
-    file = _file(entry.record)
-    part = file.with_suffix(".part")
-    table.to_csv(part, index=False, float_format="%.4g")
-    part.replace(file)
+    files.write(_file(entry.record), table.to_csv(index=False, float_format="%.4g"))
     return Map(entry, ids, points)
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from mgc import __version__
 from mgc.config import MgcError
 from mgc.evaluate import calibration_error, reliability, roc_aucs, roc_curves
+from mgc.files import write
 from mgc.progress import Progress
 from mgc.report import figures
 from mgc.report.audio import Excerpt, Music, excerpt, find_music
@@ -57,10 +58,7 @@ def write_page(content: Content, folder: Path) -> Path:
         MgcError: records whose predictions or curves cannot be read.
     """
     page = render_page(content)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "report.html.part"
-    part.write_text(page, encoding="utf-8", errors="backslashreplace")
-    return part.replace(folder / "report.html")
+    return write(folder / "report.html", page.encode(errors="backslashreplace"))
 
 
 def render_page(content: Content) -> str:

@@ -1,6 +1,7 @@
 """What is known of a search, made from its journal: the trials, the best recipe, a table, a picture."""
 
 import csv
+import io
 import json
 import shlex
 from statistics import pstdev
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from mgc import files
 from mgc.tune.search import Row, Search
 
 UNITS = {"accuracy": "accuracy (share of tracks)", "loss": "loss (nats)"}
@@ -18,20 +20,21 @@ def write(search: Search) -> None:
     """`trials.csv`, `best.toml`, `importance.png` and `.svg` in the folder of the search."""
     rows = search.rows()
     keys = dict.fromkeys(key for space in search.spaces for key in space)
-    with (search.folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["phase", "number", "state", "value", *keys, "seconds", "epochs"])
-        table.writeheader()
-        for row in rows:
-            for t in row.trials:
-                line = {"phase": row.phase.name, "number": t.number, "state": t.state.name.lower()}
-                line["value"] = t.values[0] if t.values else ""
-                table.writerow(line | row.settings | t.params | t.user_attrs)
+    text = io.StringIO()
+    table = csv.DictWriter(text, ["phase", "number", "state", "value", *keys, "seconds", "epochs"])
+    table.writeheader()
+    for row in rows:
+        for t in row.trials:
+            line = {"phase": row.phase.name, "number": t.number, "state": t.state.name.lower()}
+            line["value"] = t.values[0] if t.values else ""
+            table.writerow(line | row.settings | t.params | t.user_attrs)
+    files.write(search.folder / "trials.csv", text.getvalue())
     found = search.best()
     if found is not None:
         file_name = search.folder / "best.toml"
         lines = [f"# mgc baseline --config {shlex.quote(str(file_name))}", "#"]
         lines += [f"# {line}" for line in _verdict(search, found[0])]
-        file_name.write_text("\n".join([*lines, *_toml(found[1].model_dump(mode="json"))]) + "\n", "utf-8")
+        files.write(file_name, "\n".join([*lines, *_toml(found[1].model_dump(mode="json"))]) + "\n")
     _picture(search, rows)
 
 

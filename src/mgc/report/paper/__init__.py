@@ -6,9 +6,11 @@ escaped where a block is drawn, and nowhere else.
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from mgc import files
 from mgc.config import MgcError, did_you_mean
 from mgc.report.content import Content
 from mgc.report.paper.blocks import Block, Figure, Table
@@ -51,15 +53,14 @@ def write_papers(content: Content, forms: Sequence[str], folder: Path) -> list[P
     written = []
     for form in forms:
         text = {"markdown": markdown, "latex": latex}.get(form)
-        written.append(folder / FORMS[form])
-        written[-1].write_bytes(text(blocks, title).encode("utf-8") if text else pdf)
+        written.append(files.write(folder / FORMS[form], text(blocks, title) if text else pdf))
     return written
 
 
 def _write_tables(blocks: Sequence[Block], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for block in blocks:
         if isinstance(block, Table):
             rows = [[cell.replace(MINUS, "-") for cell in row] for row in block.whole or block.rows]
-            with (folder / f"{block.name}.csv").open("w", encoding="utf-8", newline="") as out:
-                csv.writer(out, lineterminator="\n").writerows(rows)
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(rows)
+            files.write(folder / f"{block.name}.csv", text.getvalue())
