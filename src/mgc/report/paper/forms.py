@@ -93,7 +93,8 @@ def latex(blocks: Sequence[Block], title: str) -> str:
                 lines = [rf"\texttt{{{text(line)}}}\\" for line in block.lines]
                 parts.append("\n".join([r"\begin{flushleft}\small", *lines, r"\end{flushleft}"]))
             case Table():
-                words = [rf">{{\raggedright\arraybackslash}}p{{{w:.2f}\linewidth}}" for w in block.widths]
+                widths = [rf"\dimexpr {w:.2f}\linewidth-2\tabcolsep" for w in block.widths]
+                words = [rf">{{\raggedright\arraybackslash}}p{{{width}}}" for width in widths]
                 columns = "".join(words) + "r" * (len(block.rows[0]) - len(words))
                 begin = rf"\footnotesize\begin{{tabular}}{{{columns}}}"
                 first, *rest = [rf"{{}}{' & '.join(map(text, row))} \\" for row in block.rows]

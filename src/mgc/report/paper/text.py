@@ -112,7 +112,7 @@ def _systems(content: Content) -> Iterator[Block]:
         changed = "the baseline" if entry is base else _changes(record, base)
         cells = [plain(entry.title), plain(record.representation), learned, changed, f"{record.parameters:,}"]
         rows += [cells] if entry.path != "floor" else []
-    yield Table("setup", "The systems. Floors have nothing to set.", rows, (0.22, 0.14, 0.18, 0.35))
+    yield Table("setup", "The systems. Floors have nothing to set.", rows, (0.22, 0.14, 0.17, 0.33))
 
 
 def _changes(record: RunRecord, base: Entry | None) -> str:
