@@ -17,6 +17,7 @@ import soundfile
 
 from mgc.config import MgcError
 from mgc.data import demo
+from mgc.data.demo import excerpts, styles
 
 needs_extra = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("music21", "symusic", "pretty_midi")),
@@ -165,58 +166,58 @@ def test_an_unknown_style_is_corrected(tmp_path: Path) -> None:
 @needs_extra
 def test_every_style_has_more_pieces_than_are_drawn() -> None:
     for style in demo.STYLES:
-        assert len(demo._catalogue(demo._corpus(), style)) > demo.PIECES_PER_STYLE
+        assert len(styles.catalogue(styles.find_corpus(), style)) > demo.PIECES_PER_STYLE
 
 
 def test_treatments_are_evenly_spread() -> None:
-    treatments = demo._treatments(0, 40)
-    assert sorted(t.program for t in treatments) == sorted(demo.INSTRUMENTS * 2)
+    treatments = excerpts.draw_treatments(0, 40)
+    assert sorted(t.program for t in treatments) == sorted(excerpts.INSTRUMENTS * 2)
     assert {t.semitones for t in treatments} == set(range(-5, 7))
     assert all(80 < t.quarters_a_minute < 140 for t in treatments)
 
 
 def test_excerpts_are_whole_and_without_long_rests() -> None:
-    treatment = demo.Treatment(program=0, semitones=2, quarters_a_minute=120.0)
-    line = [demo.Sound(i, i + 1, 60, 0) for i in range(60)]
-    clip = demo._excerpt(line, treatment, random.Random(0))
+    treatment = excerpts.Treatment(program=0, semitones=2, quarters_a_minute=120.0)
+    line = [excerpts.Sound(i, i + 1, 60, 0) for i in range(60)]
+    clip = excerpts.excerpt(line, treatment, random.Random(0))
     assert len(clip) == 24 and clip[0].start == 0 and {s.pitch for s in clip} == {62}
     assert clip[-1].end == pytest.approx(demo.CLIP_SECONDS)
-    with pytest.raises(demo.PassedOverError, match="too short"):
-        demo._excerpt(line[:20], treatment, random.Random(0))
-    with pytest.raises(demo.PassedOverError, match="rest"):
-        demo._excerpt([s for s in line if s.start % 20 < 15], treatment, random.Random(0))
-    low = [demo.Sound(s.start, s.end, 20, 0) for s in line]
-    with pytest.raises(demo.PassedOverError, match="compass"):
-        demo._excerpt(low, treatment, random.Random(0))
+    with pytest.raises(excerpts.PassedOverError, match="too short"):
+        excerpts.excerpt(line[:20], treatment, random.Random(0))
+    with pytest.raises(excerpts.PassedOverError, match="rest"):
+        excerpts.excerpt([s for s in line if s.start % 20 < 15], treatment, random.Random(0))
+    low = [excerpts.Sound(s.start, s.end, 20, 0) for s in line]
+    with pytest.raises(excerpts.PassedOverError, match="compass"):
+        excerpts.excerpt(low, treatment, random.Random(0))
 
 
 def test_a_first_ending_is_left_out() -> None:
-    line = [demo.Sound(i, i + 1, 60 + i, 0) for i in range(5)]
-    kept = demo._leave_out(line, [(1.0, 2.0)])
+    line = [excerpts.Sound(i, i + 1, 60 + i, 0) for i in range(5)]
+    kept = excerpts._leave_out(line, [(1.0, 2.0)])
     assert [(s.start, s.pitch) for s in kept] == [(0, 60), (1, 62), (2, 63), (3, 64)]
 
 
 @needs_extra
 def test_ties_and_first_endings_are_read_from_a_score(tmp_path: Path) -> None:
     tune = b"X:1\nT:Test -- Reel\nM:4/4\nL:1/4\nK:C\n|: CDEF- | F2 {g}G2 |1 A4 :|2 B4 |]\n"
-    sounds = demo._sounds(tmp_path / "test.abc", tune, random.Random(0))
+    sounds = excerpts.sounds_of(tmp_path / "test.abc", tune, random.Random(0))
     assert [(s.start, s.end, s.pitch) for s in sounds] == [
         (0, 1, 60), (1, 2, 62), (2, 3, 64), (3, 6, 65), (6, 8, 67), (8, 12, 71),
     ]  # fmt: skip
 
 
 def test_groups_keep_together_what_belongs_together() -> None:
-    assert demo._quartet(Path("c/haydn/opus1no1/movement2.mxl"), b"") == (
+    assert styles._quartet(Path("c/haydn/opus1no1/movement2.mxl"), b"") == (
         "Haydn: String Quartet op. 1 no. 1", "Haydn: String Quartet op. 1 no. 1, movement 2",
     )  # fmt: skip
-    assert demo._quartet(Path("c/beethoven/opus74.mxl"), b"")[0] == "Beethoven: String Quartet op. 74"
-    reel, strathspey = (demo._fiddle_tune(Path("x.abc"), b"X:1\nT:%s\n" % t) for t in (
+    assert styles._quartet(Path("c/beethoven/opus74.mxl"), b"")[0] == "Beethoven: String Quartet op. 74"
+    reel, strathspey = (styles._fiddle_tune(Path("x.abc"), b"X:1\nT:%s\n" % t) for t in (
         b"Money Musk -- Reel", b"MONEY MUSK -- STRATHSPEY",
     ))  # fmt: skip
     assert reel[0] == strathspey[0] == "Fiddle tune: Money Musk"
-    a, b = (demo._trecento(Path(f"PMFC_12_10{v}-Credo PMFC12.10{v}.xml"), b"")[0] for v in "ab")
-    assert a == b != demo._trecento(Path("PMFC_12_11a-Credo PMFC12.11a.xml"), b"")[0]
-    a, b = (demo._trecento(Path(f"PMFC_06-Jacopo-03{v}-Di_Novo.xml"), b"")[0] for v in "ab")
+    a, b = (styles._trecento(Path(f"PMFC_12_10{v}-Credo PMFC12.10{v}.xml"), b"")[0] for v in "ab")
+    assert a == b != styles._trecento(Path("PMFC_12_11a-Credo PMFC12.11a.xml"), b"")[0]
+    a, b = (styles._trecento(Path(f"PMFC_06-Jacopo-03{v}-Di_Novo.xml"), b"")[0] for v in "ab")
     assert a == b
 
 

@@ -28,9 +28,8 @@ from typing import Any
 import pytest
 from conftest import nobody
 
-from mgc import fetch
 from mgc.config import MgcError
-from mgc.fetch import Unpacked, check_digest, download, unpack
+from mgc.fetch import Unpacked, archives, check_digest, download, downloading, unpack
 
 MIB = 1 << 20
 CONTENT = bytes(range(251)) * 8400  # two MiB and a bit; no block of it is like another one's beginning
@@ -115,7 +114,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
         def log_message(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(fetch, "WAITS_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(downloading, "WAITS_SECONDS", (0.0, 0.0, 0.0))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
@@ -140,7 +139,7 @@ def start(server: Behaviour, file: Path, count: int = MIB) -> Path:
     """A part of `count` bytes, as an interrupted download leaves it."""
     server.drops = [count]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(MgcError):
-        patch.setattr(fetch, "WAITS_SECONDS", ())
+        patch.setattr(downloading, "WAITS_SECONDS", ())
         get(server, file, None)
     server.drops, server.asked = [], []
     part = file.with_name("file.zip.part")
@@ -294,11 +293,11 @@ def test_answers_that_may_pass_and_answers_that_do_not(
     server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(fetch.time, "sleep", slept.append)
+    monkeypatch.setattr(downloading.time, "sleep", slept.append)
     server.answers = [(500, {}), (503, {"Retry-After": "7"}), (429, {"Retry-After": "99999"})]
     get(server, file)
     only(file)
-    assert slept == [0, 7, fetch.LONGEST_WAIT_SECONDS]
+    assert slept == [0, 7, downloading.LONGEST_WAIT_SECONDS]
     file.unlink()
     server.answers = [(500, {})] * 9
     assert "500" in str(refusal(lambda: get(server, file)))
@@ -362,7 +361,7 @@ def test_no_network(server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPat
     def slow(_: float) -> None:
         raise AssertionError("nobody waits for a network that was never there")
 
-    monkeypatch.setattr(fetch.time, "sleep", slow)
+    monkeypatch.setattr(downloading.time, "sleep", slow)
     closed = "http://127.0.0.1:9/file.zip"
     tls = server.url.replace("http:", "https:")
     cases = [(closed, "Connection refused"), (tls, "TLS"), ("gopher://x/file.zip", "cannot be asked")]
@@ -402,7 +401,7 @@ def test_a_network_that_goes_away_in_between_is_waited_for(
 def test_a_silent_server_is_asked_again(
     server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(fetch, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(downloading, "SILENT_SECONDS", 0.1)
     server.drops, server.stall = [MIB], 0.4
     get(server, file)
     only(file)
@@ -411,7 +410,7 @@ def test_a_silent_server_is_asked_again(
 
 
 def test_an_interrupt_keeps_the_part(server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, count = fetch._Download._block, itertools.count()
+    real, count = downloading._Download._block, itertools.count()
 
     def interrupted(self: Any, response: Any) -> Any:
         if next(count) == 4:
@@ -419,7 +418,7 @@ def test_an_interrupt_keeps_the_part(server: Behaviour, file: Path, monkeypatch:
         return real(self, response)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fetch._Download, "_block", interrupted)
+        patch.setattr(downloading._Download, "_block", interrupted)
         with pytest.raises(KeyboardInterrupt):
             get(server, file)
     server.asked = []
@@ -431,7 +430,7 @@ def test_an_interrupt_keeps_the_part(server: Behaviour, file: Path, monkeypatch:
 def test_two_downloads_of_one_file_do_not_mix(
     server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, part = fetch._Download._block, file.with_name("file.zip.part")
+    real, part = downloading._Download._block, file.with_name("file.zip.part")
 
     def meddled(self: Any, response: Any) -> Any:
         block = real(self, response)
@@ -439,7 +438,7 @@ def test_two_downloads_of_one_file_do_not_mix(
             other.write(b"x")
         return block
 
-    monkeypatch.setattr(fetch._Download, "_block", meddled)
+    monkeypatch.setattr(downloading._Download, "_block", meddled)
     assert "another process" in refusal(lambda: get(server, file)).what
 
 
@@ -557,7 +556,7 @@ def test_an_archive_is_unpacked_and_gone_on_with(tmp_path: Path, kind: str, caps
 
 def test_an_interrupted_unpacking_leaves_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive, into = pack(tmp_path / "music.zip", MUSIC), tmp_path / "into"
-    real, count = fetch._blocks, itertools.count()
+    real, count = archives._blocks, itertools.count()
 
     def interrupted(*args: Any) -> Iterator[bytes]:
         yield from real(*args)
@@ -565,7 +564,7 @@ def test_an_interrupted_unpacking_leaves_whole_files(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fetch, "_blocks", interrupted)
+        patch.setattr(archives, "_blocks", interrupted)
         with pytest.raises(KeyboardInterrupt):
             unpack(archive, into)
     assert below(into) == dict([*MUSIC.items()][:2])

@@ -1,6 +1,7 @@
 """Runs after the fact: the list is what lies there, removing stays within, a rerun tells the truth."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -122,7 +123,7 @@ def test_show_names_what_is_not_default_and_a_command_that_makes_this_very_run(p
     assert "predictions.parquet" in told
     assert "strength" in told
     odd = replace(probed, recipe={**probed.recipe, "name": "a 'b' é", "hypothesis": "h"})
-    words = runs.shlex.split(runs.command_of(odd))
+    words = shlex.split(runs.command_of(odd))
     assert words[:2] == ["mgc", "probe"]
     assert "name=\"a 'b' é\"" in words
     (probed.folder / "record.json").unlink()
