@@ -198,8 +198,10 @@ def tune(
 
 
 def _show(record: "RunRecord") -> None:
+    from mgc.config import printable
+
     scores = record.judged
     what = " + ".join(word for word in (record.called, record.head) if word)
     typer.echo(f"{what} on {record.data}, split {record.split}, {scores.n_tracks} tracks")
     for line in [*scores.lines(), str(record.folder)]:
-        typer.echo(f"  {line}")
+        typer.echo(printable(f"  {line}"))
