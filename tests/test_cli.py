@@ -242,9 +242,20 @@ def test_mistakes_end_in_one_message(music: Path, tmp_path: Path) -> None:
     assert "no network 'cnnn'" in refused("baseline", "--data", music, "--network", "cnnn")
     assert "device = 'tpu'" in refused("embed", "--data", music, "--model", "logmel", "--device", "tpu")
     assert "no head 'logistics'" in refused("probe", "--data", music, "--head", "logistics")
+    assert "seed = 2147483648" in refused("probe", "--data", music, "--model", "logmel", "--seed", 2**31)
+    assert "seed = 4294967296" in refused("baseline", "--data", music, "--seeds", f"0,{2**32}")
+    assert "split_seed = 4294967296" in refused("data", "info", "--data", music, "--split-seed", 2**32)
+    assert "model = ''" in refused("probe", "--data", music, "--model", "")
+    assert "source = ''" in refused("data", "info", "--data", "")
     for file in sorted((music / "pulse").iterdir())[3:]:
         file.unlink()
     assert "'pulse' has 3 tracks" in refused("baseline", "--data", music)
+
+
+def test_a_genre_of_two_lines_stays_on_one(music: Path) -> None:
+    (music / "calm").rename(music / "calm\nand\x1b[31m slow")
+    told = ok("probe", "--data", music, "--model", "logmel", "--split", "holdout")
+    assert "    calm\\nand\\x1b[31m slow  precision" in told
 
 
 def test_unusable_tracks_are_named_and_left_out_of_every_path(music: Path, tiny_encoder: Path) -> None:

@@ -125,7 +125,7 @@ def recipe_of(
 
 def with_seeds(recipe: AnyRecipe, seed: int | None, seeds: str | None) -> list[AnyRecipe]:
     """The recipe once a seed of `seeds`, numbers with commas between; once as it is without."""
-    from mgc.config import MgcError
+    from mgc.config import MgcError, read_recipe
 
     if seeds is None:
         return [recipe]
@@ -135,4 +135,5 @@ def with_seeds(recipe: AnyRecipe, seed: int | None, seeds: str | None) -> list[A
             f"--seeds {seeds} is no list of different numbers, or stands beside --seed",
             fix="write, say, --seeds 0,1,2,3,4",
         )
-    return [recipe.model_copy(update={"seed": int(word)}) for word in words]
+    tree = recipe.model_dump(exclude_unset=True)
+    return [read_recipe(type(recipe), options=tree | {"seed": int(word)}) for word in words]
