@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from mgc.cli import app
 from mgc.config import DataRecipe, results_dir
-from mgc.curve import Line, curve_points, lines_of, reached, sentences
+from mgc.curve import Line, _draw, curve_points, lines_of, reached, sentences
 from mgc.evaluate import Predictions, evaluate
 from mgc.experiment import load_tracks
 from mgc.results import RunRecord
@@ -102,6 +102,12 @@ def test_a_dip_counts_until_it_is_left_for_good(record: RunRecord) -> None:
     line = Line(tuple(System((point,)) for point in points))
     size, _, _ = reached(line, np.asarray(said(200).predicted == said(200).labels, float), said(0).groups)
     assert size == pytest.approx(40)  # not 5
+
+
+def test_a_dollar_in_a_name_begins_no_formula(record: RunRecord, tmp_path: Path) -> None:
+    one = replace(kept(record, "probe", 10, 0, 60), name=r"for $5 or $\frac")
+    _draw(curve_points(lines_of([one])), tmp_path)
+    assert (tmp_path / "curve.svg").stat().st_size
 
 
 def test_each_seed_draws_other_tracks_and_the_rest_stays(music: Path) -> None:

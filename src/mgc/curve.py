@@ -252,7 +252,7 @@ def _draw(points: pd.DataFrame, folder: Path) -> None:
         bars = [line["accuracy"] - line["accuracy_low"], line["accuracy_high"] - line["accuracy"]]
         axis.errorbar(
             x, line["accuracy"], bars, color=colour, marker="o", ms=4, capsize=3, lw=1.5, elinewidth=0.9,
-            label=line["system"].iloc[0],
+            label=files.as_label(line["system"].iloc[0]),
         )  # fmt: skip
         if several:
             spread = line["accuracy_deviation"].fillna(0.0)
@@ -271,6 +271,6 @@ def _draw(points: pd.DataFrame, folder: Path) -> None:
     )
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
-    figure.savefig(folder / "curve.png", dpi=120)
-    figure.savefig(folder / "curve.svg")
+    files.write_figure(figure, folder / "curve.png", dpi=120)
+    files.write_figure(figure, folder / "curve.svg")
     plt.close(figure)

@@ -1,8 +1,11 @@
 """Files that are there whole or not at all."""
 
+import io
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def write(file: Path, content: str | bytes | memoryview) -> Path:
@@ -26,5 +29,22 @@ def write(file: Path, content: str | bytes | memoryview) -> Path:
         error.filename, error.filename2 = str(file), None  # a full disk names no file by itself
         raise
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # what has gone wrong before is what counts
+            part.unlink()
     return file
+
+
+def write_figure(figure: Any, file: Path, **options: Any) -> Path:
+    """Draw a matplotlib figure in the form that the suffix of `file` names, and `write` it.
+
+    Raises:
+        OSError: as `write` does.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=file.suffix[1:], **options)
+    return write(file, drawn.getvalue())
+
+
+def as_label(text: str) -> str:
+    """For a figure: a dollar in a name is a dollar, and begins no formula."""
+    return text.replace("$", r"\$")

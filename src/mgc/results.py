@@ -302,6 +302,6 @@ def save_curves(folder: Path, curves: pd.DataFrame) -> None:
         axis.set(xlabel="epoch", ylabel=f"{quantity} ({unit})")
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
-    figure.savefig(folder / "curves.png", dpi=120)
-    figure.savefig(folder / "curves.svg")
+    files.write_figure(figure, folder / "curves.png", dpi=120)
+    files.write_figure(figure, folder / "curves.svg")
     plt.close(figure)

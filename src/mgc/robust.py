@@ -348,7 +348,7 @@ def _draw(rows: pd.DataFrame, folder: Path) -> None:
             style = "none" if name in ("gain", "crop") else "-"  # which are in no order of strength
             axis.errorbar(
                 places, line["accuracy"], bars, color=colour, marker="o", ms=4, lw=1.2, ls=style, capsize=2,
-                label=title if axis is axes[0][0] else None,
+                label=files.as_label(title) if axis is axes[0][0] else None,
             )  # fmt: skip
         effect = EFFECTS[name]
         axis.set_xticks(range(1 + len(strengths[name])), ["as it is", *strengths[name]], rotation=45)
@@ -359,6 +359,6 @@ def _draw(rows: pd.DataFrame, folder: Path) -> None:
     unit = "artists" if set(rows["interval_over"]) == {"group"} else "tracks"
     axes[0][0].set_ylabel(f"accuracy on altered test tracks\n(share; bars: 95 % over {unit})")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    figure.savefig(folder / "robust.png", dpi=120)
-    figure.savefig(folder / "robust.svg")
+    files.write_figure(figure, folder / "robust.png", dpi=120)
+    files.write_figure(figure, folder / "robust.svg")
     plt.close(figure)

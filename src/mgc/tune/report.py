@@ -91,7 +91,7 @@ def _picture(search: Search, rows: list[Row]) -> None:
         if len(set(values)) > 1:
             shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
             # As a part of the deviation phases can be compared, also those of a single setting.
-            bars += [(f"{key}\n({row.phase.name})", share**0.5 * pstdev(values), f"C{number}")
+            bars += [(files.as_label(f"{key}\n({row.phase.name})"), share**0.5 * pstdev(values), f"C{number}")
                      for key, share in shares.items() if share]  # fmt: skip
         dots += [(t.values[0], t.state, number) for t in row.trials if t.values]
     figure, (left, right) = plt.subplots(
@@ -105,7 +105,9 @@ def _picture(search: Search, rows: list[Row]) -> None:
             own = [(x, dot[0]) for x, dot in enumerate(dots, 1) if dot[1:] == (state, number)]
             if own:
                 x, y = zip(*own, strict=True)
-                right.scatter(x, y, s=22, marker=marker, color=f"C{number}", label=row.phase.name + note)
+                right.scatter(
+                    x, y, s=22, marker=marker, color=f"C{number}", label=files.as_label(row.phase.name + note)
+                )
     complete = [(x, search.sign * dot[0]) for x, dot in enumerate(dots, 1) if dot[1] == TrialState.COMPLETE]
     if complete:
         x, y = zip(*complete, strict=True)
@@ -116,5 +118,5 @@ def _picture(search: Search, rows: list[Row]) -> None:
     right.set_ylabel(f"validation {UNITS[search.recipe.metric]}")
     right.grid(alpha=0.3)
     for kind in ("png", "svg"):
-        figure.savefig(search.folder / f"importance.{kind}", dpi=120)
+        files.write_figure(figure, search.folder / f"importance.{kind}", dpi=120)
     plt.close(figure)

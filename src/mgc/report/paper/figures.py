@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from mgc.evaluate import roc_aucs, roc_curves
+from mgc.files import write_figure
 from mgc.report.content import Content
 from mgc.report.paper.blocks import Block, Figure
 from mgc.report.paper.pdf import visible
@@ -34,14 +35,13 @@ KINDS = {"floor": "floor", "baseline": "from scratch", "probe": "probe"}
 def draw_figures(content: Content, blocks: Sequence[Block], folder: Path) -> None:
     """Write `<name>.pdf` and `<name>.png` of every figure among the blocks into `folder`."""
     draw = {"accuracies": _accuracies, "confusion": _confusion, "roc": _roc, "curves": _curves}
-    folder.mkdir(parents=True, exist_ok=True)
     for block in blocks:
         if isinstance(block, Figure):
             with mpl.rc_context(STYLE):
                 canvas = Canvas(figsize=(WIDE, WIDE * block.height), layout="constrained")
                 draw[block.name](canvas, content)
-                canvas.savefig(folder / f"{block.name}.pdf", metadata={"CreationDate": None})
-                canvas.savefig(folder / f"{block.name}.png", dpi=DPI, metadata={"Software": None})
+                write_figure(canvas, folder / f"{block.name}.pdf", metadata={"CreationDate": None})
+                write_figure(canvas, folder / f"{block.name}.png", dpi=DPI, metadata={"Software": None})
 
 
 def _accuracies(canvas: Any, content: Content) -> None:
