@@ -25,7 +25,19 @@ from conftest import SHARED, needs_emotify, nobody, tone
 
 from mgc.audio import AudioError, Clip, Windowing, windows
 from mgc.config import DataRecipe, MgcError, cache_dir
-from mgc.data import Dataset, Fold, Split, Track, clips, describe, load, load_windows, make_split, name_of
+from mgc.data import (
+    Dataset,
+    Fold,
+    Split,
+    Track,
+    clips,
+    describe,
+    gaps,
+    load,
+    load_windows,
+    make_split,
+    name_of,
+)
 from mgc.data.clips import file_hash, inspect_all
 from mgc.data.listing import Listing
 from mgc.data.loading import limited
@@ -476,6 +488,22 @@ def test_an_artist_on_both_sides_of_a_given_split_is_refused() -> None:
     dataset = made_up({"a": 20, "b": 20}, {"a": 4, "b": 4}, lambda n: ("train", "val", "test")[n % 3])
     message = refusal(lambda: make_split(dataset))
     assert "the artist 'a 1' stands on two sides, train and val" in message and "--split cv5" in message
+
+
+def test_genres_that_a_given_split_does_not_test_are_named() -> None:
+    tracks = made_up({"a": 4, "b": 4, "c": 4})
+    sides = {"a": ["train", "val", "test", "test"], "b": ["train", "train", "val", "val"]}
+    sides["c"] = ["train", "train", "test", "test"]
+    seen = Counter[str]()
+    given = []
+    for track in tracks.tracks:
+        given.append(replace(track, split=sides[track.label][seen[track.label]]))
+        seen[track.label] += 1
+    split = make_split(replace(tracks, tracks=tuple(given)))
+    assert gaps(split) == [
+        "of these genres no track is tested: nothing is found out about them: b",
+        "of these genres no track stands on a validation side: no choice minds them: c",
+    ]
 
 
 @pytest.mark.parametrize("side", ["train", "test"])

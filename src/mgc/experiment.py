@@ -17,7 +17,7 @@ import torch
 from mgc import data
 from mgc.augment import Augment
 from mgc.config import BaselineRecipe, DataRecipe, Device, MgcError, ProbeRecipe, results_dir
-from mgc.data import Dataset, Split
+from mgc.data import Dataset, Split, gaps
 from mgc.device import make_accelerator, precision_of
 from mgc.embedding import embed_tracks
 from mgc.evaluate import Predictions, evaluate
@@ -206,6 +206,8 @@ def load_tracks(recipe: DataRecipe) -> tuple[Dataset, Split]:
         split = data.thinned(split, recipe.per_class, recipe.per_class_seed)
     if split.leaky:
         say(f"this split leaks on purpose: {split.authority}")
+    for line in gaps(split):
+        say(line)
     if len({dataset.by_id[track_id].group for track_id in split.tested}) < 2:
         raise MgcError(
             "all tested tracks are of one artist: nothing could be said of others",
@@ -345,7 +347,7 @@ class _Run:
             split_fingerprint=split.fingerprint,
             leaky=split.leaky,
             learned=sum(len(fold.train) for fold in split.folds) / len(split.folds),
-            notes=[*dataset.notes],
+            notes=[*dataset.notes, *gaps(split)],
             name=getattr(self.recipe, "name", ""),
             reported=getattr(self.recipe, "reported", ""),
             excluded=[{key: str(value) for key, value in asdict(bad).items()} for bad in dataset.excluded],

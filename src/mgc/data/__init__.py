@@ -3,7 +3,7 @@
 from mgc.data.catalogue import SOURCES, fetch, find, name_of, overview, root_of
 from mgc.data.clips import cores, inspect_all, load_windows
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason
-from mgc.data.describe import describe
+from mgc.data.describe import describe, gaps
 from mgc.data.listing import Archive, Listing, Source
 from mgc.data.loading import load
 from mgc.data.splits import Fold, Split, make_split, thinned
@@ -23,6 +23,7 @@ __all__ = [
     "describe",
     "fetch",
     "find",
+    "gaps",
     "inspect_all",
     "load",
     "load_windows",

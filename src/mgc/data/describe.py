@@ -3,7 +3,7 @@
 from mgc.config import DataRecipe, printable
 from mgc.data.dataset import Dataset, by_reason
 from mgc.data.loading import load
-from mgc.data.splits import make_split
+from mgc.data.splits import Split, make_split
 from mgc.progress import clock
 
 
@@ -21,9 +21,25 @@ def describe(recipe: DataRecipe) -> str:
     lines.append(f"split {split.name}: {split.authority}")
     for number, fold in enumerate(split.folds):
         lines.append(f"  fold {number}: {len(fold.train)} train, {len(fold.val)} val, {len(fold.test)} test")
+    lines += [f"  {line}" for line in gaps(split)]
     lines.append(f"left out: {len(dataset.excluded)}")
     lines += [f"  {line}" for line in by_reason(dataset.excluded)]
     return "\n".join(map(printable, lines))
+
+
+def gaps(split: Split) -> list[str]:
+    """What a split cannot tell: genres of which no fold has a track to test, or to validate on."""
+    tracks = split.dataset.by_id
+    sides = {
+        "is tested: nothing is found out about them": {i for fold in split.folds for i in fold.test},
+        "stands on a validation side: no choice minds them": {i for fold in split.folds for i in fold.val},
+    }
+    lines = []
+    for what, ids in sides.items():
+        there = {tracks[track_id].label for track_id in ids}
+        lacking = [label for label in split.dataset.classes if label not in there]
+        lines += [f"of these genres no track {what}: {', '.join(lacking)}"] if lacking else []
+    return lines
 
 
 def _classes(dataset: Dataset) -> list[str]:

@@ -96,10 +96,12 @@ def threats(content: Content) -> Iterator[str]:
     dirty = sum(str(each.commit).endswith("+") for each in records)
     devices, limit = {each.device for each in records}, record.recipe["data"].get("limit")
     versions = {json.dumps(each.versions, sort_keys=True) for each in records}
+    untested = [genre.label for genre in content.genres if not genre.tracks]
     threats = {
         f"This split leaks on purpose ({plain(record.split_authority)}): scores are too high.": record.leaky,
         f"The best of {len(systems)} systems are picked by their accuracy on test tracks, which flatters "
         "them.": len(systems) > 2,
+        f"No tested track is of {few(untested)}: nothing is found out about that.": untested,
         f"{single} of {len(systems)} systems ran with one seed; intervals do not hold the spread of training "
         "again.": single,
         "No artist is known to have several tracks: where artists are unknown, one may stand on two "
