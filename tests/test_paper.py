@@ -292,3 +292,15 @@ def test_one_probe_alone_is_a_paper_too(tmp_path: Path) -> None:
     text = write_paper(replace(content, check={}), "markdown", tmp_path).read_text("utf-8")
     assert "There is no baseline." in text
     assert "Copies on two sides of the split were not looked for." in text
+
+
+def test_one_fold_and_a_genre_that_is_not_tested_are_told_so(tmp_path: Path) -> None:
+    record = run("given", "probe", "ear", 1.0, head="svm", classes=("x", "y", "z"))
+    said = record.predictions()
+    alone = replace(said, fold=np.zeros_like(said.fold), labels=np.where(said.labels == 2, 0, said.labels))
+    replace(record, scores=evaluate(alone, n_bootstrap=40).to_dict()).save(alone)
+    text = write_paper(
+        gather(ReportRecipe(data=DataRecipe(source="given"))), "markdown", tmp_path
+    ).read_text()
+    assert "No tested track is of z: nothing is found out about that." in text
+    assert not [words for words in ("a fold", "all folds", "over folds") if words in text]

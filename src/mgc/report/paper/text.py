@@ -64,8 +64,9 @@ def _data(content: Content) -> Iterator[Block]:
     yield Text(
         f"{plain(content.data)}: {record.judged.n_tracks} tested tracks of {len(content.classes)} genres by "
         f"{record.judged.n_groups} artists{known}, see {ref('table', 'genres')}. "
-        f"Split {plain(record.split)}: {plain(record.split_authority)}; {record.learned:.0f} training tracks "
-        f"a fold. Licence: {plain(record.licence or 'not stated')}. {_left_out(record)} {_found(content)} "
+        f"Split {plain(record.split)}: {plain(record.split_authority)}; {record.learned:.0f} training tracks"
+        f"{' a fold' if _folds(content) > 1 else ''}. Licence: {plain(record.licence or 'not stated')}. "
+        f"{_left_out(record)} {_found(content)} "
         f"Fingerprints: tracks {record.data_fingerprint}, split {record.split_fingerprint}."
     )
     cards = {e.record.representation: e.record.representation_card for e in shown_rows(content)}
@@ -146,10 +147,15 @@ def _setup(content: Content) -> Iterator[Block]:
     )
     # The first line tells of the data, which has been told; the others of rows that stand elsewhere.
     lines = [s for s in caption(content.sections[0])[1:] if not s.startswith(("Reported", "LEAKY"))]
+    together = "; the tracks of all folds are scored together" if _folds(content) > 1 else ""
     yield Text(
-        "Accuracy is the share of tracks named right, macro-F1 the mean of F1 over genres; the tracks "
-        f"of all folds are scored together. {' '.join(map(plain, lines))}"
+        f"Accuracy is the share of tracks named right, macro-F1 the mean of F1 over genres{together}. "
+        f"{' '.join(map(plain, lines))}"
     )
+
+
+def _folds(content: Content) -> int:
+    return len(set(content.predictions.fold.tolist()))
 
 
 def _results(content: Content) -> Iterator[Block]:
@@ -170,7 +176,8 @@ def _results(content: Content) -> Iterator[Block]:
     yield _genre_table(content, pair)
     yield Figure("confusion", "What is taken for what: percent of the tracks that are labelled so.", 0.42)
     yield from _errors(content, pair)
-    yield Figure("roc", "Each genre against the rest, mean over folds, and the area under it.", 0.45, True)
+    mean = "mean over folds, " if _folds(content) > 1 else ""
+    yield Figure("roc", f"Each genre against the rest, {mean}and the area under it.", 0.45, True)
     for entry in trained(content):
         said = f"Training of {plain(entry.title)}: a line a fold, and the epoch that validation chose."
         yield Figure("curves", said, 0.34, True)
