@@ -14,7 +14,7 @@ from mgc.cli import app
 from mgc.config import DataRecipe, MgcError, results_dir
 from mgc.data import load as load_data
 from mgc.representations import open_representation
-from mgc.representations.altered import RATE_HZ, altered, parsed
+from mgc.representations.altered import RATE_HZ, Alteration, altered, parsed
 from mgc.results import load_records
 from mgc.robust import _written
 from mgc.store import Store
@@ -174,3 +174,16 @@ def test_nothing_is_left_behind(music: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(MgcError, match="cannot be read"), _written(parsed("gain=-6"), broken):
         pass
     assert not [*tmp_path.glob("mgc-altered-*")]
+
+
+def test_a_full_disk_is_told(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise soundfile.LibsndfileError(2)
+
+    monkeypatch.setattr(Alteration, "write", full)
+    tracks = load_data(DataRecipe(source=str(music))).tracks
+    with (
+        pytest.raises(MgcError, match="altered clips cannot be written"),
+        _written(parsed("gain=-6"), tracks),
+    ):
+        pass

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from soundfile import SoundFileError
 
 from mgc import data, files
 from mgc.config import CompareRecipe, DataRecipe, MgcError, RobustRecipe, did_you_mean, results_dir
@@ -216,6 +217,9 @@ def _written(alteration: Alteration, tracks: Sequence[Track]) -> Iterator[list[T
                 sources, contents = [t.path for t in tracks], [t.content for t in tracks]
                 for _ in pool.map(alteration.write, sources, contents, files):
                     progress.step()
+        except SoundFileError as error:
+            fix = "make room, or name another folder with $TMPDIR"
+            raise MgcError(f"altered clips cannot be written: {error}", where=folder, fix=fix) from None
         finally:
             pool.shutdown(cancel_futures=True)
         yield [replace(track, path=file) for track, file in zip(tracks, files, strict=True)]
