@@ -1,6 +1,7 @@
 """A run put to use: its models again, calibration, a person's own files, a folder that predicts elsewhere."""
 
 import csv
+import errno
 import io
 import json
 import shutil
@@ -338,6 +339,22 @@ def test_damage_that_still_reads_is_refused_with_the_file(lab: Lab) -> None:
     for changes in ({"chosen": []}, {"chosen": [{}]}, {"scores": {}}, {"representation_card": {}}):
         with pytest.raises(MgcError, match="damaged"):
             load_models(replace(lab.probe, **changes))  # type: ignore[arg-type]
+
+
+def test_an_export_that_fails_leaves_nothing_in_the_way(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"")
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    ready = open_run(lab.probe.run_id)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfile", full)
+        with pytest.raises(OSError) as caught:
+            export(ready.models, ready.calibration, tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out" / "head0.safetensors")
+    export(ready.models, ready.calibration, tmp_path / "out")
 
 
 def test_an_export_with_too_few_temperatures_is_refused(lab: Lab, tmp_path: Path) -> None:

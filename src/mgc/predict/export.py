@@ -35,17 +35,33 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
     _refuse_other(folder, record)
     source = _encoder_files(record, models.representation.address) if with_encoder else None
     folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
+    try:
+        _write(models, calibration, folder, source)
+    except BaseException:  # half an export would stand in the way of the next call
+        _clear(folder)
+        raise
+    return folder
+
+
+def _clear(folder: Path) -> None:
+    """Take out what an export of the same run has left."""
     (folder / CONFIG).unlink(missing_ok=True)
     for file in [file for kind in OURS for file in folder.glob(kind)]:
         file.unlink()
     shutil.rmtree(folder / ENCODER, ignore_errors=True)
+
+
+def _write(models: RunModels, calibration: Calibration, folder: Path, source: list[Path] | None) -> None:
+    record = models.record
     part = "fold" if record.path == "baseline" else "head"
     for number in range(len(models.folds)):
-        shutil.copyfile(record.folder / f"{part}{number}.safetensors", folder / f"{part}{number}.safetensors")
+        name = f"{part}{number}.safetensors"
+        _copy(record.folder / name, folder / name)
     if source:
         (folder / ENCODER).mkdir()
         for file in source:
-            shutil.copyfile(file, folder / ENCODER / file.name)
+            _copy(file, folder / ENCODER / file.name)
     config = {
         "mgc_export": FORMAT,
         "encoder": _where_the_encoder_is(models, bool(source)),
@@ -59,7 +75,14 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
         (CONFIG, json.dumps(config, indent=2)),
     ):
         files.write(folder / name, text + "\n")
-    return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        error.filename, error.filename2 = str(target), None  # which a full disk is about
+        raise
 
 
 def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Calibration, str | None]:
@@ -91,6 +114,15 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
             fix="name its folder: --model path/to/folder; or export again, --with-encoder",
         )
     return record, calibration, model
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file that may be larger than memory. Where there is no room, the error names the target."""
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        error.filename, error.filename2 = str(target), None
+        raise
 
 
 def _refuse_other(folder: Path, record: RunRecord) -> None:
