@@ -291,6 +291,7 @@ def test_one_probe_alone_is_a_paper_too(tmp_path: Path) -> None:
     content = gather(ReportRecipe(data=DataRecipe(source="one")))
     text = write_paper(replace(content, check={}), "markdown", tmp_path).read_text("utf-8")
     assert "There is no baseline." in text
+    assert text.count("baseline") == 2  # said once, and a column of the main table, which stands empty
     assert "Copies on two sides of the split were not looked for." in text
 
 

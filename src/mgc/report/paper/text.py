@@ -50,9 +50,10 @@ def _hypotheses(content: Content) -> Iterator[Block]:
     asked = [entry for entry in shown_rows(content) if entry.path != "floor"]
     told = [f"{plain(e.title)}: {clipped(e.record.hypothesis, 240)}" for e in asked if e.record.hypothesis]
     yield Heading("Hypotheses")
+    against = ", set against that of the baseline" if content.baseline else ""
     yield Text(
-        f"{len(told)} of the {len(asked)} recipes behind {ref('table', 'systems')} state one; all are "
-        "measured by the accuracy on test tracks, set against that of the baseline."
+        f"{len(told)} of the recipes behind {ref('table', 'systems')}, {len(asked)} in all, state one; all "
+        f"are measured by the accuracy on test tracks{against}."
     )
     yield from [Items(tuple(told))] if told else []
 
@@ -100,13 +101,15 @@ def _found(content: Content) -> str:
 def _systems(content: Content) -> Iterator[Block]:
     base = content.baseline
     named = f"The baseline is {plain(base.title)}, trained from scratch." if base else "There is no baseline."
+    told = "says what is other than in the baseline" if base else "says how each is set"
     yield Heading("Systems")
     yield Text(
         f"{named} Of a network validation chooses the epoch. Encoders are frozen: they run once over every "
         "track, and a small head learns from pooled vectors, its strength chosen on the same validation "
-        f"tracks. {ref('table', 'setup')} says what is other than in the baseline."
+        f"tracks. {ref('table', 'setup')} {told}."
     )
-    rows = [["system", "input", "has learned from", "settings other than the baseline's", "trained par."]]
+    settings = "settings other than the baseline's" if base else "settings"
+    rows = [["system", "input", "has learned from", settings, "trained par."]]
     for entry in shown_rows(content):
         record = entry.record
         learned = plain(record.representation_card.get("trained_on") or "not stated")
@@ -164,14 +167,15 @@ def _results(content: Content) -> Iterator[Block]:
     leaks = [f"{plain(row.system.title)} {points(row.leak)}" for row in leaky if row.leak]
     rule = plain("".join(row.system.record.split_authority for row in leaky[:1]).removeprefix("LEAKY: "))
     told = f"What a split that leaks would have added to the same system: {few(leaks)} ({rule})."
+    beside = "against the baseline" if content.baseline else "side by side"
     yield Heading("Results")
     yield Text(
-        f"{ref('table', 'systems')} and {ref('figure', 'accuracies')} set the systems against the baseline; "
+        f"{ref('table', 'systems')} and {ref('figure', 'accuracies')} set the systems {beside}; "
         f"{ref('table', 'genres')}, {ref('figure', 'confusion')} and {ref('figure', 'roc')} look at "
         f"{' and '.join(_marked(pair))} genre by genre. {told if leaks else ''}"
     )
     yield _main_table(content, rows)
-    said = "Accuracy and its 95 % interval. Dashed: the baseline."
+    said = f"Accuracy and its 95 % interval.{' Dashed: the baseline.' if content.baseline else ''}"
     yield Figure("accuracies", said, 0.1 + 0.026 * len(rows))
     yield _genre_table(content, pair)
     yield Figure("confusion", "What is taken for what: percent of the tracks that are labelled so.", 0.42)
