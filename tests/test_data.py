@@ -332,6 +332,8 @@ def test_a_split_column_is_not_read_where_another_split_is_asked_for(tmp_path: P
         ("a.csv", b"path,label\na.wav,rock,and,roll\n", "row 1 has more cells than the header"),
         ("a.csv", b'path,label\n"a.wav,rock\nb.wav,jazz\n', "cannot be read as csv"),
         ("a.csv", b"path,label\na.wav,caf\xe9\n", "cannot be read as csv"),
+        ("a.csv", b"path,label\na.wav,caf\xe9\n", "save it as UTF-8"),
+        ("a.csv", b"path;label\na.wav;rock\n", "write commas in place of ';'"),
         ("a.jsonl", b'{"path": "a.wav"\n', "cannot be read as jsonl"),
         ("a.jsonl", b'["a.wav", "rock"]\n', "row 1 is no object"),
         ("a.parquet", b"PAR1 no", "cannot be read as parquet"),
@@ -670,6 +672,9 @@ def test_copies_stand_on_one_side_of_a_split_that_is_made(root: Path) -> None:
         shutil.copy(root / "jazz/00.wav", root / f"rock/copy{number}.wav")
     dataset = load(recipe(root))
     assert "4 files are copies of others, byte for byte: kept on one side" in dataset.notes
+    assert [
+        note for note in dataset.notes if note.startswith("4 files have the same bytes as one of another")
+    ]
     copies = {t.group for t in dataset.tracks if "copy" in t.track_id or t.track_id == "jazz/00.wav"}
     assert copies == {"jazz/00.wav"}
     for seed in range(5):

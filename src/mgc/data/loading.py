@@ -113,11 +113,12 @@ def _copies_one_group(
     """
     links: list[tuple[str, str]] = []
     first_of: dict[tuple[str, str | None], Track] = {}
-    copies = near = 0
+    copies = near = conflicts = 0
     for track in tracks:
         first = first_of.setdefault((track.content, track.split if given else None), track)
         if first is not track:
             copies += 1
+            conflicts += first.label != track.label
             links.append((first.group, track.group))
     by_id = {track.track_id: track for track in tracks}
     for track in tracks:
@@ -129,6 +130,8 @@ def _copies_one_group(
     leaks = len(first_of) - len({content for content, _ in first_of})
     notes = {
         f"{copies} files are copies of others, byte for byte: kept on one side": copies,
+        f"{conflicts} files have the same bytes as one of another genre, and nobody knows which is right: "
+        "mgc data check leaves such out": conflicts,
         f"{near} tracks are copies of others by what mgc data check has heard: kept on one side": near,
         f"{leaks} files stand, byte for byte, on another side of the given split as well": leaks,
     }

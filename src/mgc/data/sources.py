@@ -195,6 +195,10 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
     }
     for key in ("path", "label"):
         if columns[key] is None:
+            if len(names) == 1 and (apart := {";", "\t", "|"} & {*names[0]}):
+                what = f"the manifest has a single column, {names[0]!r}: its cells are not parted by commas"
+                fix = f"write commas in place of {min(apart)!r}; tabs are read in a file called .tsv"
+                raise MgcError(what, where=file, fix=fix)
             raise MgcError(
                 f"the manifest has no {key} column (looked for {', '.join(USUAL_COLUMNS[key])})",
                 where=file,
@@ -291,7 +295,8 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
                 rows = list(reader)
     except _NO_TABLE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MgcError(f"the manifest cannot be read as {suffix[1:]}: {first}", where=file) from None
+        fix = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else None
+        raise MgcError(f"the manifest cannot be read as {suffix[1:]}: {first}", where=file, fix=fix) from None
     if not rows:
         raise MgcError("the manifest has no rows", where=file)
     for number, row in enumerate(rows, start=1):
