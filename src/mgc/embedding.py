@@ -20,7 +20,7 @@ from mgc import data
 from mgc.config import WINDOWS_AT_ONCE, Device, EmbedRecipe, MgcError
 from mgc.data import Dataset, Track
 from mgc.data.clips import state_of
-from mgc.progress import Progress
+from mgc.progress import Progress, say
 from mgc.representations import Representation, address_of, open_representation
 from mgc.store import Store
 
@@ -61,7 +61,15 @@ def embed(recipe: EmbedRecipe) -> Embedded:
 
         if several():
             return _embed_together(recipe, representation, Crew(recipe.device))
-    return embed_tracks(data.load(recipe.data), representation, recipe.device, recipe.batch_size)
+    return embed_tracks(_loaded(recipe), representation, recipe.device, recipe.batch_size)
+
+
+def _loaded(recipe: EmbedRecipe) -> Dataset:
+    """The tracks; what is left out is said."""
+    dataset = data.load(recipe.data)
+    for line in data.by_reason(dataset.excluded):
+        say(f"left out: {line}")
+    return dataset
 
 
 def embed_tracks(
@@ -97,7 +105,7 @@ def _embed_together(recipe: EmbedRecipe, representation: Representation, crew: "
     store = Store(representation)
 
     def plan() -> tuple[tuple[Track, ...], list[Track]]:
-        dataset = data.load(recipe.data)
+        dataset = _loaded(recipe)
         return dataset.tracks, _missing(store, dataset.tracks)
 
     planned = crew.of_first(plan)
