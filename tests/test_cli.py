@@ -1,5 +1,6 @@
 """The commands end to end, as a user types them, on a small folder of made-up music."""
 
+import errno
 import json
 import shutil
 import signal
@@ -13,10 +14,12 @@ import pandas as pd
 import psutil
 import pytest
 import soundfile
+import typer
 from conftest import SHARED, needs_emotify, needs_whisper
 from typer.testing import CliRunner, Result
 
 from mgc.cli import app
+from mgc.cli.options import guarded
 from mgc.config import cache_dir, results_dir
 from mgc.results import load_records
 
@@ -258,6 +261,17 @@ def test_a_genre_of_two_lines_stays_on_one(music: Path) -> None:
     assert "    calm\\nand\\x1b[31m slow  precision" in told
 
 
+def test_a_full_disk_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    @guarded
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "results/x")
+
+    with pytest.raises(typer.Exit):
+        full()
+    told = capsys.readouterr().err
+    assert "where: results/x" in told and "to do: make room" in told
+
+
 def test_unusable_tracks_are_named_and_left_out_of_every_path(music: Path, tiny_encoder: Path) -> None:
     (music / "calm" / "notes.mp3").write_text("this is text")
     (music / "pulse" / "nothing.wav").write_bytes(b"")
@@ -270,6 +284,8 @@ def test_unusable_tracks_are_named_and_left_out_of_every_path(music: Path, tiny_
     done = mgc("baseline", "--data", music, *FAST, *allowed)
     assert done.exit_code == 0
     assert "left out: pulse/one.wav: too short: 1 samples" in done.stderr
+    told = mgc("embed", "--model", tiny_encoder, "--data", music, *allowed)
+    assert "left out: pulse/one.wav: too short: 1 samples" in told.stderr
     ok("probe", "--model", tiny_encoder, "--data", music, "--split", "holdout", *allowed)
     records = load_records("music")
     assert {len(record.excluded) for record in records} == {4}

@@ -1,5 +1,6 @@
 """What commands share: the program and its groups, options, and how mistakes end."""
 
+import errno
 import functools
 import select
 from collections.abc import Callable
@@ -66,6 +67,15 @@ Column = Annotated[
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 
 
+_NO_ROOM = "make room (mgc cache prune, mgc runs rm), then the same command again: what was finished is kept"
+_NO_RIGHT = "make it writable, or name another folder, then the same command again: what was finished is kept"
+_TO_DO: dict[int | None, str] = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NO_RIGHT),
+}
+
+
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """The same command, with mistakes and interrupts told in words instead of a traceback."""
 
@@ -82,7 +92,10 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             if isinstance(error, BrokenPipeError) and _nobody_reads():
                 raise  # `mgc ... | head` is no mistake: click ends in silence, with exit code 1
             # A full disk, a folder without rights: the user's to mend, and nothing finished is lost.
-            typer.echo(f"mgc: {error.strerror or error}\n  where: {error.filename or 'unknown'}", err=True)
+            told = MgcError(
+                error.strerror or str(error), where=error.filename or "unknown", fix=_TO_DO.get(error.errno)
+            )
+            typer.echo(f"mgc: {told}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo(
