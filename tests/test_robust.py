@@ -187,3 +187,8 @@ def test_a_full_disk_is_told(music: Path, monkeypatch: pytest.MonkeyPatch) -> No
         _written(parsed("gain=-6"), tracks),
     ):
         pass
+
+
+def test_a_leaky_run_alone_is_not_called_a_floor(music: Path) -> None:
+    mgc("probe", "--data", music, "--split", "random", "--model", "logmel")
+    assert "a split that leaks" in refused("robust", "--data", music)

@@ -142,7 +142,8 @@ def _best(recipe: RobustRecipe) -> list[RunRecord]:
         if record.path != "floor" and not record.leaky:
             best[record.path] = record
     if not best:
-        raise MgcError("there are floors only", fix="run mgc baseline and mgc probe first")
+        what = "there are only floors, or runs on a split that leaks, which are not compared by themselves"
+        raise MgcError(what, fix="run mgc baseline and mgc probe on an honest split, or name the runs")
     return [best[path] for path in sorted(best)]
 
 

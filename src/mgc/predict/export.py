@@ -116,15 +116,6 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
     return record, calibration, model
 
 
-def _copy(source: Path, target: Path) -> None:
-    """A file that may be larger than memory. Where there is no room, the error names the target."""
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        error.filename, error.filename2 = str(target), None
-        raise
-
-
 def _refuse_other(folder: Path, record: RunRecord) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
