@@ -305,3 +305,15 @@ def test_one_fold_and_a_genre_that_is_not_tested_are_told_so(tmp_path: Path) -> 
     ).read_text()
     assert "No tested track is of z: nothing is found out about that." in text
     assert not [words for words in ("a fold", "all folds", "over folds") if words in text]
+
+
+def test_a_bundle_says_that_tracks_are_called_by_their_places(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run("placed", "probe", "ear", 1.0, head="svm", classes=("x", "y"))
+    said = record.predictions()
+    record.save(replace(said, track_ids=tuple(f"{HOME}/{i}.mp3" for i in said.track_ids)))
+    write_bundle(gather(ReportRecipe(data=DataRecipe(source="placed"), audio=False)), tmp_path)
+    assert (
+        f"70 tracks are called by their paths on this machine, as {HOME}/t00.mp3" in capsys.readouterr().err
+    )

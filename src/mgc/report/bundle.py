@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from mgc import files
+from mgc.progress import say
 from mgc.report.content import Content, recipe_toml
 from mgc.report.page import render_page
 from mgc.report.paper import FORMS, Figure, Table, blocks_of, plain, write_papers
@@ -28,6 +29,9 @@ KEPT = (".json", ".parquet", ".csv", ".md", ".png", ".svg", ".toml")
 WEIGHTS = ".safetensors"
 MOST_WEIGHTS = 256 * 1024  # bytes of a file: heads and the small networks; all of them would be gigabytes
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
+
+PLACES = "tracks are called by their paths on this machine"
+NO_PLACES = "a manifest with paths relative to it, or with a column id, calls them otherwise"
 
 README = """# {data}: what was found, and how to find it again
 
@@ -56,6 +60,9 @@ def write_bundle(content: Content, folder: Path) -> Path:
     Raises:
         MgcError: a record or recipe that cannot be read.
     """
+    places = [track_id for track_id in content.predictions.track_ids if Path(track_id).is_absolute()]
+    if places:
+        say(f"{len(places)} {PLACES}, as {places[0]}, and so are they in the bundle: {NO_PLACES}")
     content = _handed_on(content)
     records = [without_places(record) for record in load_records(content.data)]
     members: dict[str, bytes] = {
