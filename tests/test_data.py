@@ -104,10 +104,10 @@ def test_what_a_folder_holds_besides(root: Path) -> None:
     assert dataset.by_id["rock/album/01.wav"].label == "rock"
     notes = " ".join(dataset.notes)
     for words in (
-        "2 files whose names do not end like audio",
-        "2 files or folders of hidden names",
+        "2 files not looked at, whose names do not end like audio",
+        "2 of hidden names",
         "within the genres are not taken for artists",
-        "1 audio files beside the genre folders have no genre",
+        "1 audio file not looked at beside the genre folders",
         "no genres then: empty",
         "not read: tracks.csv",
     ):
@@ -148,7 +148,7 @@ def test_links_are_followed_and_never_in_circles(root: Path, tmp_path: Path) -> 
     dataset = load(recipe(root, max_excluded=0.2))
     assert dataset.classes == ("folk", "jazz", "rock") and len(dataset) == 12 + 3 + 1
     assert [bad.track_id for bad in dataset.excluded] == ["rock/gone.wav"]
-    assert "3 folders are links to folders looked into already" in dataset.notes
+    assert "3 folders reached by a link, and looked into already" in dataset.notes
 
 
 def test_the_only_folder_may_not_be_the_only_genre(root: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_folder_has_no_columns(root: Path) -> None:
 def test_folders_without_music(tmp_path: Path) -> None:
     assert "no audio was found" in refusal(lambda: load(recipe(tmp_path)))
     sound(tmp_path / "a.wav", 1)
-    assert "1 audio files beside the genre folders" in refusal(lambda: load(recipe(tmp_path)))
+    assert "1 audio file not looked at beside the genre folders" in refusal(lambda: load(recipe(tmp_path)))
     sound(tmp_path / "jazz/album/a.wav", 1)
     message = refusal(lambda: load(recipe(tmp_path)))
     assert "only the class 'jazz'" in message
@@ -637,7 +637,7 @@ def test_what_a_check_calls_copies_stands_on_one_side(root: Path) -> None:
     dataset = load(recipe(root))
     assert len(dataset) == 12
     assert dataset.by_id["rock/01.wav"].group == dataset.by_id["jazz/00.wav"].group
-    assert any("1 tracks are copies of others" in note for note in dataset.notes)
+    assert any("1 track like others" in note for note in dataset.notes)
 
 
 def test_a_row_by_hand_counts_always(root: Path) -> None:
@@ -671,9 +671,9 @@ def test_copies_stand_on_one_side_of_a_split_that_is_made(root: Path) -> None:
     for number in range(4):
         shutil.copy(root / "jazz/00.wav", root / f"rock/copy{number}.wav")
     dataset = load(recipe(root))
-    assert "4 files are copies of others, byte for byte: kept on one side" in dataset.notes
+    assert "4 files byte for byte like others: kept on one side" in dataset.notes
     assert [
-        note for note in dataset.notes if note.startswith("4 files have the same bytes as one of another")
+        note for note in dataset.notes if note.startswith("4 files byte for byte like one of another genre")
     ]
     copies = {t.group for t in dataset.tracks if "copy" in t.track_id or t.track_id == "jazz/00.wav"}
     assert copies == {"jazz/00.wav"}
@@ -706,14 +706,11 @@ def test_copies_across_a_given_split_stay_and_are_told(root: Path) -> None:
     table = manifest(root.parent, rows)
     dataset = load(recipe(table))
     assert dataset.notes[1:] == (
-        "1 files are copies of others, byte for byte: kept on one side",
-        "1 files stand, byte for byte, on another side of the given split as well",
+        "1 file byte for byte like others: kept on one side",
+        "1 file byte for byte on another side of the given split as well",
     )
     assert make_split(dataset).name == "given"
-    assert (
-        "2 files are copies of others, byte for byte: kept on one side"
-        in load(recipe(table, split="cv5")).notes
-    )
+    assert "2 files byte for byte like others: kept on one side" in load(recipe(table, split="cv5")).notes
 
 
 def test_a_limit_is_spread_over_the_genres(root: Path) -> None:

@@ -184,7 +184,7 @@ def test_files_of_any_name_are_told_and_broken_ones_named(lab: Lab, tmp_path: Pa
     assert files[1]["likeliest"] == "pulse"
     assert sum(files[0]["probabilities"].values()) == pytest.approx(1)
     assert "cannot be decoded" in files[2]["error"]
-    assert "1 files whose names do not end like audio" in told.stderr
+    assert "1 file not looked at, whose names do not end like audio" in told.stderr
     table = run(app, ["predict", lab.probe.run_id, str(own)])
     assert "\\n<script>" in table.stdout
     assert "broken.mp3: cannot be decoded" in table.stderr

@@ -40,6 +40,11 @@ class MgcError(Exception):
         return "\n".join(map(printable, lines))
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean 'musicnn'? ` for the nearest known word, then the list of all of them."""
     known = sorted(known)
@@ -52,7 +57,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Keep = Literal["clip", "windows"]
 WINDOWS_AT_ONCE = 8
 # scikit-learn takes none from 2**32 on, and a fold adds its number.
-ASeed = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Recipe(BaseModel):
@@ -79,10 +84,10 @@ class DataRecipe(Recipe):
     root: str | None = Field(None, description="where known sets lie; default $MGC_DATA_ROOT, else data/")
     split: Literal["auto", "given", "holdout", "cv5", "random"] = "auto"
     # Apart from the run's own seed, so that runs with other seeds still stand on the same split.
-    split_seed: ASeed = 0
+    split_seed: Seed = 0
     limit: int | None = Field(None, ge=1, description="at most so many tracks, spread over the classes")
     per_class: int | None = Field(None, ge=1, description="at most so many training tracks a class")
-    per_class_seed: ASeed = Field(0, description="draws those of per_class")
+    per_class_seed: Seed = Field(0, description="draws those of per_class")
     max_excluded: float = Field(0.05, ge=0, le=1, description="share of unusable tracks that stops a run")
 
 
@@ -148,7 +153,7 @@ class BaselineRecipe(Recipe):
     scan: Literal["time", "mel"] | None = Field(None, description="the axis that a recurrent layer walks")
     train: TrainRecipe = TrainRecipe()
     augment: AugmentRecipe = AugmentRecipe()
-    seed: ASeed = 0
+    seed: Seed = 0
     device: Device = "auto"
 
 
@@ -178,7 +183,7 @@ class TuneRecipe(Recipe):
     folds: int = Field(1, ge=1, description="of the split, that a trial trains; their mean counts")
     workers: int = Field(1, ge=1, description="trials at once; only one gives the same trials every time")
     phases: tuple[PhaseRecipe, ...] = Field((), strict=False, description="[[phases]], see configs/tune/")
-    seed: ASeed = 0
+    seed: Seed = 0
     device: Device = "auto"
 
 
@@ -191,7 +196,7 @@ class EmbedRecipe(Recipe):
     trust_remote_code: bool = Field(False, description="run code that lies beside an encoder's weights")
     keep: Keep = Field("clip", description="statistics of the whole clip, or of each of its windows")
     batch_size: int = Field(WINDOWS_AT_ONCE, ge=1, description="windows encoded at once")
-    seed: ASeed = 0
+    seed: Seed = 0
     device: Device = "auto"
 
 
@@ -217,7 +222,7 @@ class ProbeRecipe(Recipe):
         None, description="over the clip; default: the representation's own"
     )
     keep: Keep = Field("clip", description="windows: the head learns windows, a track is their mean")
-    seed: ASeed = 0
+    seed: Seed = 0
     device: Device = "auto"
 
 
@@ -226,7 +231,7 @@ class StudyRun(Recipe):
 
     config: str = Field(description="a config of mgc baseline or mgc probe, relative to the study's file")
     settings: tuple[str, ...] = Field((), strict=False, description='as after --set: ["train.epochs=30"]')
-    seeds: tuple[ASeed, ...] = Field((), strict=False, description="default: those of the study")
+    seeds: tuple[Seed, ...] = Field((), strict=False, description="default: those of the study")
 
 
 class StudyRecipe(Recipe):
@@ -234,8 +239,8 @@ class StudyRecipe(Recipe):
 
     hypothesis: str = ""
     data: DataRecipe = Field(default_factory=DataRecipe)
-    seeds: tuple[ASeed, ...] = Field((0,), strict=False, min_length=1)
-    seed: ASeed | None = Field(None, description="in place of seeds, also of those of single runs")
+    seeds: tuple[Seed, ...] = Field((0,), strict=False, min_length=1)
+    seed: Seed | None = Field(None, description="in place of seeds, also of those of single runs")
     device: Device = "auto"
     runs: tuple[StudyRun, ...] = Field((), strict=False, description="[[runs]], see configs/study/")
 
@@ -243,7 +248,7 @@ class StudyRecipe(Recipe):
 class CurveRecipe(StudyRecipe):
     """`mgc curve`: systems by the number of training tracks; those of `runs`, else those of `systems`."""
 
-    seeds: tuple[ASeed, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         (0, 1, 2), strict=False, min_length=1, description="each draws tracks and weights"
     )
     systems: tuple[str, ...] = Field(
@@ -281,7 +286,7 @@ class CompareRecipe(Recipe):
     format: Literal["table", "markdown", "latex", "csv", "json"] = "table"
     baseline: str | None = Field(None, description="the run_id to compare with")
     best: int | None = Field(None, ge=1, description="of each kind, how many are shown; default: all")
-    seed: ASeed | None = None
+    seed: Seed | None = None
     device: str | None = None
 
 
@@ -294,7 +299,7 @@ class ReportRecipe(Recipe):
     audio: bool = Field(True, description="let the page play excerpts of the tracks that it talks of")
     bundle: bool = Field(False, description="also a zip of all of it, to hand in")
     out: str | None = Field(None, description="the folder it is written to; default: results/<data>")
-    seed: ASeed | None = None
+    seed: Seed | None = None
     device: str | None = None
 
 
@@ -312,7 +317,7 @@ class InfoRecipe(Recipe):
     """`mgc data info`: which tracks. Nothing in it is drawn but the split, by `data.split_seed`."""
 
     data: DataRecipe = Field(default_factory=DataRecipe)
-    seed: ASeed = 0
+    seed: Seed = 0
     device: Device = "auto"
 
 

@@ -77,7 +77,14 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
         return load_record(run.folder / "record.json")
     embedded = prepare(recipe, dataset, split)
     run.folder.mkdir(parents=True, exist_ok=True)
-    results = train_folds(recipe, dataset, split, run.folder, again)
+    try:
+        results = train_folds(recipe, dataset, split, run.folder, again)
+    except RuntimeError as error:
+        if "inline_container" not in str(error):
+            raise
+        # What torch.save says of a full disk.
+        what, fix = "a checkpoint cannot be written", "make room; the same command goes on from the last one"
+        raise MgcError(what, where=run.folder, fix=fix) from None
     predictions = bench.predictions([result.probabilities for result in results])
     # Added up over folds, whether they ran side by side or in several calls.
     seconds = {

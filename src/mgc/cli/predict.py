@@ -40,8 +40,10 @@ def predict(
         run, model=recipe.model, trust_remote_code=recipe.trust_remote_code, device=recipe.device
     )
     answers = predict_files(ready, found, recipe.over_time)
-    typer.echo(render(answers, recipe.format))
-    say(ready.calibration.told())
+    if answers.told or recipe.format != "table":
+        typer.echo(render(answers, recipe.format))
+    if answers.told:
+        say(ready.calibration.told())
     failed = [Excluded(answer.file, Path(answer.file), "", answer.error) for answer in answers.failed]
     for line in by_reason(failed):
         say(f"no answer: {line}")

@@ -36,6 +36,7 @@ def report(
 
     content = gather(recipe)
     folder = Path(recipe.out) if recipe.out else content.folder
+    folder.mkdir(parents=True, exist_ok=True)  # said now, if it cannot be, and not when all is made
     if recipe.format == "html":
         typer.echo(write_page(content, folder))
     else:

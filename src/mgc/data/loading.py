@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 from mgc.audio import Clip
-from mgc.config import DataRecipe, MgcError, printable
+from mgc.config import DataRecipe, MgcError, counted, printable
 from mgc.data.catalogue import find
 from mgc.data.clips import inspect_all
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason, joined
@@ -129,11 +129,11 @@ def _copies_one_group(
             links.append((other.group, track.group))
     leaks = len(first_of) - len({content for content, _ in first_of})
     notes = {
-        f"{copies} files are copies of others, byte for byte: kept on one side": copies,
-        f"{conflicts} files have the same bytes as one of another genre, and nobody knows which is right: "
-        "mgc data check leaves such out": conflicts,
-        f"{near} tracks are copies of others by what mgc data check has heard: kept on one side": near,
-        f"{leaks} files stand, byte for byte, on another side of the given split as well": leaks,
+        f"{counted(copies, 'file')} byte for byte like others: kept on one side": copies,
+        f"{counted(conflicts, 'file')} byte for byte like one of another genre, and nobody knows which is "
+        "right: mgc data check leaves such out": conflicts,
+        f"{counted(near, 'track')} like others by what mgc data check has heard: kept on one side": near,
+        f"{counted(leaks, 'file')} byte for byte on another side of the given split as well": leaks,
     }
     group_of = joined(links)
     groups = [replace(track, group=group_of(track.group)) for track in tracks]

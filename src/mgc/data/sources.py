@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from mgc import files
 from mgc.audio import SUFFIXES
-from mgc.config import DataRecipe, MgcError, did_you_mean
+from mgc.config import DataRecipe, MgcError, counted, did_you_mean
 from mgc.data.clips import file_hash
 from mgc.data.dataset import Excluded, Track, as_text
 from mgc.data.listing import Listing
@@ -68,10 +68,10 @@ def from_folder(root: Path) -> Listing:
         "the folders within the genres are not taken for artists (fewer than five in a genre, or files "
         "beside them)": nested and not as_artists,
         "no audio in these folders, which are no genres then: " + ", ".join(bare): bool(bare),
-        f"{other} files whose names do not end like audio were not looked at": other,
-        f"{found.hidden} files or folders of hidden names (.*, __MACOSX) were not looked at": found.hidden,
-        f"{found.again} folders are links to folders looked into already": found.again,
-        f"{loose} audio files beside the genre folders have no genre and were not looked at": loose,
+        f"{counted(other, 'file')} not looked at, whose names do not end like audio": other,
+        f"{found.hidden} of hidden names (.*, __MACOSX) not looked at": found.hidden,
+        f"{counted(found.again, 'folder')} reached by a link, and looked into already": found.again,
+        f"{counted(loose, 'audio file')} not looked at beside the genre folders, without a genre": loose,
         f"not read: {', '.join(manifests)}; to go by such a table, give it instead of the folder": manifests,
     }
     notes = [note for note, count in told.items() if count]
@@ -212,8 +212,10 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
         }
         if not cell["path"]:
             raise MgcError(f"row {number} has no path", where=file, fix="fill it in or take the row out")
-        track_id = cell["id"] or cell["path"]
         path = file.parent / cell["path"]
+        # Relative where it can be: an id is shown, compared and handed on, and a person's folders are not.
+        inside = path.is_relative_to(file.parent)
+        track_id = cell["id"] or (path.relative_to(file.parent).as_posix() if inside else cell["path"])
         if track_id in rows_of:
             raise MgcError(
                 f"rows {rows_of[track_id]} and {number} are both the track {track_id!r}",

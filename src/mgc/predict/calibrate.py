@@ -15,6 +15,7 @@ from scipy.optimize import minimize_scalar
 
 from mgc.config import Recipe
 from mgc.evaluate import Predictions
+from mgc.predict.answers import UNKNOWN
 
 SMALLEST = 1e-12  # a head may give exactly 0
 LOG_BOUNDS = (-3.0, 3.0)  # temperatures from 0.05 to 20
@@ -43,7 +44,8 @@ class Calibration(Recipe):
         sure = np.concatenate([tempered(side.probabilities, t).max(axis=1) for side, t in pairs])
         right = np.concatenate([side.predicted == side.labels for side in sides])
         # "lower": one of the confidences, so that no more than this share lies strictly below it.
-        threshold = float(np.quantile(sure[right], GIVEN_UP, method="lower")) if right.any() else None
+        tells = right.any() and UNKNOWN not in sides[0].classes  # a genre of that name would be taken for it
+        threshold = float(np.quantile(sure[right], GIVEN_UP, method="lower")) if tells else None
         named = sure >= (threshold or 0.0)
         return Calibration(
             temperatures=temperatures,
@@ -68,6 +70,8 @@ class Calibration(Recipe):
                 "probabilities are not calibrated and nothing is called unknown: the run did not keep what "
                 "it says of its validation tracks (an older mgc); run it again"
             )
+        if self.threshold is None and self.accuracy:
+            return f"a genre is itself called {UNKNOWN}: every file gets the name of its likeliest genre"
         if self.threshold is None:
             return (
                 f"none of the {self.tracks} validation tracks was predicted right: nothing is called unknown"

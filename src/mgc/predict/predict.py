@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mgc.audio import SUFFIXES, Clip
-from mgc.config import WINDOWS_AT_ONCE, Device, MgcError, cache_dir
+from mgc.config import WINDOWS_AT_ONCE, Device, MgcError, cache_dir, counted
 from mgc.data import inspect_all
 from mgc.data.clips import state_of
 from mgc.data.dataset import as_text
@@ -91,7 +91,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
         other += len(inside) - len(named)
         found |= dict.fromkeys(named)
     if other:
-        say(f"{other} files whose names do not end like audio were not looked at")
+        say(f"{counted(other, 'file')} not looked at, whose names do not end like audio")
     if not found:
         raise MgcError("no audio was found", where=", ".join(as_text(path) for path in paths))
     return [*found]

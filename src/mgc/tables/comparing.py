@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -69,6 +69,7 @@ class Section:
     baseline: System | None
     superseded: int  # older runs of the same recipes by other code, not shown
     best: int | None = None  # of each kind (floor, baseline, probe, leaky), how many are shown
+    told_apart: str = ""  # from a section on as many tracks of the same data, by the same rule
 
     @property
     def shown(self) -> list[Row]:
@@ -111,8 +112,26 @@ def compare_records(
     hidden = Counter(_place_of(record) for record in records)
     hidden.subtract(_place_of(record) for system in systems for record in system.records)
     sections = [_section(group, baseline, below[key], hidden[key]) for key, group in apart.items()]
-    sections = [replace(section, best=best) for section in sections]
+    sections = [replace(section, best=best) for section in _told_apart(sections)]
     return sorted(sections, key=lambda s: -s.rows[0].system.record.judged.n_tracks)
+
+
+def _told_apart(sections: Sequence[Section]) -> Iterator[Section]:
+    """Sections that look alike, since labels, audio or artists were changed, each with what it stands on."""
+
+    def looks(section: Section) -> tuple[str, int, str]:
+        first = section.rows[0].system.record
+        return first.data, first.judged.n_tracks, first.split_authority
+
+    alike = Counter(map(looks, sections))
+    for section in sections:
+        records = [record for row in section.rows for record in row.system.records]
+        first, last = records[0], max(record.created for record in records)
+        stands_on = (
+            f"Labels, audio, artists or sides are not those of another section: tracks "
+            f"{first.data_fingerprint}, split {first.split_fingerprint}, last run on {last[:10]}."
+        )
+        yield replace(section, told_apart=stands_on) if alike[looks(section)] > 1 else section
 
 
 def _place_of(record: RunRecord) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from mgc.config import counted
 from mgc.evaluate import Difference, Leak, paired
 from mgc.tables.comparing import Row, Section, System
 
@@ -14,8 +15,9 @@ def caption(section: Section) -> list[str]:
     scores = first.judged
     unit = "artists" if scores.interval_unit == "group" else "tracks"
     compared = [row for row in section.rows if row.p_holm is not None]
+    told_apart = f" {section.told_apart}" if section.told_apart else ""
     lines = [
-        f"{first.data}, {scores.n_tracks} tracks, split {first.split}: {first.split_authority}.",
+        f"{first.data}, {scores.n_tracks} tracks, split {first.split}: {first.split_authority}.{told_apart}",
         f"Intervals: 95 % bootstrap over {scores.n_groups} {unit}.",
     ]
     if compared:
@@ -43,7 +45,7 @@ def caption(section: Section) -> list[str]:
     if any(row.system.record.reported for row in section.shown):
         lines.append(f"{REPORTED}: by others, on other tracks or splits; compared with nothing here.")
     if first.excluded:
-        lines.append(f"{len(first.excluded)} tracks could not be used and are left out everywhere.")
+        lines.append(f"{counted(len(first.excluded), 'track')} left out everywhere: could not be used.")
     rules = dict.fromkeys(row.system.record.split_authority for row in section.rows if row.leak)
     lines += [f"{rule}. Such rows stand against no other row." for rule in rules]
     if len(section.shown) < len(section.rows):

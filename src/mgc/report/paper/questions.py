@@ -98,7 +98,8 @@ def threats(content: Content) -> Iterator[str]:
     versions = {json.dumps(each.versions, sort_keys=True) for each in records}
     untested = [genre.label for genre in content.genres if not genre.tracks]
     threats = {
-        f"This split leaks on purpose ({plain(record.split_authority)}): scores are too high.": record.leaky,
+        f"This split leaks on purpose ({plain(record.split_authority)}): scores may be too "
+        "high.": record.leaky,
         f"The best of {len(systems)} systems are picked by their accuracy on test tracks, which flatters "
         "them.": len(systems) > 2,
         f"No tested track is of {few(untested)}: nothing is found out about that.": untested,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mgc.config import counted
 from mgc.report.content import Content, Entry
 from mgc.report.paper.blocks import Block, Code, Figure, Heading, Items, Table, Text, ref
 from mgc.report.paper.figures import MOST_CLASSES
@@ -85,7 +86,7 @@ def _heard(card: dict[str, Any]) -> str:
 
 def _left_out(record: RunRecord) -> str:
     why = [f"{bad.get('track_id', '')}: {bad.get('reason', '')}" for bad in record.excluded]
-    said = f"{len(why)} tracks cannot be used and are left out for every system ({few(why)})."
+    said = f"{counted(len(why), 'track')} left out for every system, for want of use ({few(why)})."
     return said if why else "No track is left out."
 
 
@@ -141,10 +142,11 @@ def _setup(content: Content) -> Iterator[Block]:
     seeds = sorted(Counter(len(system.records) for system in systems).items())
     many = ", ".join(f"{count} with {n} seed{'s' * (n > 1)}" for n, count in seeds)
     versions = ", ".join(f"{name} {number}" for name, number in content.first.versions.items())
-    hours = sum(sum(record.seconds.values()) for record in records) / 3600
+    seconds = sum(sum(record.seconds.values()) for record in records)
+    spent = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
     yield Heading("Set-up and metrics")
     yield Text(
-        f"{len(systems)} systems ({many}), {len(records)} runs, {hours:.1f} h of computing on "
+        f"{len(systems)} systems ({many}), {len(records)} runs, {spent} of computing on "
         f"{few(sorted({record.device for record in records}))}. Code: commit "
         f"{few(sorted({str(record.commit) for record in records}))} (+: with changes). Versions: {versions}."
     )
@@ -172,7 +174,7 @@ def _results(content: Content) -> Iterator[Block]:
     yield Text(
         f"{ref('table', 'systems')} and {ref('figure', 'accuracies')} set the systems {beside}; "
         f"{ref('table', 'genres')}, {ref('figure', 'confusion')} and {ref('figure', 'roc')} look at "
-        f"{' and '.join(_marked(pair))} genre by genre. {told if leaks else ''}"
+        f"{' and '.join(_marked(pair))} genre by genre.{f' {told}' if leaks else ''}"
     )
     yield _main_table(content, rows)
     said = f"Accuracy and its 95 % interval.{' Dashed: the baseline.' if content.baseline else ''}"
