@@ -85,8 +85,7 @@ def test_m4a_plays_or_asks_for_ffmpeg(tmp_path: Path, stereo: np.ndarray) -> Non
         assert inspect(file).problem is None
         assert load(file, 16_000).size == pytest.approx(40_000, rel=0.05)
     file.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(999))
-    problem = "ffmpeg cannot read it" if ffmpeg else "m4a needs ffmpeg, which is not on this machine"
-    assert problem in str(inspect(file).problem)
+    assert "needs ffmpeg" in str(inspect(file).problem)
 
 
 class FakeFfmpeg:

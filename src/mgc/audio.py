@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
 from pathlib import Path
-from shutil import which
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -386,8 +385,7 @@ def _open_ffmpeg(path: Path) -> AudioFile:
     try:
         file = audioread.audio_open(str(path))
     except Exception as error:  # it also tries Python's own readers, which raise whatever a header makes them
-        missing = f"{path.suffix} needs ffmpeg, which is not on this machine"
-        reason = str(error) or ("ffmpeg cannot read it" if which("ffmpeg") else missing)
+        reason = str(error) or f"{path.suffix} needs ffmpeg, which is not on this machine or cannot read it"
         raise AudioError(f"cannot be decoded: {reason}", where=path) from None
     with ExitStack() as opened:
         opened.enter_context(file)
