@@ -22,6 +22,7 @@ from mgc.report.audio import Excerpt, Music, excerpt, find_music
 from mgc.report.content import NAMES, Clip, Content, Entry, recipe_toml
 from mgc.report.figures import Axis, Line, axis_for, key, share_axis
 from mgc.report.maps import MAPS, Map, kept_map, make_map
+from mgc.results import without_places
 from mgc.tables import Row, Section, caption, verdicts
 
 FAMILIES = {"floor": "floor", "baseline": "from scratch", "probe": "probe"}
@@ -115,6 +116,7 @@ def render_page(content: Content) -> str:
         found=_found(content),
         hypotheses=[e for e in content.systems if e.record.hypothesis or e.record.reported],
         versions=_versions(content),
+        runs=[without_places(record) for record in content.records],  # the page is handed on
         recipe_toml=recipe_toml,
         missing=missing,
         mgc_version=__version__,

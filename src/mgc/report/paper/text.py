@@ -53,8 +53,8 @@ def _hypotheses(content: Content) -> Iterator[Block]:
     yield Heading("Hypotheses")
     against = ", set against that of the baseline" if content.baseline else ""
     yield Text(
-        f"{len(told)} of the recipes behind {ref('table', 'systems')}, {len(asked)} in all, state one; all "
-        f"are measured by the accuracy on test tracks{against}."
+        f"Of the {counted(len(asked), 'recipe')} behind {ref('table', 'systems')} {len(told) or 'none'} "
+        f"state{'s' * (len(told) < 2)} one. All are measured by the accuracy on test tracks{against}."
     )
     yield from [Items(tuple(told))] if told else []
 
