@@ -1,6 +1,7 @@
 """librosa's compiled functions: once on a machine, by one process at a time, and never twice in a process."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 from conftest import nobody
 
 from mgc import compiled
+from mgc.config import MgcError
 
 USE = """
 import numpy as np, os
@@ -53,6 +55,13 @@ def test_an_interrupted_compilation_is_done_again(asked_first: Path, monkeypatch
     monkeypatch.setattr(compiled, "_compile", lambda: calls.append(1))
     compiled.librosa_ready()
     assert calls == [1]
+
+
+def test_a_failure_is_told_and_not_taken_for_done(asked_first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(MgcError, match="could not be compiled: exit code 1"):
+        compiled.librosa_ready()
+    assert not list(asked_first.glob("librosa-*"))
 
 
 def test_another_processor_compiles_for_itself(asked_first: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,14 @@ import importlib
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from mgc.config import weights_dir
+from mgc.config import MgcError, weights_dir
 from mgc.progress import say
 
 MODULES = ("librosa.util.utils", "librosa.core.audio", "librosa.core.pitch", "librosa.beat")
@@ -31,6 +32,9 @@ def librosa_ready() -> None:
     Takes half a minute on a machine where that was never done, and nothing afterwards. The cache is
     `$NUMBA_CACHE_DIR`, else `numba` beside the converted weights, else, where that cannot be written, a
     temporary folder of this process.
+
+    Raises:
+        MgcError: numba fails.
     """
     from filelock import FileLock
 
@@ -53,6 +57,15 @@ def librosa_ready() -> None:
 
 
 def _compile() -> None:
+    """In a process of its own, which has loaded nothing yet: what is loaded is not compiled again."""
+    # Ctrl-C is for this process, which then ends the other one.
+    ended = subprocess.run([sys.executable, "-m", __name__], check=False, start_new_session=True)
+    if ended.returncode:
+        what = f"librosa's functions could not be compiled: exit code {ended.returncode}"
+        raise MgcError(what, where=os.environ["NUMBA_CACHE_DIR"], fix="what was printed above says why")
+
+
+def _use() -> None:
     for module in MODULES:
         importlib.import_module(module)
     # Compiled when called: parts of the inverse transform and of the constant-Q transform.
@@ -75,3 +88,7 @@ def _key() -> str:
     features = binding.get_host_cpu_features().flatten()
     parts = [place, stamp, *versions, sys.version, binding.get_host_cpu_name(), features]
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+if __name__ == "__main__":
+    _use()
