@@ -238,6 +238,21 @@ def test_every_kind_of_manifest(tmp_path: Path, suffix: str, bom: bool) -> None:
     assert listing.notes == ["columns: path = path, label = genre, artist = artist, title = title"]
 
 
+def test_ids_are_relative_to_the_manifest_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"path": str(tmp_path / "in" / "a.wav"), "genre": "x"},
+        {"path": "b.wav", "genre": "y"},
+        {"path": "/elsewhere/c.wav", "genre": "y"},
+    ]
+    file = manifest(tmp_path, rows, ".csv", False)
+    monkeypatch.chdir(tmp_path)
+    for named in (file, Path(file.name)):
+        ids = [track.track_id for track in from_manifest(named, recipe()).tracks]
+        assert ids == ["in/a.wav", "b.wav", "/elsewhere/c.wav"]
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_named_columns_and_absolute_paths(tmp_path: Path, suffix: str) -> None:
     rows = [

@@ -214,8 +214,9 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
             raise MgcError(f"row {number} has no path", where=file, fix="fill it in or take the row out")
         path = file.parent / cell["path"]
         # Relative where it can be: an id is shown, compared and handed on, and a person's folders are not.
-        inside = path.is_relative_to(file.parent)
-        track_id = cell["id"] or (path.relative_to(file.parent).as_posix() if inside else cell["path"])
+        whole, home = path.absolute(), file.parent.absolute()
+        within = whole.relative_to(home).as_posix() if whole.is_relative_to(home) else cell["path"]
+        track_id = cell["id"] or within
         if track_id in rows_of:
             raise MgcError(
                 f"rows {rows_of[track_id]} and {number} are both the track {track_id!r}",
