@@ -19,6 +19,7 @@ from conftest import nobody, tone
 
 from mgc import audio
 from mgc.audio import AudioError, Window, Windowing, decode, inspect, load, windows
+from mgc.data import inspect_all
 from mgc.data.examine import examine
 
 RATE = 44_100
@@ -123,6 +124,15 @@ def test_ffmpeg_pieces_become_whole_samples(
     np.testing.assert_allclose(load(file), integers.mean(axis=1) / 32768, atol=1e-6)
     monkeypatch.setattr(audioread, "audio_open", lambda path: FakeFfmpeg([*pieces, b""]))
     assert inspect(file).problem == "cannot be decoded: broken"
+
+
+def test_a_file_without_channels_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeFfmpeg, "channels", 0)
+    monkeypatch.setattr(audioread, "audio_open", lambda path: FakeFfmpeg([b"12"]))
+    file = tmp_path / "a.m4a"
+    file.write_bytes(b"anything")
+    assert inspect_all([file])[0].problem == "cannot be decoded: it says that it has no channels"
+    assert examine(file).problem == inspect_all([file])[0].problem
 
 
 # ---- windows ---------------------------------------------------------------------------------------------

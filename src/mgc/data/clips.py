@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from mgc.audio import Clip, Window, Windowing, content_hash, inspect, windows
+from mgc.audio import Clip, Meter, Window, Windowing, content_hash, look, open_bytes, windows
 from mgc.config import MgcError, cache_dir
 from mgc.data.dataset import as_text
 from mgc.progress import Progress
@@ -38,8 +38,21 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def inspect(path: Path, meter: Meter | None = None) -> Clip:
+    """`mgc.audio.look`, also at files which ffmpeg opens and finds no channels in.
+
+    Here and not there, since every vector in every store stands on the code of that module.
+    """
+    try:
+        return look(path, meter)
+    except ZeroDivisionError:
+        with open_bytes(path) as stream:
+            content = content_hash(stream)
+        return Clip(content, 0.0, 0, 0, "cannot be decoded: it says that it has no channels")
+
+
 def inspect_all(paths: Sequence[Path]) -> list[Clip]:
-    """What `mgc.audio.inspect` finds for every path, from memory where the file is unchanged.
+    """What `inspect` finds for every path, from memory where the file is unchanged.
 
     Interrupted, it keeps what it has looked at.
     """

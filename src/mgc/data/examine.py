@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mgc.audio import AudioError, AudioFile, Clip, look, open_bytes
+from mgc.audio import AudioError, AudioFile, Clip, open_bytes
+from mgc.data.clips import inspect
 
 # What a suffix promises, in libsndfile's words; ".wav" is also right for the other two.
 SUFFIX_FORMATS = {
@@ -84,7 +85,7 @@ def examine(path: Path, hear: Callable[[np.ndarray, int], None] | None = None) -
     Never raises for a bad file: the reason stands in `problem`.
     """
     meter = _Meter(hear)
-    clip = look(path, meter)
+    clip = inspect(path, meter)
     return meter.result(path, clip)
 
 
