@@ -16,11 +16,12 @@ import pytest
 import soundfile
 import torch
 from conftest import tone
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from typer.testing import CliRunner
 
-from mgc import data
+from mgc import data, experiment
 from mgc.cli import app
 from mgc.config import BaselineRecipe, DataRecipe, MgcError, ProbeRecipe, TrainRecipe
 from mgc.evaluate import Predictions
@@ -365,3 +366,15 @@ def test_an_export_with_too_few_temperatures_is_refused(lab: Lab, tmp_path: Path
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(MgcError, match="0 temperatures for 1 models"):
         open_run(str(folder))
+
+
+@pytest.mark.parametrize("said", ["[enforce fail at inline_container.cc:603]", "I/O error: No space left"])
+def test_a_full_disk_while_training_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError(said) if "I/O" in said else RuntimeError(said)
+
+    monkeypatch.setattr(experiment, "train_folds", full)
+    recipe = BaselineRecipe.model_validate(lab.network.recipe)
+    with pytest.raises(MgcError, match="weights cannot be written") as caught:
+        experiment.baseline(recipe, again=True)
+    assert lab.network.run_id in str(caught.value)

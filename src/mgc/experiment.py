@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 
 from mgc import data
 from mgc.augment import Augment
@@ -79,11 +80,14 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
         results = train_folds(recipe, dataset, split, run.folder, again)
-    except RuntimeError as error:
-        if "inline_container" not in str(error):
+    except (RuntimeError, SafetensorError) as error:
+        # What torch.save says of a full disk, and what safetensors says.
+        if "inline_container" not in str(error) and "I/O error" not in str(error):
             raise
-        # What torch.save says of a full disk.
-        what, fix = "a checkpoint cannot be written", "make room; the same command goes on from the last one"
+        what, fix = (
+            "weights cannot be written",
+            "make room; the same command goes on from the last epoch kept",
+        )
         raise MgcError(what, where=run.folder, fix=fix) from None
     predictions = bench.predictions([result.probabilities for result in results])
     # Added up over folds, whether they ran side by side or in several calls.
