@@ -46,10 +46,10 @@ import typer
 
 from mgc.config import WINDOWS_AT_ONCE, DataRecipe
 from mgc.data import load, load_windows
-from mgc.device import make_accelerator, tune_cpu
 from mgc.representations import Representation, open_representation, pooling
-from mgc.representations.kinds import Encoder
-from mgc.store import Store
+from mgc.representations.cache.store import Store
+from mgc.representations.card import Encoder
+from mgc.util.devices import make_accelerator, tune_cpu
 
 SHORT = {"ast": "random:0:ast", "whisper": "../shared/weights/whisper-tiny.en-encoder"}
 PART = 4  # clips that one way embeds before the other takes its turn
@@ -99,7 +99,7 @@ class Bench:
         wave, _ = librosa.load(path, sr=cut.sample_rate_hz, mono=True)
         starts = range(0, max(1, len(wave) - cut.window + 1), cut.window)
         if not hasattr(self.plain, "front"):
-            from mgc.representations.musicnn import HOP_SAMPLES, N_FFT, N_MELS, WINDOW_FRAMES
+            from mgc.representations.encoders.musicnn import HOP_SAMPLES, N_FFT, N_MELS, WINDOW_FRAMES
 
             mel = librosa.feature.melspectrogram(
                 y=wave, sr=cut.sample_rate_hz, n_fft=N_FFT, hop_length=HOP_SAMPLES, n_mels=N_MELS
@@ -132,8 +132,8 @@ class Bench:
             if hasattr(self.encoder, "batched"):
                 made.append(self.encoder.batched(waveforms))
             else:
-                from mgc.representations.musicnn import WINDOW_FRAMES
-                from mgc.representations.musicnn_network import logmel
+                from mgc.representations.encoders.musicnn import WINDOW_FRAMES
+                from mgc.representations.encoders.musicnn_network import logmel
 
                 made.append(logmel(waveforms, center=False)[:, :WINDOW_FRAMES])
         return made
@@ -234,7 +234,7 @@ def main(
         bench = Bench(model)
         encoder = bench.encoder
         if precision == "bfloat16":
-            from mgc.representations.precision import in_bfloat16
+            from mgc.representations.encoders.precision import in_bfloat16
 
             encoder = in_bfloat16(bench.card).load(bench.device)
         pooling.load_windows = bench.timed_windows

@@ -39,9 +39,11 @@ import soundfile
 import typer
 
 from mgc.audio import Windowing, decode
-from mgc.config import DataRecipe, MgcError
-from mgc.data import Track, cores, load, load_windows
-from mgc.progress import Progress
+from mgc.config import DataRecipe
+from mgc.data import Track, load, load_windows
+from mgc.util.errors import MgcError
+from mgc.util.progress import Progress
+from mgc.util.workers import cores
 
 RATES_HZ = (16_000, 22_050, 32_000)
 CLIP_RATE_HZ, CLIP_SECONDS = 44_100, 30.0

@@ -29,14 +29,16 @@ import typer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from mgc.config import MgcError, ProbeRecipe
-from mgc.data import Dataset, Split, Track, cores, make_split
-from mgc.heads.logistic import logistic_path
-from mgc.probing import HeadOfFold, fit_folds, vectors_of
-from mgc.progress import Progress
+from mgc.config import ProbeRecipe
+from mgc.data import Dataset, Split, Track, make_split
+from mgc.probing.fitting import HeadOfFold, fit_folds, vectors_of
+from mgc.probing.heads.logistic import logistic_path
 from mgc.representations import Representation, open_representation
-from mgc.representations.kinds import Layer
-from mgc.store import Store
+from mgc.representations.cache.store import Store
+from mgc.representations.card import Layer
+from mgc.util.errors import MgcError
+from mgc.util.progress import Progress
+from mgc.util.workers import cores
 
 LAYERS, DIM, CLASSES = 13, 768, 8
 APART, FALL = 0.1, 1.25  # distance of classes in deviations; exponent by which those fall along the axes

@@ -3,7 +3,7 @@
 Three ways go over the same clips (1292 frames x 128 bands, batches of 16), in turn, in changing order:
 
     plain   the network in the published order of its layers; a .npz file a track, read one by one
-    mgc     the network of `mgc.models` in the epoch of `mgc.train`; float16 in the memory-mapped store
+    mgc     the network of `mgc.training.networks` in the epoch of `mgc.training.loop`, from the store
     bare    that network's forward, backward and Adam step alone, on tensors that are in memory
 
 All are float32 on all cores. The plain way has a process of its own, as somebody would write it, or one with
@@ -33,15 +33,17 @@ import torch.nn.functional as F
 import typer
 from torch import nn
 
-from mgc.config import DataRecipe, MgcError, TrainRecipe
-from mgc.data import cores, load, make_split
-from mgc.device import make_accelerator, tune_cpu
-from mgc.embedding import embed_tracks
-from mgc.models import make_network
-from mgc.progress import Progress
+from mgc.config import DataRecipe, TrainRecipe
+from mgc.data import load, make_split
 from mgc.representations import open_representation
-from mgc.store import Store
-from mgc.train import Learner, Side, predict
+from mgc.representations.cache.embed import embed_tracks
+from mgc.representations.cache.store import Store
+from mgc.training.loop import Learner, Side, predict
+from mgc.training.networks import make_network
+from mgc.util.devices import make_accelerator, tune_cpu
+from mgc.util.errors import MgcError
+from mgc.util.progress import Progress
+from mgc.util.workers import cores
 
 FRAMES, BANDS, CLASSES = 1292, 128, 8
 CROP_FRAMES = 215  # 5 s, of --accuracy

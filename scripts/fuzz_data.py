@@ -41,8 +41,8 @@ from hostile_inputs import GOOD_CLIPS, Input, Place, Whole, choose, material, sm
 from mgc.audio import SUFFIXES
 from mgc.config import weights_dir
 from mgc.data.dataset import as_text
-from mgc.data.sources import MANIFEST_SUFFIXES
-from mgc.progress import Progress
+from mgc.data.sources.local import MANIFEST_SUFFIXES
+from mgc.util.progress import Progress
 
 LIMIT_SECONDS = 60.0  # a command
 LIMIT_BYTES = 2_000_000_000  # resident, a command

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mgc.compiled import librosa_ready
+from mgc.util.compiled import librosa_ready
 
 # Many small computations: a second thread would mostly wait for a core that other work holds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

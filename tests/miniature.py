@@ -22,8 +22,8 @@ import soundfile
 import soxr
 from conftest import SHARED, tone
 
-from mgc.data.gtzan import GENRES as GTZAN_GENRES
-from mgc.data.gtzan import filtered_split
+from mgc.data.sources.gtzan import GENRES as GTZAN_GENRES
+from mgc.data.sources.gtzan import filtered_split
 
 # The header of the real tracks.csv.
 _ALBUM = (

@@ -20,7 +20,7 @@ from conftest import nobody, tone
 from mgc import audio
 from mgc.audio import AudioError, Window, Windowing, decode, inspect, load, windows
 from mgc.data import inspect_all
-from mgc.data.examine import examine
+from mgc.data.checking.measure import examine
 
 RATE = 44_100
 
@@ -198,7 +198,7 @@ def test_two_hours_need_no_more_memory_than_two_minutes(tmp_path: Path) -> None:
                 file.write(np.tile(second, 60))
     code = (
         "import resource, sys\nfrom pathlib import Path\nfrom mgc.audio import Windowing, windows\n"
-        "from mgc.data.examine import examine\n"
+        "from mgc.data.checking.measure import examine\n"
         "for name in ('short', 'long'):\n"
         f"    file = Path({str(tmp_path)!r}) / (name + '.wav')\n"
         "    assert examine(file).problem is None\n"

@@ -9,12 +9,13 @@ import soundfile
 import torch
 from conftest import tone
 
-from mgc.augment import NOISE, Augment
-from mgc.config import AugmentRecipe, MgcError
+from mgc.config import AugmentRecipe
 from mgc.representations import Representation
-from mgc.representations.logmel import HOP, logmel
+from mgc.representations.features.logmel import HOP, logmel
+from mgc.representations.features.variants import variant, variants
 from mgc.representations.pooling import represent
-from mgc.representations.variants import variant, variants
+from mgc.training.augment import NOISE, Augment
+from mgc.util.errors import MgcError
 
 CPU = torch.device("cpu")
 CUT = logmel().cut

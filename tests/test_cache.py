@@ -14,15 +14,18 @@ import soundfile
 from conftest import tone
 from typer.testing import CliRunner
 
-from mgc import cache, data, representations, store
+from mgc import data, representations
 from mgc.audio import Windowing
 from mgc.cli import app
-from mgc.config import DataRecipe, MgcError
+from mgc.config import DataRecipe
 from mgc.data import Dataset
-from mgc.embedding import Embedded, embed_tracks
 from mgc.representations import Layer, Representation
-from mgc.representations.kinds import code_hash
-from mgc.store import Store, kept
+from mgc.representations.cache import maintenance as cache
+from mgc.representations.cache import store
+from mgc.representations.cache.embed import Embedded, embed_tracks
+from mgc.representations.cache.store import Store, kept
+from mgc.representations.card import code_hash
+from mgc.util.errors import MgcError
 
 
 def load_slow(seconds: float, device: object) -> object:
@@ -129,7 +132,9 @@ def embed_in_a_process(environment: dict[str, str], folder: str) -> None:
 def test_two_processes_embed_the_same_at_once(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = load(music)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mgc.embedding", "mgc.device", "mgc.representations.pooling", "pytest"])
+    context.set_forkserver_preload(
+        ["mgc.representations.cache.embed", "mgc.util.devices", "mgc.representations.pooling", "pytest"]
+    )
     environment = {key: value for key, value in os.environ.items() if key.startswith("MGC_")}
     both = [context.Process(target=embed_in_a_process, args=(environment, str(music))) for _ in range(2)]
     for process in both:

@@ -14,11 +14,13 @@ from miniature import MiniatureFma, make_fma, make_gtzan, real_clips
 from typer.testing import CliRunner
 
 from mgc.cli import app
-from mgc.config import DataRecipe, MgcError, results_dir
-from mgc.data import examined, load
-from mgc.data.check import Check, check
-from mgc.data.check_report import render
+from mgc.config import DataRecipe, results_dir
+from mgc.data import load
+from mgc.data.checking import measured as examined
+from mgc.data.checking.check import Check, check
+from mgc.data.checking.report import render
 from mgc.data.quarantine import quarantine_file, read_quarantine
+from mgc.util.errors import MgcError
 
 
 def recipe(source: object, **fields: Any) -> DataRecipe:

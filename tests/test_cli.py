@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from mgc.cli import app
 from mgc.cli.options import guarded
 from mgc.config import cache_dir, results_dir
-from mgc.results import load_records
+from mgc.runs.record import load_records
 
 FAST = ["--set", "train.epochs=3", "--set", "train.crop_seconds=1.5", "--split", "holdout"]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from conftest import nobody
 
-from mgc import compiled
-from mgc.config import MgcError
+from mgc.util import compiled
+from mgc.util.errors import MgcError
 
 SLOW = """
 import os, time
-from mgc import compiled
+from mgc.util import compiled
 
 def tell(word):
     with open(os.environ["TOLD"], "a") as file:

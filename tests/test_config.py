@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mgc.config import BaselineRecipe, MgcError, cache_dir, did_you_mean, read_recipe
+from mgc.config import BaselineRecipe, cache_dir, read_recipe
+from mgc.util.errors import MgcError, did_you_mean
 
 
 def refusal(*settings: str, file: Path | None = None) -> str:

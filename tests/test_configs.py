@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe, StudyRecipe, TuneRecipe, read_recipe
-from mgc.experiment import resolved
-from mgc.heads import HEADS
-from mgc.models import NETWORKS
-from mgc.representations.transformers_audio import SHORT_NAMES
-from mgc.study import plan
+from mgc.experiments.study import plan
+from mgc.probing.heads import HEADS
+from mgc.representations.encoders.transformers_audio import SHORT_NAMES
+from mgc.training.networks import NETWORKS, resolved
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 KINDS = {

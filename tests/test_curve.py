@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from mgc.cli import app
 from mgc.config import DataRecipe, results_dir
-from mgc.curve import Line, _draw, curve_points, lines_of, reached, sentences
 from mgc.evaluate import Predictions, evaluate
-from mgc.experiment import load_tracks
-from mgc.results import RunRecord
-from mgc.tables import System
+from mgc.experiments.curve import Line, _draw, curve_points, lines_of, reached, sentences
+from mgc.experiments.systems import load_tracks
+from mgc.runs.record import RunRecord
+from mgc.runs.tables import System
 
 N, GROUPS = 400, 80
 

@@ -24,7 +24,7 @@ import soundfile
 from conftest import SHARED, needs_emotify, nobody, tone
 
 from mgc.audio import AudioError, Clip, Windowing, windows
-from mgc.config import DataRecipe, MgcError, cache_dir
+from mgc.config import DataRecipe, cache_dir
 from mgc.data import (
     Dataset,
     Fold,
@@ -42,8 +42,9 @@ from mgc.data.clips import file_hash, inspect_all
 from mgc.data.listing import Listing
 from mgc.data.loading import limited
 from mgc.data.quarantine import Quarantined, quarantine_file, read_quarantine, write_quarantine
-from mgc.data.sources import from_manifest
+from mgc.data.sources.local import from_manifest
 from mgc.data.splits import thinned
+from mgc.util.errors import MgcError
 
 RATE = 8_000
 

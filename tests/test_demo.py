@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from mgc.config import MgcError
-from mgc.data import demo
-from mgc.data.demo import excerpts, styles
+from mgc.data.sources import demo
+from mgc.data.sources.demo import excerpts, styles
+from mgc.util.errors import MgcError
 
 needs_extra = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("music21", "symusic", "pretty_midi")),

@@ -10,11 +10,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mgc import doctor
 from mgc.cli import app
-from mgc.config import DataRecipe, DoctorRecipe, MgcError
+from mgc.config import DataRecipe, DoctorRecipe
 from mgc.evaluate import Difference
+from mgc.experiments import doctor
 from mgc.representations import Representation, open_representation
+from mgc.util.errors import MgcError
 
 Outputs = tuple[list[torch.Tensor], torch.Tensor]
 

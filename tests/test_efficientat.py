@@ -16,9 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mgc import audio
-from mgc.config import MgcError
 from mgc.representations import open_representation
-from mgc.representations.efficientat import (
+from mgc.representations.encoders.efficientat import (
     BLOCKS,
     FRAME_HOPS,
     PARAMETERS,
@@ -29,8 +28,9 @@ from mgc.representations.efficientat import (
     find_weights,
     published,
 )
-from mgc.representations.efficientat_network import EfficientAT, logmel
+from mgc.representations.encoders.efficientat_network import EfficientAT, logmel
 from mgc.representations.pooling import represent
+from mgc.util.errors import MgcError
 
 CPU = torch.device("cpu")
 WEIGHTS = SHARED / "weights/efficientat-mn04"

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
-from mgc.config import MgcError
 from mgc.evaluate import (
     ClassScore,
     Difference,
@@ -34,6 +33,7 @@ from mgc.evaluate import (
     roc_curves,
     sign_flip_p,
 )
+from mgc.util.errors import MgcError
 
 STATSMODELS = json.loads((Path(__file__).parent / "data" / "statsmodels_cases.json").read_text())
 

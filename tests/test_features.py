@@ -14,9 +14,9 @@ from scipy import stats
 
 from mgc import audio
 from mgc.representations import features, open_representation
-from mgc.representations.fma518 import FMA518
+from mgc.representations.features.fma518 import FMA518
+from mgc.representations.features.stats57 import STATS57
 from mgc.representations.pooling import represent
-from mgc.representations.stats57 import STATS57
 
 CPU = torch.device("cpu")
 RATE = 22_050

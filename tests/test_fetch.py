@@ -28,8 +28,8 @@ from typing import Any
 import pytest
 from conftest import nobody
 
-from mgc.config import MgcError
-from mgc.fetch import Unpacked, archives, check_digest, download, downloading, unpack
+from mgc.data.fetch import Unpacked, archives, check_digest, download, downloading, unpack
+from mgc.util.errors import MgcError
 
 MIB = 1 << 20
 CONTENT = bytes(range(251)) * 8400  # two MiB and a bit; no block of it is like another one's beginning

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from mgc import files
+from mgc.util import files
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -11,8 +11,14 @@ import soxr
 from conftest import SHARED, needs_emotify
 
 from mgc.audio import load
-from mgc.data import fingerprint as module
-from mgc.data.fingerprint import HOP_SECONDS, Fingerprinter, examine_and_print, fingerprint, near_duplicates
+from mgc.data.checking import fingerprint as module
+from mgc.data.checking.fingerprint import (
+    HOP_SECONDS,
+    Fingerprinter,
+    examine_and_print,
+    fingerprint,
+    near_duplicates,
+)
 
 RATE = 22_050
 Samples = np.ndarray

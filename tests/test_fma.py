@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from miniature import FMA_GENRES, HEADER, ONLY_IN_MEDIUM, MiniatureFma, make_fma, real_clips
 
-from mgc.config import DataRecipe, MgcError
-from mgc.data import fma, load, make_split
+from mgc.config import DataRecipe
+from mgc.data import load, make_split
 from mgc.data.listing import Listing
+from mgc.data.sources import fma
+from mgc.util.errors import MgcError
 
 SIDES = {"training": "train", "validation": "val", "test": "test"}
 

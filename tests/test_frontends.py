@@ -11,8 +11,8 @@ import transformers as t
 from conftest import SHARED, needs_emotify
 
 from mgc import audio
-from mgc.config import MgcError
-from mgc.representations.frontends import front_end
+from mgc.representations.encoders.frontends import front_end
+from mgc.util.errors import MgcError
 
 TOLERANCE = 1e-3  # of normalised features; for CLAP, decibels
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from miniature import make_gtzan, real_clips
 
-from mgc.config import DataRecipe, MgcError
-from mgc.data import gtzan, load, make_split
+from mgc.config import DataRecipe
+from mgc.data import load, make_split
 from mgc.data.listing import Listing
+from mgc.data.sources import gtzan
+from mgc.util.errors import MgcError
 
 
 def listed(root: Path, split: str = "auto") -> Listing:

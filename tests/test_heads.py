@@ -10,16 +10,17 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from mgc import probing
-from mgc.config import MgcError, ProbeRecipe
+from mgc.config import ProbeRecipe
 from mgc.data import Dataset, Track, make_split
-from mgc.heads import HEADS, Fitted, find_head, fit_head, logistic, weighted
-from mgc.heads.logistic import Logistic, logistic_path
-from mgc.heads.neural import WeightedLayers
-from mgc.heads.saving import load_head, save_head
-from mgc.probing import HeadOfFold, Vectors, fit_folds
+from mgc.probing import fitting as probing
+from mgc.probing.fitting import HeadOfFold, Vectors, fit_folds
+from mgc.probing.heads import HEADS, Fitted, find_head, fit_head, logistic, weighted
+from mgc.probing.heads.logistic import Logistic, logistic_path
+from mgc.probing.heads.neural import WeightedLayers
+from mgc.probing.heads.saving import load_head, save_head
 from mgc.representations import open_representation
-from mgc.store import Store
+from mgc.representations.cache.store import Store
+from mgc.util.errors import MgcError
 
 # One strength of those that take long.
 QUICK = dict(HEADS)

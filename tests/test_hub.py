@@ -22,9 +22,10 @@ import soundfile
 from conftest import nobody, tone
 
 from mgc.audio import inspect, load
-from mgc.config import DataRecipe, MgcError
-from mgc.data import hub
+from mgc.config import DataRecipe
 from mgc.data.listing import Listing
+from mgc.data.sources import hub
+from mgc.util.errors import MgcError
 
 RATE = 8000
 
@@ -531,8 +532,9 @@ if "HF_HUB_OFFLINE" in os.environ:
         tried.append(address)
         raise OSError("a connection was tried")
     socket.socket.connect = socket.getaddrinfo = refuse
-from mgc.config import DataRecipe, MgcError
-from mgc.data import hub
+from mgc.config import DataRecipe
+from mgc.util.errors import MgcError
+from mgc.data.sources import hub
 root, *addresses = sys.argv[1:]
 for address in addresses:
     print("#", address)

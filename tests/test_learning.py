@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mgc import device
-from mgc import train as training
-from mgc.augment import Augment
-from mgc.config import AugmentRecipe, MgcError, TrainRecipe
-from mgc.device import make_accelerator, precision_of
-from mgc.models import make_network
-from mgc.train import Epoch, Side, Trained, predict, train
+from mgc.config import AugmentRecipe, TrainRecipe
+from mgc.training import loop as training
+from mgc.training.augment import Augment
+from mgc.training.loop import Epoch, Side, Trained, predict, train
+from mgc.training.networks import make_network
+from mgc.util import devices as device
+from mgc.util.devices import make_accelerator, precision_of
+from mgc.util.errors import MgcError
 
 CROP = 48
 

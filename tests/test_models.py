@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from mgc.config import MgcError
-from mgc.models import NETWORKS, count_parameters, find_network, make_network, options_of
-from mgc.models.layers import NormedConv, PooledConv, channels_last
-from mgc.models.plain import CNN5
+from mgc.training.networks import NETWORKS, count_parameters, find_network, make_network, options_of
+from mgc.training.networks.layers import NormedConv, PooledConv, channels_last
+from mgc.training.networks.plain import CNN5
+from mgc.util.errors import MgcError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from bench_training import PLAIN

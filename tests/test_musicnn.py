@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from mgc.config import MgcError
-from mgc.representations import musicnn_network, musicnn_weights
-from mgc.representations.musicnn_network import MusicNN, logmel
-from mgc.representations.musicnn_weights import fetch_weights, read_bundle
+from mgc.representations.encoders import musicnn_network, musicnn_weights
+from mgc.representations.encoders.musicnn_network import MusicNN, logmel
+from mgc.representations.encoders.musicnn_weights import fetch_weights, read_bundle
+from mgc.util.errors import MgcError
 
 CONV_SHAPES = [(*shape[1:], 1, shape[0]) for shape in musicnn_network.FRONT_END]
 CONV_SHAPES += [(7, 561, 1, 64), (7, 64, 1, 64), (7, 64, 1, 64)]

@@ -15,7 +15,7 @@ import test_report
 from test_report import content, make_run, name_tracks, said
 
 from mgc.report.page import write_page
-from mgc.results import RunRecord
+from mgc.runs.record import RunRecord
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

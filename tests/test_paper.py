@@ -17,12 +17,13 @@ import pytest
 from markdown_it import MarkdownIt
 
 import mgc.evaluate
-from mgc.config import BaselineRecipe, DataRecipe, MgcError, ProbeRecipe, ReportRecipe, read_recipe
+from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.bundle import MOST_WEIGHTS, write_bundle
 from mgc.report.content import Content, gather
 from mgc.report.paper import MOST_PAGES, figures, pdf, references, systems, write_paper, write_papers
-from mgc.results import RunRecord, tracks_file, without_places
+from mgc.runs.record import RunRecord, tracks_file, without_places
+from mgc.util.errors import MgcError
 
 NASTY = r"<script>a()</script> x_y & 50% | $z$ {b} \w `c` *d* ~ ^ # -- '' 音"
 CLASSES = ("a_b & c|d", "éthé", *(f"genre {n}" for n in range(12)))

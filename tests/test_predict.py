@@ -21,16 +21,18 @@ from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from typer.testing import CliRunner
 
-from mgc import data, experiment
+from mgc import data
 from mgc.cli import app
-from mgc.config import BaselineRecipe, DataRecipe, MgcError, ProbeRecipe, TrainRecipe
+from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, TrainRecipe
 from mgc.evaluate import Predictions
-from mgc.experiment import baseline, probe
+from mgc.experiments import systems as experiment
+from mgc.experiments.systems import baseline, probe
 from mgc.predict import Calibration, export, find_files, load_models, open_run, predict_files
 from mgc.predict.calibrate import temperature, tempered
 from mgc.predict.predict import _pooled
-from mgc.results import RunRecord, load_record
-from mgc.store import Store
+from mgc.representations.cache.store import Store
+from mgc.runs.record import RunRecord, load_record
+from mgc.util.errors import MgcError
 
 RATE = 16_000
 

@@ -19,13 +19,15 @@ import pytest
 import soundfile
 from conftest import tone
 
-from mgc import representations, store
+from mgc import representations
 from mgc.audio import Windowing
-from mgc.config import DataRecipe, EmbedRecipe, MgcError
+from mgc.config import DataRecipe, EmbedRecipe
 from mgc.data import load
-from mgc.embedding import embed
 from mgc.representations import Layer, Representation
-from mgc.store import Store
+from mgc.representations.cache import store
+from mgc.representations.cache.embed import embed
+from mgc.representations.cache.store import Store
+from mgc.util.errors import MgcError
 
 CLIPS = 10
 SLOW_SECONDS = 0.05
@@ -83,7 +85,7 @@ class Launch:
         self.folder, self.music = folder, music
         self.trap = folder / "trap"
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["mgc.device", "mgc.representations.pooling", "mgc.cli"])
+        self.context.set_forkserver_preload(["mgc.util.devices", "mgc.representations.pooling", "mgc.cli"])
 
     def __call__(self, size: int) -> tuple[list[int | None], list[str]]:
         """Exit codes and words of each process."""
@@ -208,7 +210,7 @@ def test_what_the_first_cannot_plan_is_told_once(launch: Launch, tmp_path: Path)
 
 
 def test_what_cannot_be_divided_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mgc.device import make_accelerator
+    from mgc.util.devices import make_accelerator
 
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "1")
@@ -221,7 +223,7 @@ def test_what_cannot_be_divided_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_processes_share_the_cores_unless_a_person_said_how(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from mgc.device import share_cores
+    from mgc.util.devices import share_cores
 
     set_to: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)

@@ -12,22 +12,15 @@ import pytest
 import soundfile
 from conftest import tone
 
-from mgc.config import (
-    BaselineRecipe,
-    DataRecipe,
-    MgcError,
-    ProbeRecipe,
-    ReportRecipe,
-    read_recipe,
-    results_dir,
-)
+from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe, results_dir
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.audio import excerpt
 from mgc.report.content import Content, gather, recipe_toml
 from mgc.report.figures import Line, axis_for, lines, share_axis
 from mgc.report.maps import kept_map
 from mgc.report.page import render_page, write_page
-from mgc.results import RunRecord, tracks_file
+from mgc.runs.record import RunRecord, tracks_file
+from mgc.util.errors import MgcError
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = ("folk", "pop", "rock")

@@ -15,10 +15,11 @@ from conftest import SHARED, needs_emotify, needs_whisper, tone
 from test_transformers_audio import save_tiny
 
 from mgc import audio
-from mgc.config import MgcError
-from mgc.representations import REPRESENTATIONS, Representation, kinds, open_representation
-from mgc.representations.logmel import HOP, LOGMEL, LOGMEL44, Numbers, logmel, logmel44
+from mgc.representations import REPRESENTATIONS, Representation, open_representation
+from mgc.representations import card as kinds
+from mgc.representations.features.logmel import HOP, LOGMEL, LOGMEL44, Numbers, logmel, logmel44
 from mgc.representations.pooling import represent
+from mgc.util.errors import MgcError
 
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize(("make", "numbers"), [(logmel, LOGMEL), (logmel44, LOGMEL44)])

@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 
 from mgc.audio import inspect, load
 from mgc.cli import app
-from mgc.config import DataRecipe, MgcError, results_dir
+from mgc.config import DataRecipe, results_dir
 from mgc.data import load as load_data
+from mgc.experiments.robust import _written
 from mgc.representations import open_representation
 from mgc.representations.altered import RATE_HZ, Alteration, altered, parsed
-from mgc.results import load_records
-from mgc.robust import _written
-from mgc.store import Store
+from mgc.representations.cache.store import Store
+from mgc.runs.record import load_records
+from mgc.util.errors import MgcError
 
 SECONDS = 12.0
 
@@ -153,7 +154,7 @@ def test_robust_end_to_end(music: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert all(np.median(noisy.read(one) - Store(plain).read(one)) > 1 for one in held)  # dB
 
     with monkeypatch.context() as patch:
-        patch.setattr("mgc.robust._written", None)  # a second call alters nothing
+        patch.setattr("mgc.experiments.robust._written", None)  # a second call alters nothing
         assert mgc(few[0], run.run_id, *few[1:]) == told
         assert mgc(few[0], run.run_id, "--data", "music", *few[3:]) == told  # the name of its results
         assert len(mgc(*few, "--limit", 2).splitlines()) == 4

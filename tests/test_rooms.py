@@ -10,10 +10,8 @@ import pytest
 import mgc
 
 ROOMS = [
-    "config", "progress", "files", "fetch", "device", "workers", "compiled", "audio", "data",
-    "representations", "store", "cache", "embedding", "models", "heads", "augment", "train", "folds",
-    "evaluate", "results", "tables", "probing", "experiment", "tune", "doctor", "study",
-    "runs", "predict", "curve", "robust", "report", "cli",
+    "util", "config", "workspace", "evaluate", "audio", "data", "representations", "probing", "training",
+    "runs", "predict", "experiments", "report", "cli",
 ]  # fmt: skip
 SOURCE = Path(mgc.__file__).parent
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in ("__main__.py",))

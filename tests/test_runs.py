@@ -17,10 +17,11 @@ from typer.testing import CliRunner, Result
 
 from mgc import runs
 from mgc.cli import app
-from mgc.config import MgcError, results_dir
+from mgc.config import results_dir
 from mgc.data.quarantine import quarantine_file
 from mgc.evaluate import Predictions
-from mgc.results import RunRecord, load_records
+from mgc.runs.record import RunRecord, load_records
+from mgc.util.errors import MgcError
 
 CLASSES = ("calm", "pulse")
 

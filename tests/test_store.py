@@ -22,12 +22,13 @@ import pytest
 import soundfile
 from conftest import tone
 
-from mgc import audio, store
+from mgc import audio
 from mgc.audio import Windowing
-from mgc.config import MgcError
 from mgc.representations import Layer, Representation, open_representation
-from mgc.representations.precision import in_bfloat16
-from mgc.store import Store, kept
+from mgc.representations.cache import store
+from mgc.representations.cache.store import Store, kept
+from mgc.representations.encoders.precision import in_bfloat16
+from mgc.util.errors import MgcError
 
 DIM = 24
 CARD = Representation(
@@ -198,7 +199,7 @@ def test_a_store_without_a_shard_is_not_told_of_and_a_damaged_card_is() -> None:
 def test_bfloat16_is_an_encoder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from mgc import device
+    from mgc.util import devices as device
 
     class Encoder:
         model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())
@@ -255,7 +256,7 @@ def write_slowly(cache: str, numbers: range, log: str, per_shard: int) -> None:
 def processes() -> multiprocessing.context.ForkServerContext:
     """Children of a process that has imported the store once, and has no threads."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mgc.store", "pytest", "soundfile"])
+    context.set_forkserver_preload(["mgc.representations.cache.store", "pytest", "soundfile"])
     return context
 
 

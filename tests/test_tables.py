@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgc.config import MgcError, results_dir
+from mgc.config import results_dir
 from mgc.evaluate import Predictions, Scores, evaluate, holm, paired
-from mgc.results import RunRecord, load_record, load_records
-from mgc.tables import Section, as_dict, caption, compare_records, render, verdict_sentence, verdicts
+from mgc.runs.record import RunRecord, load_record, load_records
+from mgc.runs.tables import Section, as_dict, caption, compare_records, render, verdict_sentence, verdicts
+from mgc.util.errors import MgcError
 
 REAL = Path(__file__).parents[1] / "results" / "emotify"
 N = 300
@@ -212,7 +213,7 @@ def test_an_older_record_is_scored_again(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(MgcError, match="predictions of a run cannot be read"):
         _ = load_record(file).judged
     # Whole scores are believed: nothing is computed.
-    monkeypatch.setattr("mgc.results.evaluate", None)
+    monkeypatch.setattr("mgc.runs.record.evaluate", None)
     assert record.judged == Scores.from_dict(record.scores)
 
 

@@ -19,13 +19,13 @@ from conftest import SHARED, needs_emotify, needs_whisper, tone
 from safetensors.torch import load_file, save_file
 
 from mgc import audio
-from mgc.config import MgcError
 from mgc.representations import Representation, address_of, open_representation
-from mgc.representations.families import FAMILIES as KNOWN_FAMILIES
-from mgc.representations.known import SHORT_NAMES
+from mgc.representations.encoders.families import FAMILIES as KNOWN_FAMILIES
+from mgc.representations.encoders.known import SHORT_NAMES
+from mgc.representations.encoders.transformers_audio import published
 from mgc.representations.overview import encoders, render
 from mgc.representations.pooling import represent
-from mgc.representations.transformers_audio import published
+from mgc.util.errors import MgcError
 
 CPU = torch.device("cpu")
 WHISPER = SHARED / "weights/whisper-tiny.en-encoder"

@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from mgc.cli import app
-from mgc.config import BaselineRecipe, DataRecipe, MgcError, TuneRecipe, read_recipe
+from mgc.config import BaselineRecipe, DataRecipe, TuneRecipe, read_recipe
 from mgc.data import Dataset, Fold, Track
-from mgc.train import DivergedError, Epoch
-from mgc.tune import Search, render, report, search, tune
+from mgc.experiments.tune import Search, render, report, search, tune
+from mgc.training.loop import DivergedError, Epoch
+from mgc.util.errors import MgcError
 
 TPE = {"name": "rate", "sampler": "tpe", "trials": 9, "epochs": 4, "prune": "median"}
 TPE["space"] = {"train.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "dropout": [0.0, 0.2, 0.4]}

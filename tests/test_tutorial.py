@@ -55,7 +55,9 @@ def shell_words(command: str, encoder: Path) -> list[str]:
 def test_the_tutorial_runs(my_music: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(my_music.parent)
     monkeypatch.setenv("MGC_RESULTS", "results")
-    monkeypatch.setattr("mgc.folds.cores", lambda: 1)  # starting processes takes longer than these folds
+    monkeypatch.setattr(
+        "mgc.training.folds.cores", lambda: 1
+    )  # starting processes takes longer than these folds
     blocks = console_blocks((DOCS / "tutorial.md").read_text(encoding="utf-8"))
     assert len(blocks) >= 11
     (my_music.parent / "new_files").mkdir()
@@ -106,7 +108,7 @@ def test_the_feature_made_by_hand_can_be_added(my_music: Path, tmp_path: Path) -
     (folder / "brightness.py").write_text(module, encoding="utf-8")
     table = (folder / "__init__.py").read_text(encoding="utf-8")
     for like, line in (
-        ("from mgc.representations.chroma import chroma", imported),
+        ("from mgc.representations.features.chroma import chroma", imported),
         ('    "chroma": chroma,', entry),
     ):
         assert like in table

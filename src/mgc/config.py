@@ -5,7 +5,6 @@ the one before. A key that does not exist or a value of the wrong kind is an err
 file and the nearest right word.
 """
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -15,43 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-
-def printable(text: str) -> str:
-    """One line: what would move a terminal's cursor, or is no character at all, becomes an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-class MgcError(Exception):
-    """Something a person can mend: what is wrong, where, and what to do about it.
-
-    The command line prints it without a traceback and exits with code 2.
-    """
-
-    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
-        self.what, self.where, self.fix = what, where, fix
-        super().__init__(what)
-
-    def __str__(self) -> str:
-        lines = self.what.split("\n")
-        if self.where is not None:
-            lines.append(f"  where: {self.where}")
-        if self.fix:
-            lines.append(f"  to do: {self.fix}")
-        return "\n".join(map(printable, lines))
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 file`, `2 files`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'musicnn'? ` for the nearest known word, then the list of all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}known: {', '.join(known)}"
-
+from mgc.util.errors import MgcError, did_you_mean
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Keep = Literal["clip", "windows"]

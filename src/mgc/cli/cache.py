@@ -42,8 +42,8 @@ def cache_prune(apply: Apply = False) -> None:
 
 
 def _offline_cache() -> ModuleType:
-    """`mgc.cache` in a process that asks no hub: looking at what is here must not download what is not."""
+    """The cache commands, in a process that asks no hub: listing the cache must not download anything."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from mgc import cache
+    from mgc.representations.cache import maintenance as cache
 
     return cache

@@ -102,8 +102,8 @@ def data_check(
         data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
         format=format_, seed=seed, device=device,
     )  # fmt: skip
-    from mgc.data.check import check
-    from mgc.data.check_report import render, save
+    from mgc.data.checking.check import check
+    from mgc.data.checking.report import render, save
 
     found = check(recipe.data)
     save(found)

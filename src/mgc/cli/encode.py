@@ -50,7 +50,7 @@ def embed(
         data_source=data, data_root=data_root, data_limit=limit, model=model, keep=keep, seed=seed,
         device=device, random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
-    from mgc import embedding
+    from mgc.representations.cache import embed as embedding
 
     done = embedding.embed(recipe)
     if not done.first:
@@ -98,7 +98,8 @@ def doctor(
     column: Column = None,
 ) -> None:
     """Examine an encoder: right rate, whole weights, sane output, better than random. Any red: exit 1."""
-    from mgc.config import DoctorRecipe, printable
+    from mgc.config import DoctorRecipe
+    from mgc.util.errors import printable
 
     recipe = recipe_of(
         DoctorRecipe, config, set_, column,
@@ -106,7 +107,7 @@ def doctor(
         model=model, seed=seed, device=device,
         random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
-    from mgc.doctor import examine
+    from mgc.experiments.doctor import examine
 
     colours = {"green": typer.colors.GREEN, "amber": typer.colors.YELLOW, "red": typer.colors.RED}
     sick = False

@@ -27,7 +27,7 @@ from mgc.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mgc.results import RunRecord
+    from mgc.runs.record import RunRecord
 
 
 @app.command()
@@ -57,7 +57,7 @@ def baseline(
         data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
         network=network, seed=seed, device=device,
     )  # fmt: skip
-    from mgc import experiment
+    from mgc.experiments import systems as experiment
 
     for each in with_seeds(recipe, seed, seeds):
         _show(experiment.baseline(each, again))
@@ -99,7 +99,7 @@ def probe(
         model=model, head=head, layers=layers, pool=pool, keep=keep, seed=seed, device=device,
         random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
-    from mgc import experiment
+    from mgc.experiments import systems as experiment
 
     for each in with_seeds(recipe, seed, seeds):
         for record in experiment.probe(each):
@@ -128,8 +128,8 @@ def study(
         data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
         seed=seed, device=device,
     )  # fmt: skip
-    from mgc.study import study as run_study
-    from mgc.tables import compare_records, render
+    from mgc.experiments.study import study as run_study
+    from mgc.runs.tables import compare_records, render
 
     typer.echo(render(compare_records(run_study(recipe, file)), "table"))
 
@@ -161,8 +161,8 @@ def compare(
         data_source=data, data_root=data_root, data_limit=limit,
         format=format_, baseline=baseline, best=best, seed=seed, device=device,
     )  # fmt: skip
-    from mgc.results import select_records
-    from mgc.tables import compare_records, render
+    from mgc.runs.record import select_records
+    from mgc.runs.tables import compare_records, render
 
     sections = compare_records(select_records(recipe), recipe.baseline, recipe.best)
     typer.echo(render(sections, recipe.format))
@@ -192,13 +192,13 @@ def tune(
         data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
         **{"base.network": network}, workers=workers, seed=seed, device=device,
     )  # fmt: skip
-    from mgc import tune as search
+    from mgc.experiments import tune as search
 
     typer.echo(search.render(search.tune(recipe, config)))
 
 
 def _show(record: "RunRecord") -> None:
-    from mgc.config import printable
+    from mgc.util.errors import printable
 
     scores = record.judged
     what = " + ".join(word for word in (record.called, record.head) if word)

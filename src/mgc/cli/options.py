@@ -81,7 +81,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
-        from mgc.config import MgcError
+        from mgc.util.errors import MgcError
 
         try:
             command(*arguments, **options)
@@ -122,7 +122,8 @@ def recipe_of(
     **options: Any,
 ) -> AnyRecipe:
     """The recipe of a command; options called `data_x` go to `x` in its table `data`."""
-    from mgc.config import DataRecipe, MgcError, read_recipe
+    from mgc.config import DataRecipe, read_recipe
+    from mgc.util.errors import MgcError
 
     dotted = {f"data.{key[5:]}" if key.startswith("data_") else key: value for key, value in options.items()}
     for column in columns or []:
@@ -138,7 +139,8 @@ def recipe_of(
 
 def with_seeds(recipe: AnyRecipe, seed: int | None, seeds: str | None) -> list[AnyRecipe]:
     """The recipe once a seed of `seeds`, numbers with commas between; once as it is without."""
-    from mgc.config import MgcError, read_recipe
+    from mgc.config import read_recipe
+    from mgc.util.errors import MgcError
 
     if seeds is None:
         return [recipe]

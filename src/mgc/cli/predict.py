@@ -33,7 +33,7 @@ def predict(
     recipe = read_recipe(PredictRecipe, options=options | {"trust_remote_code": trust_remote_code})
     from mgc.data import Excluded, by_reason
     from mgc.predict import find_files, open_run, predict_files, render
-    from mgc.progress import say
+    from mgc.util.progress import say
 
     found = find_files(files)
     ready = open_run(

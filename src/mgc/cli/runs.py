@@ -59,9 +59,10 @@ def rerun(
 ) -> None:
     """Make a run again from its record, beside the results, and compare. Same: exit 0; different: 1."""
     from mgc import runs
+    from mgc.experiments.rerun import rerun as reproduce
 
     changes = {"data.source": data, "data.root": data_root, "model": model, "device": device}
-    done = runs.rerun(runs.find_run(run), changes, tolerance)
+    done = reproduce(runs.find_run(run), changes, tolerance)
     typer.echo("\n".join(done.lines))
     if not done.same:
         raise typer.Exit(1)

@@ -43,7 +43,8 @@ def curve(
     column: Column = None,
 ) -> None:
     """Accuracy by the number of training tracks, a network from scratch beside probes."""
-    from mgc.config import CurveRecipe, MgcError
+    from mgc.config import CurveRecipe
+    from mgc.util.errors import MgcError
 
     recipe = recipe_of(
         CurveRecipe, config, set_, column,
@@ -52,7 +53,7 @@ def curve(
     )  # fmt: skip
     if recipe.runs and systems:
         raise MgcError("--systems beside a config that names runs", where=config, fix="leave one of them out")
-    from mgc import curve as learned
+    from mgc.experiments import curve as learned
 
     typer.echo(learned.render(learned.curve(recipe, config)))
 
@@ -88,7 +89,7 @@ def robust(
         data_source=data, data_root=data_root, runs=runs or None, only=_words(only), limit=limit,
         format=format_, trust_remote_code=trust_remote_code or None, device=device,
     )  # fmt: skip
-    from mgc import robust as altered
+    from mgc.experiments import robust as altered
 
     typer.echo(altered.render(altered.robust(recipe), recipe.format))
 

@@ -1,7 +1,7 @@
 """The music: sets known by name, the hub, folders, zips and manifests, all through `load`."""
 
 from mgc.data.catalogue import SOURCES, fetch, find, name_of, overview, root_of
-from mgc.data.clips import cores, inspect_all, load_windows
+from mgc.data.clips import inspect_all, load_windows
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason
 from mgc.data.describe import describe, gaps
 from mgc.data.listing import Archive, Listing, Source
@@ -19,7 +19,6 @@ __all__ = [
     "Split",
     "Track",
     "by_reason",
-    "cores",
     "describe",
     "fetch",
     "find",

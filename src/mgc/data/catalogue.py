@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mgc import files
-from mgc.config import DataRecipe, MgcError, data_root, did_you_mean
-from mgc.data import demo, fma, gtzan, hub
+from mgc.config import DataRecipe, data_root
 from mgc.data.dataset import as_text
+from mgc.data.fetch import check_digest, download, unpack
 from mgc.data.listing import Archive, Listing, Source
-from mgc.data.sources import (
+from mgc.data.sources import demo, fma, gtzan, hub
+from mgc.data.sources.local import (
     MANIFEST_SUFFIXES,
     from_folder,
     from_manifest,
@@ -16,7 +16,8 @@ from mgc.data.sources import (
     name_of_file,
     name_of_manifest,
 )
-from mgc.fetch import check_digest, download, unpack
+from mgc.util import files
+from mgc.util.errors import MgcError, did_you_mean
 
 HUB = "hf:"
 

@@ -5,7 +5,6 @@ looked at again when its size, its times or its inode have changed, and whenever
 may have been the machine's fault (no ffmpeg), and such files are few.
 """
 
-import os
 import queue
 import sqlite3
 import threading
@@ -18,9 +17,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from mgc.audio import Clip, Meter, Window, Windowing, content_hash, look, open_bytes, windows
-from mgc.config import MgcError, cache_dir
+from mgc.config import cache_dir
 from mgc.data.dataset import as_text
-from mgc.progress import Progress
+from mgc.util.errors import MgcError
+from mgc.util.progress import Progress
+from mgc.util.workers import cores
 
 Result = TypeVar("Result")
 
@@ -33,13 +34,8 @@ AHEAD_SECONDS = 240.0
 LEAST_AHEAD_SECONDS = 60.0  # a thread
 
 
-def cores() -> int:
-    """Processor cores this process may use. One decoding thread runs on each."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def inspect(path: Path, meter: Meter | None = None) -> Clip:
-    """`mgc.audio.look`, also at files which ffmpeg opens and finds no channels in.
+    """`mgc.audio.decoding.look`, also at files which ffmpeg opens and finds no channels in.
 
     Here and not there, since every vector in every store stands on the code of that module.
     """

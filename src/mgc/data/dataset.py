@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mgc.config import MgcError
+from mgc.util.errors import MgcError
 
 if TYPE_CHECKING:
     import datasets
@@ -28,7 +28,7 @@ class Track:
     """One piece of music. `group` is what must not be split: the artist, else the track itself.
 
     `split` is the side given by the source ("train", "val", "test"), None where it gives none.
-    `content` and `seconds` come from one look at the file (`mgc.audio.inspect`).
+    `content` and `seconds` come from one look at the file (`mgc.audio.decoding.inspect`).
     """
 
     track_id: str

@@ -1,10 +1,11 @@
 """What `mgc data info` prints."""
 
-from mgc.config import DataRecipe, printable
+from mgc.config import DataRecipe
 from mgc.data.dataset import Dataset, by_reason
 from mgc.data.loading import load
 from mgc.data.splits import Split, make_split
-from mgc.progress import clock
+from mgc.util.errors import printable
+from mgc.util.progress import clock
 
 
 def describe(recipe: DataRecipe) -> str:

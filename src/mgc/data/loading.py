@@ -5,11 +5,12 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 from mgc.audio import Clip
-from mgc.config import DataRecipe, MgcError, counted, printable
+from mgc.config import DataRecipe
 from mgc.data.catalogue import find
 from mgc.data.clips import inspect_all
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason, joined
 from mgc.data.quarantine import Quarantined, is_left_out, read_quarantine
+from mgc.util.errors import MgcError, counted, printable
 
 
 def load(recipe: DataRecipe) -> Dataset:

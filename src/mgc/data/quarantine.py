@@ -20,8 +20,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from mgc import files
-from mgc.config import MgcError, results_dir
+from mgc.config import results_dir
+from mgc.util import files
+from mgc.util.errors import MgcError
 
 BY_HAND = "by hand"
 

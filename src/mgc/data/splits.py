@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mgc.config import MgcError
 from mgc.data.dataset import Dataset, Track
+from mgc.util.errors import MgcError
 
 CV5_BELOW_TRACKS = 2000  # smaller sets are judged on every track, out of fold
 SPLIT_WORDS = {

@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from mgc.config import MgcError
 from mgc.evaluate.predictions import Floats, Integers, Predictions
+from mgc.util.errors import MgcError
 
 Unit = Literal["group", "track"]
 

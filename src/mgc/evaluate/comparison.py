@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import binomtest, norm
 
-from mgc.config import MgcError
 from mgc.evaluate.bootstrap import (
     Unit,
     interval,
@@ -20,6 +19,7 @@ from mgc.evaluate.bootstrap import (
     unit_of,
 )
 from mgc.evaluate.predictions import Floats, Predictions, check_same_split, only_in
+from mgc.util.errors import MgcError
 
 Verdict = Literal["better", "worse", "no difference shown"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgc.config import MgcError, did_you_mean
+from mgc.util.errors import MgcError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgc.config import MgcError, did_you_mean
 from mgc.evaluate.bootstrap import Unit, interval, resample, unit_numbers, unit_of
 from mgc.evaluate.calibration import calibration_error
 from mgc.evaluate.predictions import Floats, Integers, Predictions, check_same_split, few
 from mgc.evaluate.ranking import mean_of_known, resampled_macro_auc, roc_aucs
+from mgc.util.errors import MgcError, did_you_mean
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mgc.config import MgcError, did_you_mean, printable
-from mgc.progress import clock
+from mgc.util.errors import MgcError, did_you_mean, printable
+from mgc.util.progress import clock
 
 UNKNOWN = "unknown"
 FORMATS = ("table", "csv", "json")

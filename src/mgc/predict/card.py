@@ -2,9 +2,9 @@
 
 from mgc.predict.calibrate import Calibration
 from mgc.predict.models import RunModels
-from mgc.results import RunRecord, load_records, without_places
 from mgc.runs import command_of
-from mgc.tables import compare_records, render
+from mgc.runs.record import RunRecord, load_records, without_places
+from mgc.runs.tables import compare_records, render
 
 
 def model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:

@@ -8,17 +8,17 @@ import json
 import shutil
 from pathlib import Path
 
-from mgc import files
-from mgc.config import MgcError
 from mgc.predict.calibrate import Calibration
 from mgc.predict.card import model_card
 from mgc.predict.models import RunModels, placed, split_address
-from mgc.progress import say
 from mgc.representations import REPRESENTATIONS
-from mgc.representations.checkpoints import as_folder, locate
-from mgc.representations.efficientat import NAME, find_weights
-from mgc.representations.known import SHORT_NAMES
-from mgc.results import RunRecord, load_record, without_places
+from mgc.representations.encoders.checkpoints import as_folder, locate
+from mgc.representations.encoders.efficientat import NAME, find_weights
+from mgc.representations.encoders.known import SHORT_NAMES
+from mgc.runs.record import RunRecord, load_record, without_places
+from mgc.util import files
+from mgc.util.errors import MgcError
+from mgc.util.progress import say
 
 CONFIG, LABELS, CARD, ENCODER = "config.json", "labels.json", "README.md", "encoder"
 FORMAT = 1

@@ -12,18 +12,19 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mgc.config import BaselineRecipe, Device, MgcError, ProbeRecipe
-from mgc.device import make_accelerator, tune_cpu
-from mgc.folds import OFFSET, SCALE, WHOLE_SECONDS, normalise_of
-from mgc.heads import Fitted
-from mgc.heads.saving import load_head
-from mgc.models import OPTIONS, find_network, make_network
-from mgc.probing import Vectors, probabilities, vectors_of
-from mgc.progress import say
+from mgc.config import BaselineRecipe, Device, ProbeRecipe
+from mgc.probing.fitting import Vectors, probabilities, vectors_of
+from mgc.probing.heads import Fitted
+from mgc.probing.heads.saving import load_head
 from mgc.representations import RANDOM_PREFIX, WINDOWS_PREFIX, Representation, open_representation
-from mgc.results import RunRecord
-from mgc.store import Store
-from mgc.train import Side, predict
+from mgc.representations.cache.store import Store
+from mgc.runs.record import RunRecord
+from mgc.training.folds import OFFSET, SCALE, WHOLE_SECONDS, normalise_of
+from mgc.training.loop import Side, predict
+from mgc.training.networks import OPTIONS, find_network, make_network
+from mgc.util.devices import make_accelerator, tune_cpu
+from mgc.util.errors import MgcError
+from mgc.util.progress import say
 
 
 class FoldModel(Protocol):

@@ -12,21 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from mgc.audio import SUFFIXES, Clip
-from mgc.config import WINDOWS_AT_ONCE, Device, MgcError, cache_dir, counted
+from mgc.config import WINDOWS_AT_ONCE, Device, cache_dir
 from mgc.data import inspect_all
 from mgc.data.clips import state_of
 from mgc.data.dataset import as_text
-from mgc.device import make_accelerator, tune_cpu
 from mgc.predict.answers import UNKNOWN, Answer, Answers, Stretch
 from mgc.predict.calibrate import Calibration
 from mgc.predict.export import CONFIG, read_export
 from mgc.predict.models import RunModels, load_models, placed
-from mgc.progress import Progress, say
 from mgc.representations import STATISTICS, Representation
+from mgc.representations.cache.store import Store
 from mgc.representations.pooling import represent
-from mgc.results import load_record
 from mgc.runs import find_run
-from mgc.store import Store
+from mgc.runs.record import load_record
+from mgc.util.devices import make_accelerator, tune_cpu
+from mgc.util.errors import MgcError, counted
+from mgc.util.progress import Progress, say
 
 STRETCH_SECONDS = 10.0  # of --over-time, at least: from less hardly anybody tells a genre
 FILES_AT_ONCE = 16

@@ -9,10 +9,11 @@ import soundfile
 
 from mgc import data
 from mgc.audio import decode
-from mgc.compiled import librosa_ready
-from mgc.config import DataRecipe, MgcError, results_dir
+from mgc.config import DataRecipe, results_dir
 from mgc.data import Dataset, Track
 from mgc.report.content import Content
+from mgc.util.compiled import librosa_ready
+from mgc.util.errors import MgcError
 
 SECONDS = 12.0  # of an excerpt, from the middle of the track
 RATE_HZ = 22_050

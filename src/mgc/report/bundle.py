@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgc import files
-from mgc.progress import say
 from mgc.report.content import Content, recipe_toml
 from mgc.report.page import render_page
 from mgc.report.paper import FORMS, Figure, Table, blocks_of, plain, write_papers
-from mgc.results import RunRecord, load_records, text_without_places, without_places
-from mgc.tables import Row, System, render
+from mgc.runs.record import RunRecord, load_records, text_without_places, without_places
+from mgc.runs.tables import Row, System, render
+from mgc.util import files
+from mgc.util.progress import say
 
 NAME = "hand-in.zip"
 KEPT = (".json", ".parquet", ".csv", ".md", ".png", ".svg", ".toml")

@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
-from mgc import tables
-from mgc.config import CompareRecipe, MgcError, ReportRecipe, results_dir
-from mgc.data.check import Check
+from mgc.config import CompareRecipe, ReportRecipe, results_dir
+from mgc.data.checking.check import Check
 from mgc.data.quarantine import Quarantined, read_quarantine
 from mgc.evaluate import Predictions, confusion_matrix, precision_recall_f1
-from mgc.results import RunRecord, load_tracks, select_records, tracks_file
-from mgc.tables import Row, Section, compare_records
+from mgc.runs import tables
+from mgc.runs.record import RunRecord, load_tracks, select_records, tracks_file
+from mgc.runs.tables import Row, Section, compare_records
+from mgc.util.errors import MgcError
 
 HEARD = 8  # tracks of each kind that are worth hearing
 FRONT = 5  # systems that are shown first, the others on demand

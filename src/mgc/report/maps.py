@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mgc import files
-from mgc.config import MgcError, ProbeRecipe, cache_dir
+from mgc.config import ProbeRecipe, cache_dir
 from mgc.data import Dataset
-from mgc.progress import say
 from mgc.report.content import Content, Entry
-from mgc.results import RunRecord
+from mgc.runs.record import RunRecord
+from mgc.util import files
+from mgc.util.errors import MgcError
+from mgc.util.progress import say
 
 MAPS = 3  # of different representations
 MOST = 3000  # tracks on one map; of more, so many are drawn
@@ -76,9 +77,9 @@ def _vectors(record: RunRecord, clips: list[str]) -> np.ndarray:
     # Looked for before anything is opened: a report never fetches weights.
     if not any(cache_dir().glob(f"*-{fingerprint}")):
         raise MgcError("the store does not hold its vectors", fix="run mgc probe again, which computes them")
-    from mgc.probing import vectors_of
+    from mgc.probing.fitting import vectors_of
     from mgc.representations import open_representation
-    from mgc.store import Store
+    from mgc.representations.cache.store import Store
 
     representation = open_representation(str(record.representation_card["address"]))
     if representation.fingerprint != fingerprint:

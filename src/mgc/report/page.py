@@ -13,17 +13,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mgc import __version__
-from mgc.config import MgcError
 from mgc.evaluate import calibration_error, reliability, roc_aucs, roc_curves
-from mgc.files import write
-from mgc.progress import Progress
 from mgc.report import figures
 from mgc.report.audio import Excerpt, Music, excerpt, find_music
 from mgc.report.content import NAMES, Clip, Content, Entry, recipe_toml
 from mgc.report.figures import Axis, Line, axis_for, key, share_axis
 from mgc.report.maps import MAPS, Map, kept_map, make_map
-from mgc.results import without_places
-from mgc.tables import Row, Section, caption, verdicts
+from mgc.runs.record import without_places
+from mgc.runs.tables import Row, Section, caption, verdicts
+from mgc.util.errors import MgcError
+from mgc.util.files import write
+from mgc.util.progress import Progress
 
 FAMILIES = {"floor": "floor", "baseline": "from scratch", "probe": "probe"}
 

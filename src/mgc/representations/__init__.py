@@ -4,19 +4,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mgc.config import MgcError, did_you_mean
 from mgc.representations.altered import ALTERED_PREFIX, altered, parsed
-from mgc.representations.chroma import chroma
-from mgc.representations.cqt import cqt
-from mgc.representations.efficientat import efficientat, find_weights
-from mgc.representations.fma518 import fma518
-from mgc.representations.kinds import STATISTICS, Layer, Representation
-from mgc.representations.logmel import logmel, logmel44
-from mgc.representations.mfcc import mfcc
-from mgc.representations.musicnn import musicnn
-from mgc.representations.precision import BFLOAT16_PREFIX, in_bfloat16
-from mgc.representations.stats57 import stats57
-from mgc.representations.transformers_audio import SHORT_NAMES, from_name, is_address, random_twin
+from mgc.representations.card import STATISTICS, Layer, Representation
+from mgc.representations.encoders.efficientat import efficientat, find_weights
+from mgc.representations.encoders.musicnn import musicnn
+from mgc.representations.encoders.precision import BFLOAT16_PREFIX, in_bfloat16
+from mgc.representations.encoders.transformers_audio import SHORT_NAMES, from_name, is_address, random_twin
+from mgc.representations.features.chroma import chroma
+from mgc.representations.features.cqt import cqt
+from mgc.representations.features.fma518 import fma518
+from mgc.representations.features.logmel import logmel, logmel44
+from mgc.representations.features.mfcc import mfcc
+from mgc.representations.features.stats57 import stats57
+from mgc.util.errors import MgcError, did_you_mean
 
 __all__ = [
     "ALTERED_PREFIX", "RANDOM_PREFIX", "REPRESENTATIONS", "STATISTICS", "WINDOWS_PREFIX",

@@ -16,8 +16,8 @@ import numpy as np
 import soundfile
 
 from mgc.audio import KBITS, decode
-from mgc.config import MgcError, did_you_mean
-from mgc.representations.kinds import Encoder, Representation, code_hash
+from mgc.representations.card import Encoder, Representation, code_hash
+from mgc.util.errors import MgcError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +111,7 @@ def parsed(text: str) -> Alteration:
 
 def altered(representation: Representation, alteration: Alteration) -> Representation:
     """The card of `representation` of altered clips, with a fingerprint of its own. It cannot be loaded: its
-    encoder is that of `representation`, and whoever gives it files (`mgc.robust`) alters them."""
+    encoder is that of `representation`, and whoever gives it files (`mgc.experiments.robust`) alters them."""
     encoder = soundfile.__libsndfile_version__ if alteration.effect == "mp3" else ""
     parts = (representation.code, code_hash("representations/altered.py"), alteration.text, encoder)
     return replace(

@@ -3,16 +3,17 @@
 import json
 from dataclasses import asdict, dataclass
 
-from mgc.config import MgcError, did_you_mean, weights_dir
-from mgc.representations.checkpoints import in_cache
-from mgc.representations.efficientat import PARAMETERS as EFFICIENTAT_PARAMETERS
-from mgc.representations.efficientat import find_weights
-from mgc.representations.efficientat import published as efficientat
-from mgc.representations.families import FAMILIES
-from mgc.representations.kinds import Representation
-from mgc.representations.known import SHORT_NAMES
-from mgc.representations.musicnn import WHEEL_SHA256, musicnn
-from mgc.representations.transformers_audio import published
+from mgc.config import weights_dir
+from mgc.representations.card import Representation
+from mgc.representations.encoders.checkpoints import in_cache
+from mgc.representations.encoders.efficientat import PARAMETERS as EFFICIENTAT_PARAMETERS
+from mgc.representations.encoders.efficientat import find_weights
+from mgc.representations.encoders.efficientat import published as efficientat
+from mgc.representations.encoders.families import FAMILIES
+from mgc.representations.encoders.known import SHORT_NAMES
+from mgc.representations.encoders.musicnn import WHEEL_SHA256, musicnn
+from mgc.representations.encoders.transformers_audio import published
+from mgc.util.errors import MgcError, did_you_mean
 
 MUSICNN_PARAMETERS = 784_147  # of representations.musicnn_network.MusicNN
 

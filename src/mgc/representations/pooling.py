@@ -13,7 +13,7 @@ import torch
 
 from mgc.audio import Window
 from mgc.data import load_windows
-from mgc.representations.kinds import Encoder, Representation
+from mgc.representations.card import Encoder, Representation
 
 
 @dataclass

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mgc.config import DataRecipe, MgcError, did_you_mean, printable, results_dir
+from mgc.config import DataRecipe, results_dir
 from mgc.data import name_of
-from mgc.results import RunRecord, load_record, load_records
-from mgc.runs.recipes import command_of, settings_of
-from mgc.tables import systems_of, write_tables
+from mgc.runs.commands import command_of, settings_of
+from mgc.runs.record import RunRecord, load_record, load_records
+from mgc.runs.tables import systems_of, write_tables
+from mgc.util.errors import MgcError, did_you_mean, printable
 
 FORMATS = ("table", "json")
 LEFTOVERS = ("predictions.parquet", "fold*.checkpoint", "fold*.result")  # of a run without a record

@@ -10,8 +10,6 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from mgc import files
-from mgc.config import MgcError, did_you_mean
 from mgc.report.content import Content
 from mgc.report.paper.blocks import Block, Figure, Table
 from mgc.report.paper.figures import draw_figures
@@ -19,6 +17,8 @@ from mgc.report.paper.forms import latex, markdown
 from mgc.report.paper.pdf import pdf_of
 from mgc.report.paper.text import blocks_of, title_of
 from mgc.report.paper.words import MINUS, plain
+from mgc.util import files
+from mgc.util.errors import MgcError, did_you_mean
 
 __all__ = ["FORMS", "Figure", "Table", "blocks_of", "plain", "write_paper", "write_papers"]
 

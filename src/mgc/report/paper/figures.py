@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from mgc.evaluate import roc_aucs, roc_curves
-from mgc.files import write_figure
 from mgc.report.content import Content
 from mgc.report.paper.blocks import Block, Figure
 from mgc.report.paper.pdf import visible
 from mgc.report.paper.systems import pair_of, shown_rows, trained
 from mgc.report.paper.words import clipped
+from mgc.util.files import write_figure
 
 MOST_CLASSES = 12  # with a row, a curve or a number in a cell each
 STYLE: Any = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mgc.report.content import Content
 from mgc.report.paper.systems import shown_rows
 from mgc.report.paper.words import plain
-from mgc.results import without_places
+from mgc.runs.record import without_places
 
 METHODS = {  # of those that mgc.evaluate names
     "Dietterich": "Approximate Statistical Tests for Comparing Supervised Classification Learning "

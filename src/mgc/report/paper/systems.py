@@ -3,7 +3,7 @@
 from itertools import zip_longest
 
 from mgc.report.content import Content, Entry
-from mgc.results import RunRecord
+from mgc.runs.record import RunRecord
 
 MOST_ROWS = 14  # of the table of systems
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mgc.config import counted
 from mgc.report.content import Content, Entry
 from mgc.report.paper.blocks import Block, Code, Figure, Heading, Items, Table, Text, ref
 from mgc.report.paper.figures import MOST_CLASSES
@@ -15,8 +14,9 @@ from mgc.report.paper.questions import questions, threats
 from mgc.report.paper.references import references
 from mgc.report.paper.systems import MOST_ROWS, pair_of, shown_rows, trained
 from mgc.report.paper.words import MINUS, clipped, few, plain, points
-from mgc.results import NAMES_ONLY, RunRecord
-from mgc.tables import Row, caption
+from mgc.runs.record import NAMES_ONLY, RunRecord
+from mgc.runs.tables import Row, caption
+from mgc.util.errors import counted
 
 
 def title_of(content: Content) -> str:

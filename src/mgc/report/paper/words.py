@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from mgc.config import printable
 from mgc.evaluate import Difference, Leak
+from mgc.util.errors import printable
 
 MINUS = "\u2212"
 

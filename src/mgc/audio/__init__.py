@@ -1,0 +1,41 @@
+"""Decoding, mixing down, resampling and cutting: the only room that opens audio files."""
+
+from mgc.audio.decoding import (
+    FFMPEG_SUFFIXES,
+    KBITS,
+    MIN_SECONDS,
+    SUFFIXES,
+    AudioError,
+    AudioFile,
+    Clip,
+    Meter,
+    Window,
+    Windowing,
+    content_hash,
+    decode,
+    inspect,
+    load,
+    look,
+    open_bytes,
+    windows,
+)
+
+__all__ = [
+    "FFMPEG_SUFFIXES",
+    "KBITS",
+    "MIN_SECONDS",
+    "SUFFIXES",
+    "AudioError",
+    "AudioFile",
+    "Clip",
+    "Meter",
+    "Window",
+    "Windowing",
+    "content_hash",
+    "decode",
+    "inspect",
+    "load",
+    "look",
+    "open_bytes",
+    "windows",
+]

@@ -1,0 +1,365 @@
+"""`baseline` and `probe`: the only place that puts the rooms together."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+
+from mgc import data
+from mgc.config import BaselineRecipe, DataRecipe, Device, ProbeRecipe, results_dir
+from mgc.data import Dataset, Split, gaps
+from mgc.evaluate import Predictions, evaluate
+from mgc.probing.fitting import fit_folds
+from mgc.probing.heads import find_head
+from mgc.probing.heads.saving import save_head
+from mgc.representations import ALTERED_PREFIX, Representation, address_of, open_representation
+from mgc.representations.cache.embed import embed_tracks
+from mgc.representations.cache.store import Store, kept
+from mgc.representations.card import code_hash
+from mgc.runs.record import NAMES_ONLY, RunRecord, environment, load_record, save_curves, save_tracks
+from mgc.runs.tables import write_tables
+from mgc.training.augment import Augment
+from mgc.training.folds import clear_partial, prepare, representations_of, train_folds
+from mgc.training.networks import find_network, make_network, resolved
+from mgc.util.devices import make_accelerator, precision_of
+from mgc.util.errors import MgcError
+from mgc.util.progress import say
+
+
+def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
+    """Train a network from scratch on every fold of the split; predict each test track once.
+
+    A run of the same recipe, tracks and code that is complete is returned as it stands unless `again`.
+
+    Raises:
+        MgcError: no such data, split, network or representation, or a network that cannot take it.
+    """
+    recipe = resolved(recipe)  # a wrong name, option or device fails before any work
+    precision_of(recipe.train.precision, make_accelerator(recipe.device).device)
+    dataset, split = load_tracks(recipe.data)
+    Augment(recipe.augment, dataset.classes)
+    representation = representations_of(recipe)[0]
+    bench = _Bench(dataset, split, recipe.data)
+    run = bench.run(recipe.network, "baseline", representation, "", recipe, recipe.seed)
+    if not split.leaky:
+        _floors(bench, recipe.device)
+    if (run.folder / "record.json").exists() and not again:
+        say(f"this very run is there already: {run.folder} (--again repeats it)")
+        return load_record(run.folder / "record.json")
+    embedded = prepare(recipe, dataset, split)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        results = train_folds(recipe, dataset, split, run.folder, again)
+    except (RuntimeError, SafetensorError) as error:
+        # What torch.save says of a full disk, and what safetensors says.
+        if "inline_container" not in str(error) and "I/O error" not in str(error):
+            raise
+        what, fix = (
+            "weights cannot be written",
+            "make room; the same command goes on from the last epoch kept",
+        )
+        raise MgcError(what, where=run.folder, fix=fix) from None
+    predictions = bench.predictions([result.probabilities for result in results])
+    # Added up over folds, whether they ran side by side or in several calls.
+    seconds = {
+        "represent": embedded,
+        "train": sum(line.seconds for result in results for line in result.history),
+    }
+    lines = [
+        {"fold": number, **asdict(line), "best": line.epoch == result.best_epoch}
+        for number, result in enumerate(results)
+        for line in result.history
+    ]
+    save_curves(run.folder, pd.DataFrame(lines))
+    chosen = [{"fold": n, "epoch": r.best_epoch, "epochs": len(r.history)} for n, r in enumerate(results)]
+    record = run.finish(
+        predictions,
+        results[0].parameters,
+        chosen,
+        seconds,
+        validation=bench.validation([result.validation for result in results]),
+        frames=results[0].frames,
+    )
+    clear_partial(run.folder)
+    write_tables(dataset.name)
+    return record
+
+
+def probe(recipe: ProbeRecipe) -> list[RunRecord]:
+    """Fit a small head on pooled embeddings, fold by fold; embed first what the store does not hold.
+
+    Without a model, every representation whose vectors are in the store is probed.
+
+    Raises:
+        MgcError: no such data, split, encoder, head or layer; or nothing in the store to probe.
+    """
+    find_head(recipe.head)
+    make_accelerator(recipe.device)
+    models = []
+    if recipe.model:  # what is not here is refused before any work
+        models = [address_of(recipe.model, recipe.random_weights, recipe.seed, recipe.keep)]
+        open_representation(models[0], recipe.trust_remote_code)
+    elif recipe.random_weights:
+        raise MgcError("random weights of which encoder?", fix="name it: --model ast --random-weights")
+    dataset, split = load_tracks(recipe.data)
+    bench = _Bench(dataset, split, recipe.data)
+    if not split.leaky:
+        _floors(bench, recipe.device)
+    records = []
+    for model in models or _kept_models(dataset):
+        representation = open_representation(model, recipe.trust_remote_code)
+        embedded = embed_tracks(dataset, representation, recipe.device)
+        # The address says already whether weights are random and windows are kept.
+        plain = {"model": model, "random_weights": False, "keep": "clip"}
+        plain["pool"] = recipe.pool or representation.pool
+        one = recipe.model_copy(update=plain)
+        records.append(_probe(bench, representation, one, embedded.seconds))
+    write_tables(dataset.name)
+    return records
+
+
+def _probe(bench: "_Bench", representation: Representation, recipe: ProbeRecipe, seconds: float) -> RunRecord:
+    recipe = recipe.model_copy(update={"name": recipe.name or _title(representation, recipe)})
+    run = bench.run(representation.name, "probe", representation, recipe.head, recipe, recipe.seed)
+    return _fit_heads(bench, run, representation, recipe, seconds)
+
+
+def _fit_heads(
+    bench: "_Bench", run: "_Run", representation: Representation, recipe: ProbeRecipe, seconds: float
+) -> RunRecord:
+    heads, took = fit_folds(Store(representation), bench.dataset, bench.split, recipe)
+    for number, head in enumerate(heads):
+        save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
+    chosen = [{"fold": number, **head.told()} for number, head in enumerate(heads)]
+    return run.finish(
+        bench.predictions([head.test for head in heads]),
+        heads[0].fitted.parameters,
+        chosen,
+        {"represent": seconds, "head": took},
+        validation=bench.validation([head.validation for head in heads]),
+    )
+
+
+def _title(representation: Representation, recipe: ProbeRecipe) -> str:
+    """The representation's name, with what is not its default: two rows of a table shall not look alike."""
+    what = {"last": "", "sweep": "best layer", "weighted": "weighted layers"}.get(
+        recipe.layers, recipe.layers
+    )
+    pool = "" if recipe.pool == representation.pool else recipe.pool
+    other = ", ".join(word for word in (what, pool) if word)
+    return f"{representation.name} ({other})" if other else ""
+
+
+def _floors(bench: "_Bench", device: Device) -> None:
+    """What any system must beat: the commonest class, and a line through log-mel statistics.
+
+    Nothing in them is drawn, so they stand once in a table, whatever the seeds of the other runs.
+    """
+    dataset, split, seed = bench.dataset, bench.split, 0
+    recipe = ProbeRecipe(data=bench.recipe, seed=seed, device=device)
+    majority = bench.run("majority", "floor", None, "", recipe, seed)
+    if not (majority.folder / "record.json").exists():
+        by_id = dataset.by_id
+        parts = []
+        for fold in split.folds:
+            learned = dataset.label_numbers([by_id[i] for i in fold.train])
+            shares = np.bincount(learned, minlength=len(dataset.classes)) / len(learned)
+            parts.append(np.tile(shares, (len(fold.test), 1)))
+        majority.finish(bench.predictions(parts), 0, [], {})
+    representation = open_representation("logmel")
+    floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe, seed)
+    if not (floor.folder / "record.json").exists():
+        embedded = embed_tracks(dataset, representation, device)
+        _fit_heads(bench, floor, representation, recipe, embedded.seconds)
+
+
+def load_tracks(recipe: DataRecipe) -> tuple[Dataset, Split]:
+    """The tracks and the split of a recipe; what is left out, and a leak, are said.
+
+    Raises:
+        MgcError: no such data, or tracks that cannot be split so.
+    """
+    dataset = data.load(recipe)
+    for line in data.by_reason(dataset.excluded):
+        say(f"left out: {line}")
+    split = data.make_split(dataset, recipe.split, recipe.split_seed)
+    if recipe.per_class:
+        split = data.thinned(split, recipe.per_class, recipe.per_class_seed)
+    if split.leaky:
+        say(f"this split leaks on purpose: {split.authority}")
+    for line in gaps(split):
+        say(line)
+    if len({dataset.by_id[track_id].group for track_id in split.tested}) < 2:
+        raise MgcError(
+            "all tested tracks are of one artist: nothing could be said of others",
+            where=f"{dataset.name}, split {split.name}",
+            fix="use --split cv5, or mend the split column",
+        )
+    return dataset, split
+
+
+def _kept_models(dataset: Dataset) -> list[str]:
+    """Addresses of the encoders whose vectors of these tracks are in the store, as they are today."""
+    models = []
+    for card in kept():
+        address = str(card.get("address"))
+        own_kind = card.get("keep") == "windows" or address.startswith(ALTERED_PREFIX)
+        if not card.get("pooled") or own_kind or address in models:
+            continue
+        try:
+            missing = Store(open_representation(address)).missing(track.content for track in dataset.tracks)
+        except MgcError as error:
+            say(f"not probed: {error.what}")
+            continue
+        if not missing:
+            models.append(address)
+        else:
+            say(f"not probed: {address}: the store lacks vectors (by today's code) of {len(missing)} tracks")
+    if not models:
+        raise MgcError(
+            "the store holds no encoder's vectors of these tracks",
+            where=dataset.name,
+            fix="run mgc embed --model musicnn, or mgc probe --model musicnn",
+        )
+    return models
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Tracks and a split, on which systems are run."""
+
+    dataset: Dataset
+    split: Split
+    recipe: DataRecipe
+
+    def predictions(self, parts: Sequence[np.ndarray]) -> Predictions:
+        """Predictions of all test sides; `parts` are (n_test, C), a fold each, in the order of its ids."""
+        ids = [track_id for fold in self.split.folds for track_id in fold.test]
+        folds = [number for number, fold in enumerate(self.split.folds) for _ in fold.test]
+        return self._of(ids, np.concatenate(parts), folds)
+
+    def validation(self, parts: Sequence[np.ndarray]) -> list[Predictions]:
+        """The same of each fold's validation side; one track may stand on several of them."""
+        sides = zip(self.split.folds, parts, strict=True)
+        return [self._of(fold.val, part, [number] * len(part)) for number, (fold, part) in enumerate(sides)]
+
+    def _of(self, ids: Sequence[str], probabilities: np.ndarray, folds: Sequence[int]) -> Predictions:
+        tracks = [self.dataset.by_id[track_id] for track_id in ids]
+        return Predictions(
+            self.dataset.classes,
+            tuple(ids),
+            np.array(self.dataset.label_numbers(tracks)),
+            probabilities.astype(np.float64),
+            tuple(track.group for track in tracks),
+            np.array(folds),
+        )
+
+    def run(
+        self, system: str, path: str, representation: Representation | None, head: str, recipe: Any, seed: int
+    ) -> "_Run":
+        """A run whose id follows from the recipe, the tracks, the split, the representation and the code."""
+        # What the fingerprints cover, and what changes nothing, stays out: the same run has one id, wherever
+        # the tracks and the weights lie.
+        kept = recipe.model_dump(mode="json", exclude=NAMES_ONLY)
+        code = learning_code(path, recipe)
+        fingerprint = representation.fingerprint if representation else None
+        tracks = [self.dataset.fingerprint, self.split.fingerprint]
+        parts = [system, path, head, kept, *tracks, fingerprint, code]
+        digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()
+        words = [system, head, self.split.name, f"s{seed}", digest]
+        run_id = "-".join(word.replace(" ", "_") for word in words if word)
+        return _Run(self, system, path, representation, head, recipe, seed, run_id, code)
+
+
+def learning_code(path: str, recipe: Any) -> str:
+    """Hash of the code that decides what this system learns; that of other networks is none of it."""
+    if path != "baseline":
+        heads = ("heads/__init__.py", "heads/logistic.py", "heads/neural.py")
+        return code_hash("data/splits.py", "probing.py", *heads)
+    known = find_network(recipe.network)
+    network = make_network(recipe.network, 2, max(known.min_bands, 64), known.max_frames or known.min_frames)
+    modules = {type(part).__module__ for part in network.modules()}
+    own = [f"{name.removeprefix('mgc.').replace('.', '/')}.py" for name in modules if name.startswith("mgc.")]
+    return code_hash("data/splits.py", *sorted(own), "augment.py", "train.py", "folds.py")
+
+
+@dataclass(frozen=True)
+class _Run:
+    bench: _Bench
+    system: str
+    path: str
+    representation: Representation | None
+    head: str
+    recipe: Any
+    seed: int
+    run_id: str
+    code: str
+
+    @property
+    def folder(self) -> Path:
+        return results_dir() / self.bench.dataset.name / self.run_id
+
+    def finish(
+        self,
+        predictions: Predictions,
+        parameters: int,
+        chosen: list[dict[str, Any]],
+        seconds: dict[str, float],
+        validation: Sequence[Predictions] = (),
+        frames: int = 0,
+    ) -> RunRecord:
+        """Judge, and write the record."""
+        dataset, split = self.bench.dataset, self.bench.split
+        predictions.check_covers(split.tested)
+        record = RunRecord(
+            run_id=self.run_id,
+            system=self.system,
+            path=self.path,
+            representation=self.representation.name if self.representation else "none",
+            head=self.head,
+            hypothesis=getattr(self.recipe, "hypothesis", ""),
+            seed=self.seed,
+            recipe=self.recipe.model_dump(mode="json"),
+            data=dataset.name,
+            data_fingerprint=dataset.fingerprint,
+            licence=dataset.licence,
+            split=split.name,
+            split_authority=split.authority,
+            split_fingerprint=split.fingerprint,
+            leaky=split.leaky,
+            learned=sum(len(fold.train) for fold in split.folds) / len(split.folds),
+            notes=[*dataset.notes, *gaps(split)],
+            name=getattr(self.recipe, "name", ""),
+            reported=getattr(self.recipe, "reported", ""),
+            excluded=[{key: str(value) for key, value in asdict(bad).items()} for bad in dataset.excluded],
+            scores=evaluate(predictions).to_dict(),
+            parameters=parameters,
+            chosen=chosen,
+            seconds=seconds,
+            representation_card=self.representation.card() if self.representation else {},
+            code=self.code,
+            frames=frames,
+            device=_device(self.recipe.device),
+            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **environment(),
+        )
+        record.save(predictions, validation)
+        save_tracks(dataset)
+        return record
+
+
+def _device(name: Device) -> str:
+    kind = make_accelerator(name).device
+    if kind.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(kind)}"
+    return f"{kind.type}: {platform.machine()}, {os.cpu_count()} cores"

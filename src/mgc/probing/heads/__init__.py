@@ -1,0 +1,189 @@
+"""Small classifiers over pooled vectors: standardise, fit, choose the strength on validation."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from mgc.probing.heads.logistic import Logistic, logistic_path
+from mgc.probing.heads.neural import Perceptron, WeightedLayers
+from mgc.util.errors import MgcError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Head:
+    """A family of classifiers, one a strength. `strengths` are tried in this order, the weakest last."""
+
+    strength: str
+    strengths: tuple[float, ...]
+    make: Callable[[float, int, int], Any]  # (strength, seed, tracks of the rarest class) -> unfitted
+    # Where one fit helps the next: (vectors, classes, strengths) -> fitted, one a strength.
+    path: Callable[[np.ndarray, np.ndarray, Sequence[float]], Iterable[Any]] | None = None
+
+
+INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+HEADS: dict[str, Head] = {
+    "logistic": Head("C", INVERSE_PENALTIES, lambda c, seed, rarest: Logistic(C=c), logistic_path),
+    "knn": Head(
+        "neighbours",
+        (31, 15, 9, 5, 3, 1),
+        lambda k, seed, rarest: KNeighborsClassifier(int(k), weights="distance"),
+    ),
+    # Probabilities by Platt's sigmoid on inner folds; scikit-learn's own SVC(probability=True) does the same.
+    "svm": Head(
+        "C",
+        (0.1, 1.0, 10.0, 100.0),
+        lambda c, seed, rarest: CalibratedClassifierCV(
+            SVC(C=c, gamma="scale"), ensemble=False, cv=min(5, rarest)
+        ),
+    ),
+    "mlp": Head(
+        "alpha",
+        (10.0, 1.0, 0.1, 1e-3),
+        lambda alpha, seed, rarest: MLPClassifier((256,), alpha=alpha, max_iter=400, random_state=seed),
+    ),
+    "random_forest": Head(
+        "tracks a leaf",
+        (8, 3, 1),
+        lambda leaf, seed, rarest: RandomForestClassifier(300, min_samples_leaf=int(leaf), random_state=seed),
+    ),
+    "decision_tree": Head(
+        "tracks a leaf",
+        (64, 32, 16, 8, 4, 1),
+        lambda leaf, seed, rarest: DecisionTreeClassifier(min_samples_leaf=int(leaf), random_state=seed),
+    ),
+    "naive_bayes": Head(
+        "smoothing",  # share of the largest variance that is added to all
+        (1.0, 1e-1, 1e-2, 1e-3, 1e-9),
+        lambda share, seed, rarest: GaussianNB(var_smoothing=share),
+    ),
+    "mlp768": Head(
+        "epochs",
+        (10, 30, 100),
+        lambda epochs, seed, rarest: Perceptron(int(epochs), random_state=seed),
+    ),
+}
+
+
+def find_head(name: str) -> Head:
+    """The head called `name`.
+
+    Raises:
+        MgcError: there is none.
+    """
+    if name not in HEADS:
+        raise MgcError(f"there is no head {name!r}", fix=did_you_mean(name, HEADS))
+    return HEADS[name]
+
+
+def weighted(layers: int) -> Head:
+    """Over all layers side by side, (N, layers * D): it learns their weights as it learns the classes."""
+    return Head("C", INVERSE_PENALTIES, lambda c, seed, rarest: WeightedLayers(layers, c))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted head and how its strength was chosen: validation log loss for each one tried."""
+
+    classifier: Any
+    strength: float
+    tried: dict[float, float]
+    parameters: int
+    unfinished: tuple[float, ...] = ()  # strengths whose steps were used up; judged like any other
+
+    @property
+    def loss(self) -> float:
+        """That of the strength chosen."""
+        return self.tried[self.strength]
+
+    def probabilities(self, vectors: np.ndarray, classes: int) -> np.ndarray:
+        """(N, D) -> (N, classes); a class that was not learned gets 0."""
+        return _whole(self.classifier, vectors, classes)
+
+
+def fit_head(
+    head: Head, train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray], seed: int
+) -> Fitted:
+    """Fit on `train`, once a strength, and keep the one with the smallest log loss on `val`.
+
+    Both are (vectors (N, D), class numbers (N,)). The scaler knows the training side only.
+
+    Raises:
+        MgcError: too few tracks for this head.
+    """
+    classes = int(max(train[1].max(), val[1].max())) + 1
+    rarest = int(np.unique(train[1], return_counts=True)[1].min())
+    if head is HEADS["svm"] and rarest < 2:
+        raise MgcError(
+            "a class has a single training track: an SVM's probabilities are fitted on inner folds",
+            fix="add tracks, or use --head logistic",
+        )
+    strengths = head.strengths
+    if head.strength == "neighbours":
+        strengths = tuple(k for k in strengths if k <= len(train[0]))
+    scaler = StandardScaler().fit(train[0])
+    x, x_val = scaler.transform(train[0]), scaler.transform(val[0])
+    if head.path:
+        models = iter(head.path(x, train[1], strengths))
+    else:
+        models = (head.make(strength, seed, rarest).fit(x, train[1]) for strength in strengths)
+    losses: dict[float, float] = {}
+    unfinished, best = [], None
+    for strength, model in zip(strengths, models, strict=True):
+        losses[strength] = float(log_loss(val[1], _whole(model, x_val, classes), labels=range(classes)))
+        if not _finished(model):
+            unfinished.append(strength)
+        if best is None or losses[strength] < losses[best[0]]:
+            best = strength, model
+    if best is None:
+        raise AssertionError("a head has at least one strength")
+    pipeline = make_pipeline(scaler, best[1])
+    return Fitted(pipeline, best[0], losses, _parameters(pipeline), tuple(unfinished))
+
+
+def _finished(model: Any) -> bool:
+    """Whether it stopped of itself, as far as it takes steps."""
+    steps = int(np.max(getattr(model, "n_iter_", 0)))
+    return bool(getattr(model, "converged_", not 0 < getattr(model, "max_iter", -1) <= steps))
+
+
+def _whole(classifier: Any, vectors: np.ndarray, classes: int) -> np.ndarray:
+    """(N, D) -> (N, classes) probabilities; a class that was not learned gets 0."""
+    whole = np.zeros((len(vectors), classes))
+    whole[:, classifier.classes_] = classifier.predict_proba(vectors)
+    return whole / whole.sum(axis=1, keepdims=True)
+
+
+def _parameters(pipeline: Any) -> int:
+    """Numbers that were fitted: coefficients, thresholds and leaves; 0 for kNN, which keeps the tracks."""
+    model = pipeline[-1]
+    if isinstance(model, CalibratedClassifierCV):
+        model = model.calibrated_classifiers_[0].estimator
+    for kind, count in _COUNTS.items():
+        if isinstance(model, kind):
+            return int(count(model))
+    return 0
+
+
+_COUNTS: dict[type, Callable[[Any], int]] = {
+    LogisticRegression: lambda m: m.coef_.size + m.intercept_.size,
+    SVC: lambda m: m.dual_coef_.size + m.intercept_.size,
+    MLPClassifier: lambda m: sum(array.size for array in [*m.coefs_, *m.intercepts_]),
+    RandomForestClassifier: lambda m: sum(tree.tree_.node_count for tree in m.estimators_),
+    DecisionTreeClassifier: lambda m: m.tree_.node_count,
+    GaussianNB: lambda m: m.theta_.size + m.var_.size + m.class_prior_.size,
+    WeightedLayers: lambda m: m.coef_.size + m.intercept_.size + m.layers,
+    Perceptron: lambda m: sum(parameter.numel() for parameter in m.network_.parameters()),
+}

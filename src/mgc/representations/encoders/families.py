@@ -1,0 +1,177 @@
+"""Families of transformers audio encoders: how each wants its input, and how its frames are read.
+
+What is known of a model here is its `model_type`: the samples of its window, the samples one of its frames
+stands for, where its encoder sits. torch is imported by nothing in this module until a model runs.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mgc.representations.card import Layer
+
+if TYPE_CHECKING:
+    import torch
+
+WAVEFORM_WINDOW_SECONDS = 10.0  # models of any input length: long context, attention still cheap
+
+# Frames (B, T, D) a layer from a loaded model and what its extractor returned.
+States = Callable[[Any, Any], list["torch.Tensor"]]
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How models of one or more `model_type`s are fed and read."""
+
+    kind: str  # transformers' class
+    # Samples a window, from (config, preprocessor); the rate is the preprocessor's.
+    window: Callable[[Settings, Settings], int]
+    layers: Callable[[Settings], tuple[Layer, ...]]
+    states: States
+    # Samples between the starts of two frames, and how many of a frame's own must be real for it to be more
+    # than padding; None: a window is one frame.
+    frame: Callable[[Settings, Settings], tuple[int, int]] | None
+    part: str = ""  # the submodule that is used; "" for all of the model
+    # Why configuration and preprocessing do not go together; "" where they do.
+    clash: Callable[[Settings, Settings], str] = lambda config, extractor: ""
+    remote: bool = False  # its published weights need the code that lies beside them
+    # Whether `kind` computes what the published code does.
+    same_as_kind: Callable[[Settings], bool] = lambda config: True
+
+
+def _hidden(config: Settings) -> tuple[Layer, ...]:
+    count, dim = int(config["num_hidden_layers"]), int(config["hidden_size"])
+    return tuple(Layer(f"layer{index}", dim) for index in range(count + 1))
+
+
+def _whisper_layers(config: Settings) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(f"layer{index}", int(config["d_model"])) for index in range(config["encoder_layers"] + 1)
+    )
+
+
+def _clap_layers(config: Settings) -> tuple[Layer, ...]:
+    pooled = Layer("pooled", config["audio_config"]["hidden_size"])
+    return pooled, Layer("projection", config["projection_dim"])
+
+
+def _waveform_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
+    return list(model(inputs["input_values"], output_hidden_states=True).hidden_states)  # (B, T, D) each
+
+
+def _mert_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
+    """What goes into each layer and what comes out of the last: its own code, written for transformers 4,
+    returns no hidden states under transformers 5."""
+    states: list[torch.Tensor] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, arguments: states.append(arguments[0]))
+        for layer in model.encoder.layers
+    ]
+    try:
+        last = model(inputs["input_values"])[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [*states, last]  # (B, T, D) each
+
+
+def _whisper_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
+    return list(model(inputs["input_features"], output_hidden_states=True).hidden_states)  # (B, 1500, D) each
+
+
+def _ast_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
+    """Patch tokens averaged over frequency; the two class tokens in front belong to no time."""
+    config = model.config
+    bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
+    states = model(inputs["input_values"], output_hidden_states=True).hidden_states
+    # (B, 2 + bands T, D) -> (B, T, D)
+    return [s[:, 2:].unflatten(1, (bands, -1)).mean(dim=1) for s in states]
+
+
+def _clap_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
+    # Of a batch without a longer clip the extractor calls one longer, at random; no window is.
+    longer = inputs["is_longer"] & False
+    pooled = model.audio_model(input_features=inputs["input_features"], is_longer=longer).pooler_output
+    return [pooled.unsqueeze(1), model.audio_projection(pooled).unsqueeze(1)]  # (B, 1, D)
+
+
+def _conv_frame(config: Settings, extractor: Settings) -> tuple[int, int]:
+    return math.prod(config["conv_stride"]), 1  # nothing is padded, so any sample is enough
+
+
+def _sew_frame(config: Settings, extractor: Settings) -> tuple[int, int]:
+    return math.prod(config["conv_stride"]) * config["squeeze_factor"], 1  # thinned out once more
+
+
+def _clap_clash(config: Settings, extractor: Settings) -> str:
+    fused, truncation = config["audio_config"]["enable_fusion"], extractor["truncation"]
+    if truncation == "fusion" and not fused:
+        return (
+            'the preprocessor makes four spectrograms a clip (truncation = "fusion"), the model takes one '
+            "(audio_config.enable_fusion = false)"
+        )
+    return ""
+
+
+_WAVEFORM = Family(
+    kind="Wav2Vec2Model",
+    window=lambda config, extractor: int(WAVEFORM_WINDOW_SECONDS * extractor["sampling_rate"]),
+    layers=_hidden,
+    states=_waveform_states,
+    frame=_conv_frame,
+)
+
+FAMILIES: dict[str, Family] = {
+    # A frame is 25 ms every 10 ms (Kaldi): max_length of them, none padded, make the window; one that is
+    # not padding makes a patch real.
+    "audio-spectrogram-transformer": Family(
+        kind="ASTModel",
+        window=lambda config, extractor: (
+            (config["max_length"] - 1) * extractor["sampling_rate"] // 100
+            + extractor["sampling_rate"] * 25 // 1000
+        ),
+        layers=_hidden,
+        states=_ast_states,
+        frame=lambda config, extractor: (
+            config["time_stride"] * extractor["sampling_rate"] // 100,
+            extractor["sampling_rate"] * 25 // 1000,
+        ),
+    ),
+    # Two mel hops a frame; the extractor pads with zeros to its chunk of 30 s.
+    "whisper": Family(
+        kind="WhisperModel",
+        window=lambda config, extractor: extractor["chunk_length"] * extractor["sampling_rate"],
+        layers=_whisper_layers,
+        states=_whisper_states,
+        frame=lambda config, extractor: (2 * extractor["hop_length"], 1),
+        part="encoder",
+    ),
+    "clap": Family(
+        kind="ClapModel",
+        window=lambda config, extractor: extractor["max_length_s"] * extractor["sampling_rate"],
+        layers=_clap_layers,
+        states=_clap_states,
+        frame=None,
+        clash=_clap_clash,
+    ),
+    "wav2vec2": _WAVEFORM,
+    "wav2vec2-conformer": replace(_WAVEFORM, kind="Wav2Vec2ConformerModel"),
+    "hubert": replace(_WAVEFORM, kind="HubertModel"),
+    "wavlm": replace(_WAVEFORM, kind="WavLMModel"),
+    "data2vec-audio": replace(_WAVEFORM, kind="Data2VecAudioModel"),
+    "unispeech": replace(_WAVEFORM, kind="UniSpeechModel"),
+    "unispeech-sat": replace(_WAVEFORM, kind="UniSpeechSatModel"),
+    "sew": replace(_WAVEFORM, kind="SEWModel", frame=_sew_frame),
+    "mert_model": replace(
+        _WAVEFORM,
+        kind="HubertModel",
+        states=_mert_states,
+        remote=True,
+        same_as_kind=lambda config: (
+            not (config.get("feature_extractor_cqt") or config.get("deepnorm"))
+            and config.get("attention_relax", -1) <= 0
+        ),
+    ),
+}

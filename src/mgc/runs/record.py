@@ -1,0 +1,308 @@
+"""`RunRecord`: what was run and what came out, kept in a folder of its own; and the curves of a training.
+
+A run lies in `results/<data>/<run_id>/`: `record.json`, `predictions.parquet`, curves, weights.
+"""
+
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from mgc.config import CompareRecipe, results_dir
+from mgc.data import Dataset, name_of
+from mgc.evaluate import Predictions, Scores, evaluate
+from mgc.util import files
+from mgc.util.errors import MgcError
+
+# Parts of a recipe that fingerprints cover, or that change nothing about the result.
+NAMES_ONLY = {"data", "model", "device", "hypothesis", "name", "reported", "trust_remote_code"}
+LIBRARIES = ("mgc", "torch", "transformers", "librosa", "soxr", "numpy", "scikit-learn", "accelerate")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run. Two records are comparable where `data_fingerprint` and `split_fingerprint` are equal."""
+
+    run_id: str
+    system: str
+    path: str  # "baseline", "probe" or "floor"
+    representation: str
+    head: str
+    hypothesis: str
+    seed: int
+    recipe: dict[str, Any]
+    data: str
+    data_fingerprint: str
+    licence: str | None
+    split: str
+    split_authority: str
+    split_fingerprint: str
+    excluded: list[dict[str, str]]
+    scores: dict[str, Any]
+    parameters: int  # trained ones
+    chosen: list[dict[str, Any]]  # a fold: what validation chose
+    seconds: dict[str, float]  # a stage
+    representation_card: dict[str, Any]
+    code: str
+    commit: str | None
+    versions: dict[str, str]
+    device: str
+    created: str  # ISO 8601, UTC
+    leaky: bool = False  # the split puts artists on two sides on purpose: not comparable with an honest one
+    learned: float = 0.0  # training tracks, the mean over folds
+    notes: list[str] = field(default_factory=list)  # what a reader should know of the data
+    name: str = ""  # how tables call it, where the system's name is not enough
+    reported: str = ""  # what others published of this system
+    frames: int = 0  # of a crop, as a network takes it
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies."""
+        return results_dir() / self.data / self.run_id
+
+    @property
+    def called(self) -> str:
+        """What tables call the system."""
+        return self.name or self.system
+
+    @cached_property
+    def judged(self) -> Scores:
+        """Its scores: those of the record, or, where they are of an mgc that knew other ones, found again.
+
+        Raises:
+            MgcError: they are to be found again, and the predictions are not there or damaged.
+        """
+        try:
+            return Scores.from_dict(self.scores)
+        except MgcError:
+            return evaluate(self.predictions())
+
+    def predictions(self) -> Predictions:
+        """Its stored predictions.
+
+        Raises:
+            MgcError: they are not there or damaged.
+        """
+        file = self.folder / "predictions.parquet"
+        try:
+            return Predictions.from_frame(pd.read_parquet(file))
+        except (OSError, ValueError, MgcError) as error:
+            what = f"the predictions of a run cannot be read: {_told(error)}"
+            raise MgcError(what, where=file, fix="run it again with --again") from None
+
+    def validation(self) -> list[Predictions]:
+        """What the model of each fold says of the fold's validation side.
+
+        Raises:
+            MgcError: it was not kept, or is damaged.
+        """
+        file = self.folder / "validation.parquet"
+        try:
+            sides = pd.read_parquet(file).groupby("fold", sort=True)
+            return [Predictions.from_frame(side) for _, side in sides]
+        except (OSError, ValueError, KeyError, MgcError) as error:
+            raise MgcError(
+                f"what the run said of its validation tracks cannot be read: {_told(error)}",
+                where=file,
+                fix="an older mgc did not keep it: run it again with --again",
+            ) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `record.json` holds."""
+        return {field.name: getattr(self, field.name) for field in fields(RunRecord)}
+
+    def save(self, predictions: Predictions, validation: Sequence[Predictions] = ()) -> None:
+        """Predictions first, then the record: a record that is there is complete."""
+        files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
+        if validation:
+            frames = [side.to_frame() for side in validation]
+            files.write(self.folder / "validation.parquet", pd.concat(frames).to_parquet())
+        files.write(self.folder / "record.json", json.dumps(self.to_dict(), indent=2))
+
+
+def _told(error: Exception) -> str:
+    """`error` within a sentence."""
+    if isinstance(error, MgcError):
+        return error.what
+    return f"no column {error}" if isinstance(error, KeyError) else str(error)
+
+
+@cache
+def _adapter() -> TypeAdapter[RunRecord]:
+    return TypeAdapter(RunRecord)
+
+
+def load_record(file: Path) -> RunRecord:
+    """The record in a `record.json`.
+
+    Raises:
+        MgcError: not readable, or of another version of mgc.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        required = [
+            f.name for f in fields(RunRecord) if f.default is MISSING and f.default_factory is MISSING
+        ]
+        known = {
+            f.name: content[f.name] for f in fields(RunRecord) if f.name in content or f.name in required
+        }
+        record = _adapter().validate_json(json.dumps(known), strict=True)
+        record.recipe["data"]["limit"]  # what tables ask of any record
+        return record
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        raise MgcError(
+            f"the record cannot be read: {what}",
+            where=file,
+            fix="take the run's folder out of results/, and run it again",
+        ) from None
+
+
+def load_records(data: str) -> list[RunRecord]:
+    """All records of a data set, oldest first."""
+    records = [load_record(file) for file in (results_dir() / data).glob("*/record.json")]
+    return sorted(records, key=lambda record: record.created)
+
+
+def select_records(recipe: CompareRecipe) -> list[RunRecord]:
+    """The records of a data set that a comparison asks for.
+
+    Raises:
+        MgcError: there are none.
+    """
+    source = recipe.data.source
+    name = source if (results_dir() / source).is_dir() and "/" not in source else name_of(recipe.data)
+    records = [
+        record
+        for record in load_records(name)
+        if recipe.data.limit in (None, record.recipe["data"]["limit"])
+        and record.recipe["data"].get("per_class") == recipe.data.per_class
+        and recipe.seed in (None, record.seed)
+        and (recipe.device is None or record.device.startswith(recipe.device))
+    ]
+    if not records:
+        raise MgcError(
+            f"there are no such runs on {name!r}",
+            where=results_dir() / name,
+            fix="run mgc baseline and mgc probe first",
+        )
+    return records
+
+
+def without_places(record: RunRecord) -> RunRecord:
+    """The record as it may be handed on: of each path from the root, from home or with dots its last part."""
+    card, recipe, data = dict(record.representation_card), dict(record.recipe), dict(record.recipe["data"])
+    data |= {"source": _last(data["source"]), "root": None}
+    recipe |= {"data": data} | ({"model": _last(recipe["model"])} if recipe.get("model") else {})
+    card |= {"address": _last(card["address"])} if card.get("address") else {}
+    # The path of an encoder ends with a comma or the text, and may hold spaces.
+    source = re.sub(r"(?<![^ ])(?:~|\.\.?)?/(?:[^/,]+/)*([^/,]+)", r"\1", str(card.get("source") or ""))
+    card |= {"source": source} if source else {}
+    told = {"path": _last, "reason": text_without_places}
+    excluded = [{key: told.get(key, str)(text) for key, text in bad.items()} for bad in record.excluded]
+    notes = [text_without_places(note) for note in record.notes]
+    return replace(record, representation_card=card, recipe=recipe, excluded=excluded, notes=notes)
+
+
+def text_without_places(text: str) -> str:
+    """The same for paths within sentences, up to a space, a comma or a quotation mark."""
+    return re.sub(r"(?<![^\s'\"(])(?:~|\.\.?)?/(?:[^/\s,'\"]+/)*([^/\s,'\"]+)", r"\1", text)
+
+
+def _last(place: str) -> str:
+    """A folder's or file's own name, after what stands before it ("hf:", "windows:", "random:0:")."""
+    return re.sub(r"(?<![^:])(?:[/~]|\.\.?/).*", lambda path: Path(path[0]).name, place)
+
+
+def tracks_file(data: str, fingerprint: str) -> Path:
+    """Where it is kept what the tracks of a run are called."""
+    return results_dir() / data / f"tracks-{fingerprint}.csv"
+
+
+def save_tracks(dataset: Dataset) -> None:
+    """What the tracks are called, beside the runs: a report is made of records alone."""
+    columns = ["track_id", "label", "artist", "title", "album", "seconds"]
+    file = tracks_file(dataset.name, dataset.fingerprint)
+    if not file.exists():
+        rows = [[getattr(track, name) for name in columns] for track in dataset.tracks]
+        files.write(file, pd.DataFrame(rows, columns=columns).to_csv(index=False))
+
+
+def load_tracks(record: RunRecord) -> pd.DataFrame:
+    """What `save_tracks` wrote, by track_id; empty texts where nothing is known.
+
+    Raises:
+        MgcError: it is not there or damaged.
+    """
+    file = tracks_file(record.data, record.data_fingerprint)
+    try:
+        text = dict.fromkeys(("track_id", "label", "artist", "title", "album"), str)
+        return pd.read_csv(file, dtype=text, keep_default_na=False, na_values={"seconds": [""]}).set_index(
+            "track_id"
+        )
+    except (OSError, ValueError) as error:
+        fix = "run one of its commands again: each writes it"
+        raise MgcError(f"the names of the tracks cannot be read: {error}", where=file, fix=fix) from None
+
+
+def environment() -> dict[str, Any]:
+    """Versions and commit, as a record keeps them."""
+    versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    return {"versions": versions, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """The commit of the code that runs, with a + where it was changed; None outside a repository."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
+        state = subprocess.run(
+            [*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if state.stdout.strip() else "")
+
+
+def save_curves(folder: Path, curves: pd.DataFrame) -> None:
+    """`curves.csv`, `.png` and `.svg`: loss and accuracy by epoch, a thin line a fold, the epoch kept marked.
+
+    Columns: fold, epoch, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, seconds, best.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    files.write(folder / "curves.csv", curves.to_csv(index=False))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, quantity, unit in zip(axes, ("loss", "accuracy"), ("nats", "share of tracks"), strict=True):
+        for side, colour in (("train", "#7f7f7f"), ("val", "#1f77b4")):
+            for number, (_, fold) in enumerate(curves.groupby("fold")):
+                label = {"train": "training", "val": "validation"}[side] if number == 0 else None
+                axis.plot(
+                    fold["epoch"] + 1, fold[f"{side}_{quantity}"], color=colour, alpha=0.7, lw=1, label=label
+                )
+        best = curves[curves["best"]]
+        axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color="#d62728", ms=5, label="epoch kept")
+        axis.set(xlabel="epoch", ylabel=f"{quantity} ({unit})")
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    files.write_figure(figure, folder / "curves.png", dpi=120)
+    files.write_figure(figure, folder / "curves.svg")
+    plt.close(figure)

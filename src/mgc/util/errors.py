@@ -1,0 +1,41 @@
+"""The error that a user can act on, and helpers for its wording."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    """One line: what would move a terminal's cursor, or is no character at all, becomes an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class MgcError(Exception):
+    """Something a person can mend: what is wrong, where, and what to do about it.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = self.what.split("\n")
+        if self.where is not None:
+            lines.append(f"  where: {self.where}")
+        if self.fix:
+            lines.append(f"  to do: {self.fix}")
+        return "\n".join(map(printable, lines))
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'musicnn'? ` for the nearest known word, then the list of all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return f"{guess}known: {', '.join(known)}"
