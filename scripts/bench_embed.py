@@ -50,6 +50,7 @@ from mgc.representations import Representation, open_representation, pooling
 from mgc.representations.cache.store import Store
 from mgc.representations.card import Encoder
 from mgc.util.devices import make_accelerator, tune_cpu
+from mgc.workspace import Workspace
 
 SHORT = {"ast": "random:0:ast", "whisper": "../shared/weights/whisper-tiny.en-encoder"}
 PART = 4  # clips that one way embeds before the other takes its turn
@@ -80,7 +81,7 @@ class Bench:
     """One encoder, both ways."""
 
     def __init__(self, model: str) -> None:
-        card = open_representation(SHORT.get(model, model))
+        card = open_representation(SHORT.get(model, model), workspace=Workspace.from_environment())
         self.device = make_accelerator("auto").device
         tune_cpu()
         # A rest as long as a window is left out: whole windows only.
@@ -117,7 +118,7 @@ class Bench:
         """The same from mgc, written to a store."""
         vectors: Vectors = [np.empty(0)] * len(paths)
         wanted = self.card.layer_slice("last")
-        with Store(self.card).writer() as writer:
+        with Store(self.card, root=Workspace.from_environment().cache).writer() as writer:
             for place, array in pooling.represent(self.card, encoder, paths, self.device, WINDOWS_AT_ONCE):
                 writer.add(f"{place:032x}", paths[place].name, array)
                 vectors[place] = array[0, wanted].copy()
@@ -229,7 +230,12 @@ def main(
             unit = 1 if platform.system() == "Darwin" else 1024
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
             return
-        paths = [track.path for track in load(DataRecipe(source=data, limit=clips)).tracks]
+        paths = [
+            track.path
+            for track in load(
+                DataRecipe(source=data, limit=clips), workspace=Workspace.from_environment()
+            ).tracks
+        ]
         os.environ["MGC_EMBEDDINGS_CACHE"] = folder
         bench = Bench(model)
         encoder = bench.encoder

@@ -44,6 +44,7 @@ from mgc.data import Track, load, load_windows
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
 from mgc.util.workers import cores
+from mgc.workspace import Workspace
 
 RATES_HZ = (16_000, 22_050, 32_000)
 CLIP_RATE_HZ, CLIP_SECONDS = 44_100, 30.0
@@ -87,7 +88,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="keep the figures in this JSON file")] = None,
 ) -> None:
     """Time the loader against librosa.load on the same clips, and show that its memory is flat."""
-    tracks = load(DataRecipe(source=data)).tracks
+    tracks = load(DataRecipe(source=data), workspace=Workspace.from_environment()).tracks
     with tempfile.TemporaryDirectory(prefix="bench_loader_") as folder:
         paths = make_clips(tracks, clips, CLIP_SECONDS, Path(folder, "timed"))
         rates = [compare(paths, rate, rounds) for rate in RATES_HZ]

@@ -39,6 +39,7 @@ from mgc.representations.card import Layer
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
 from mgc.util.workers import cores
+from mgc.workspace import Workspace
 
 LAYERS, DIM, CLASSES = 13, 768, 8
 APART, FALL = 0.1, 1.25  # distance of classes in deviations; exponent by which those fall along the axes
@@ -55,7 +56,7 @@ def tracks(count: int) -> Dataset:
 
 def filled(dataset: Dataset, layers: int, windows: int) -> Store:
     """A store of these tracks: a window is what its track is, and as much again of its own."""
-    card: Representation = open_representation("musicnn")
+    card: Representation = open_representation("musicnn", workspace=Workspace.from_environment())
     shape = tuple(Layer(f"layer {i}", DIM) for i in range(layers))
     card = replace(card, name="synthetic", layers=shape, code=f"synthetic {len(dataset)}", pool="mean")
     if windows > 1:
@@ -72,7 +73,7 @@ def filled(dataset: Dataset, layers: int, windows: int) -> Store:
             own = rng.standard_normal((len(dataset), windows, DIM), np.float32) if windows > 1 else 0
             flat = (shared + own).reshape(-1, DIM) @ mix
             pooled[:, :, statistic, layer] = flat.reshape(len(dataset), windows, DIM)
-    store = Store(card)
+    store = Store(card, root=Workspace.from_environment().cache)
     with store.writer() as writer:
         for track, array in zip(dataset.tracks, pooled, strict=True):
             writer.add(track.content, track.track_id, array.reshape(windows * 3, -1))

@@ -44,6 +44,7 @@ from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
 from mgc.util.workers import cores
+from mgc.workspace import Workspace
 
 FRAMES, BANDS, CLASSES = 1292, 128, 8
 CROP_FRAMES = 215  # 5 s, of --accuracy
@@ -154,7 +155,10 @@ def get_ready(kind: str, name: str, clips: int, folder: Path, tuned: bool) -> No
         _READY["plain"] = plain_way(name, folder, labels, FRAMES)[1]
     else:
         os.environ["MGC_EMBEDDINGS_CACHE"] = str(folder)
-        store = Store(open_representation("logmel"))
+        store = Store(
+            open_representation("logmel", workspace=Workspace.from_environment()),
+            root=Workspace.from_environment().cache,
+        )
         with store.writer() as writer:
             for number, array in enumerate(arrays):
                 writer.add(str(number), str(number), array)
@@ -203,9 +207,15 @@ def told(name: str, clips: int, took: Sequence[dict[str, tuple[float, float]]]) 
 
 def accuracies(name: str, source: str, epochs: int, seeds: int) -> dict[str, list[float]]:
     """Test accuracy of both ways on the first fold of `source`, a seed after the other."""
-    dataset, representation = load(DataRecipe(source=source)), open_representation("logmel")
-    embed_tracks(dataset, representation, "cpu")
-    store, fold = Store(representation), make_split(dataset, "auto", 0).folds[0]
+    dataset, representation = (
+        load(DataRecipe(source=source), workspace=Workspace.from_environment()),
+        open_representation("logmel", workspace=Workspace.from_environment()),
+    )
+    embed_tracks(dataset, representation, "cpu", workspace=Workspace.from_environment())
+    store, fold = (
+        Store(representation, root=Workspace.from_environment().cache),
+        make_split(dataset, "auto", 0).folds[0],
+    )
     tracks = [[dataset.by_id[track_id] for track_id in part] for part in (fold.train, fold.test)]
     learned, test = (Side.of([store.read(t.content) for t in s], dataset.label_numbers(s)) for s in tracks)
     right: dict[str, list[float]] = {"plain": [], "mgc": []}

@@ -39,10 +39,10 @@ import typer
 from hostile_inputs import GOOD_CLIPS, Input, Place, Whole, choose, material, small_wav
 
 from mgc.audio import SUFFIXES
-from mgc.config import weights_dir
 from mgc.data.dataset import as_text
 from mgc.data.sources.local import MANIFEST_SUFFIXES
 from mgc.util.progress import Progress
+from mgc.workspace import Workspace
 
 LIMIT_SECONDS = 60.0  # a command
 LIMIT_BYTES = 2_000_000_000  # resident, a command
@@ -226,7 +226,7 @@ class Sandbox:
     def job(self, case: Case, first: int) -> dict[str, Any]:
         """What a child is told of a case: its commands from the number `first` on."""
         place = self.place(case)
-        shared = (self.work / "cache", self.work / "tmp", weights_dir().absolute())
+        shared = (self.work / "cache", self.work / "tmp", Workspace.from_environment().weights.absolute())
         return {
             "case": case.name,
             "commands": case.commands()[first:],
@@ -240,7 +240,7 @@ class Sandbox:
         kept = str(self.work / "tmp")
         return os.environ | {
             "MGC_EMBEDDINGS_CACHE": str(self.work / "cache"),
-            "XDG_CACHE_HOME": str(weights_dir().parent.absolute()),
+            "XDG_CACHE_HOME": str(Workspace.from_environment().weights.parent.absolute()),
             **dict.fromkeys(("TMPDIR", "HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"), kept),
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
@@ -588,7 +588,7 @@ def fuzz(
     """
     start = time.monotonic()
     sandbox, report = Sandbox(home), Report()
-    encode &= any(weights_dir().glob("musicnn*.safetensors"))
+    encode &= any(Workspace.from_environment().weights.glob("musicnn*.safetensors"))
     cases = as_cases(choose(material(seed, clips), count, only), batch, encode)
     again = f"  python scripts/fuzz_data.py --seed {seed} --keep FOLDER --only"
     with Progress("fuzz", len(cases), "folders and tables") as progress:

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from mgc.util.compiled import librosa_ready
+from mgc.workspace import Workspace
 
 # Many small computations: a second thread would mostly wait for a core that other work holds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,6 +39,11 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.delenv("MGC_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def here() -> Workspace:
+    """The folders of the test that runs."""
+    return Workspace.from_environment()
 
 
 @contextlib.contextmanager

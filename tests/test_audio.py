@@ -15,7 +15,7 @@ import librosa
 import numpy as np
 import pytest
 import soundfile
-from conftest import nobody, tone
+from conftest import here, nobody, tone
 
 from mgc import audio
 from mgc.audio import AudioError, Window, Windowing, decode, inspect, load, windows
@@ -131,8 +131,11 @@ def test_a_file_without_channels_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(audioread, "audio_open", lambda path: FakeFfmpeg([b"12"]))
     file = tmp_path / "a.m4a"
     file.write_bytes(b"anything")
-    assert inspect_all([file])[0].problem == "cannot be decoded: it says that it has no channels"
-    assert examine(file).problem == inspect_all([file])[0].problem
+    assert (
+        inspect_all([file], cache=here().cache)[0].problem
+        == "cannot be decoded: it says that it has no channels"
+    )
+    assert examine(file).problem == inspect_all([file], cache=here().cache)[0].problem
 
 
 # ---- windows ---------------------------------------------------------------------------------------------

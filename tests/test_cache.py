@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
+from conftest import here, tone
 from typer.testing import CliRunner
 
 from mgc import data, representations
@@ -48,20 +48,20 @@ def card(seconds: float = 0.0) -> Representation:
 
 
 def load(folder: Path) -> Dataset:
-    return data.load(DataRecipe(source=str(folder)))
+    return data.load(DataRecipe(source=str(folder)), workspace=here())
 
 
 def embed(folder: Path, seconds: float = 0.0) -> Embedded:
-    return embed_tracks(load(folder), card(seconds), "cpu", 1)
+    return embed_tracks(load(folder), card(seconds), "cpu", 1, workspace=here())
 
 
 def vectors(dataset: Dataset) -> dict[str, bytes]:
-    held = Store(card())
+    held = Store(card(), root=here().cache)
     return {track.track_id: held.read(track.content).tobytes() for track in dataset.tracks}
 
 
 def shards(of: Representation) -> list[Path]:
-    return sorted(Store(of).folder.glob("shard-*.arrow"))
+    return sorted(Store(of, root=here().cache).folder.glob("shard-*.arrow"))
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def run(*words: str, code: int = 0) -> str:
 
 
 def fill(of: Representation, numbers: range) -> None:
-    with Store(of).writer() as writer:
+    with Store(of, root=here().cache).writer() as writer:
         for number in numbers:
             writer.add(f"{number:032x}", f"track {number}", np.full((3, of.width), number))
 
@@ -118,8 +118,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(music: Path) -> None:
         return changing
 
     with pytest.raises(MgcError, match=f"1 files changed while they were read: {track.track_id}"):
-        embed_tracks(dataset, replace(card(), load=touch), "cpu", 1)
-    assert Store(card()).missing(t.content for t in dataset.tracks) == {track.content}
+        embed_tracks(dataset, replace(card(), load=touch), "cpu", 1, workspace=here())
+    assert Store(card(), root=here().cache).missing(t.content for t in dataset.tracks) == {track.content}
     assert embed(music).computed == 1
 
 
@@ -179,7 +179,7 @@ def test_ls_tells_what_is_held_and_whether_it_is_current(tmp_path: Path) -> None
 def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
     fill(card(), range(3))
     assert "1 shards are whole" in run("verify")
-    Store(card()).refresh()  # the index knows the clips
+    Store(card(), root=here().cache).refresh()  # the index knows the clips
     [shard] = shards(card())
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 8
@@ -187,7 +187,7 @@ def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
     fill(card(), range(3, 5))
     wide = replace(card(), layers=(Layer("low", 3),))
     fill(wide, range(2))
-    (Store(wide).folder / store.CARD).write_text(json.dumps(card().card()))
+    (Store(wide, root=here().cache).folder / store.CARD).write_text(json.dumps(card().card()))
     told = run("verify", code=1)
     assert f"{shard} is damaged: its bytes are not those that were written (3 clips: track 0, track 1" in told
     assert "its rows are not of the shape and kind that its card tells" in told
@@ -196,8 +196,8 @@ def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
     assert f"set aside as {shard.name}.damaged" in run("verify", "--apply")
     assert "1 shards are whole" in run("verify")
     assert shard.with_name(f"{shard.name}.damaged").read_bytes() == content
-    assert len(Store(card()).missing(f"{n:032x}" for n in range(5))) == 3
-    (Store(card()).folder / store.CARD).write_text("[]")
+    assert len(Store(card(), root=here().cache).missing(f"{n:032x}" for n in range(5))) == 3
+    (Store(card(), root=here().cache).folder / store.CARD).write_text("[]")
     assert "a card of the store is damaged: it must tell" in run("verify", code=1)
 
 
@@ -208,7 +208,7 @@ def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> N
         fill(one, range(3))
     fill(card(), range(2))  # doubled
     fill(card(), range(1, 5))  # neither it nor the first is in others as a whole
-    folder = Store(card()).folder
+    folder = Store(card(), root=here().cache).folder
     part = folder / ".shard-old.arrow.1.part"
     part.write_bytes(bytes(2_000_000))
     os.utime(part, (time.time() - 2 * store.STALE_SECONDS,) * 2)
@@ -225,12 +225,14 @@ def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> N
     ):
         assert words in told
     run("prune", "--apply")
-    assert not Store(old).folder.exists()
+    assert not Store(old, root=here().cache).folder.exists()
     assert len(shards(gone)) == 1
     assert len(shards(card())) == 2
     assert not part.exists()
     for number in range(5):
-        assert np.array_equal(Store(card()).read(f"{number:032x}"), np.full((3, 2), number))
+        assert np.array_equal(
+            Store(card(), root=here().cache).read(f"{number:032x}"), np.full((3, 2), number)
+        )
     assert "nothing to remove" in run("prune")
 
 
@@ -240,4 +242,4 @@ def test_what_is_doubled_stays_where_its_copy_is_damaged() -> None:
     large = max(shards(card()), key=lambda shard: len(store.look(shard.parent)[0][shard].clips))
     large.write_bytes(large.read_bytes()[:-1])
     assert "nothing to remove" in run("prune")
-    assert len(cache.held()) == len(kept()) == 1
+    assert len(cache.held(workspace=here())) == len(kept(root=here().cache)) == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from shutil import make_archive
 
 import pytest
+from conftest import here
 from miniature import make_fma, make_gtzan
 from typer.testing import CliRunner, Result
 
@@ -61,7 +62,7 @@ def test_a_set_is_fetched_once_and_then_used_by_name(served: Path, tmp_path: Pat
     assert "fma_small.zip: removed" in done.stdout
     assert not list(root.glob("*.zip"))
     assert "[here]" in overview(root).split("fma_small")[1].split("fma_medium")[0]
-    assert len(find(DataRecipe(source="fma_small", root=str(root))).tracks) == 112
+    assert len(find(DataRecipe(source="fma_small", root=str(root)), workspace=here()).tracks) == 112
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     again = mgc("data", "fetch", "fma_small", "--data-root", root)
     assert again.stdout.splitlines() == ["fma_metadata: there already", "fma_small: there already"]
@@ -74,7 +75,7 @@ def test_archives_brought_by_hand(served: Path, tmp_path: Path) -> None:
         done = mgc("data", "fetch", "fma_small", "--from", served / f"{name}.zip", "--data-root", root)
         assert done.exit_code == 0, done.output
         assert (served / f"{name}.zip").exists()
-    assert len(find(DataRecipe(source="fma_small", root=str(root))).tracks) == 112
+    assert len(find(DataRecipe(source="fma_small", root=str(root)), workspace=here()).tracks) == 112
     wrong = served / "fma_large.zip"
     wrong.write_bytes(b"PK")
     refused = mgc("data", "fetch", "fma_small", "--from", wrong, "--data-root", root)
@@ -94,7 +95,7 @@ def test_another_copy_of_a_set_is_unpacked_unchecked_and_says_so(tmp_path: Path)
     done = mgc("data", "fetch", "gtzan", "--from", archive, "--data-root", root)
     assert done.exit_code == 0, done.output
     assert "not checked" in done.stdout
-    listed = find(DataRecipe(source="gtzan", root=str(root), split="random")).tracks
+    listed = find(DataRecipe(source="gtzan", root=str(root), split="random"), workspace=here()).tracks
     assert {track.track_id for track in listed} == {*made.filtered, *made.others}
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
+from conftest import here, tone
 from miniature import MiniatureFma, make_fma, make_gtzan, real_clips
 from typer.testing import CliRunner
 
 from mgc.cli import app
-from mgc.config import DataRecipe, results_dir
+from mgc.config import DataRecipe
 from mgc.data import load
 from mgc.data.checking import measured as examined
 from mgc.data.checking.check import Check, check
@@ -59,13 +59,13 @@ def kinds(found: Check) -> dict[str, str]:
 
 
 def test_clean_music_is_left_alone(songs: Path) -> None:
-    found = check(recipe(songs))
+    found = check(recipe(songs), workspace=here())
     assert not found.findings
     assert not found.copies
     assert (found.tracks, found.used) == (16, 16)
     assert not any(p.confound for p in found.properties)
     assert {p.name: p.told for p in found.properties}["sample rate"] == 0.5
-    assert read_quarantine("songs") == {}
+    assert read_quarantine("songs", workspace=here()) == {}
 
 
 def test_copies_are_found_whatever_their_clothes(songs: Path) -> None:
@@ -74,7 +74,7 @@ def test_copies_are_found_whatever_their_clothes(songs: Path) -> None:
     soundfile.write(songs / "jazz/lossless.flac", samples, rate)
     soundfile.write(songs / "jazz/quiet.mp3", 0.4 * melody(4)[5000:], rate)
     soundfile.write(songs / "rock/other label.ogg", melody(6), rate)
-    found = check(recipe(songs))
+    found = check(recipe(songs), workspace=here())
     how = {group.track_ids: (group.how, group.first) for group in found.copies}
     assert how == {
         ("jazz/00.wav", "jazz/copy.wav"): ("same bytes", "jazz/00.wav"),
@@ -83,11 +83,11 @@ def test_copies_are_found_whatever_their_clothes(songs: Path) -> None:
         ("jazz/06.wav", "rock/other label.ogg"): ("near-duplicate", None),
     }
     assert kinds(found) == dict.fromkeys(("jazz/06.wav", "rock/other label.ogg"), "label conflict")
-    dataset = load(recipe(songs))
+    dataset = load(recipe(songs), workspace=here())
     assert len(dataset) == 18 == found.used
     for first, copy in (("00.wav", "copy.wav"), ("02.wav", "lossless.flac"), ("04.wav", "quiet.mp3")):
         assert dataset.by_id[f"jazz/{first}"].group == dataset.by_id[f"jazz/{copy}"].group
-    assert check(recipe(songs, split="random")).copies[0].across in (True, False)
+    assert check(recipe(songs, split="random"), workspace=here()).copies[0].across in (True, False)
 
 
 def test_what_is_odd_is_told_and_what_is_broken_left_out(songs: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_is_odd_is_told_and_what_is_broken_left_out(songs: Path) -> None:
     whole = (songs / "rock/09.wav").read_bytes()
     (songs / "rock/09.wav").write_bytes(whole[: int(0.97 * len(whole))])
     soundfile.write(songs / "rock/11.wav", melody(11) + 0.1, rate)
-    found = check(recipe(songs))
+    found = check(recipe(songs), workspace=here())
     assert kinds(found) == {
         "jazz/00.wav": "unusable",
         "jazz/02.wav": "unusable",
@@ -125,7 +125,7 @@ def test_what_is_odd_is_told_and_what_is_broken_left_out(songs: Path) -> None:
         f"jazz/{n}.wav" for n in ("00", "02", "04", "06")
     }
     assert (found.tracks, found.used) == (26, 22)
-    assert [bad.track_id for bad in load(recipe(songs)).excluded] == [
+    assert [bad.track_id for bad in load(recipe(songs), workspace=here()).excluded] == [
         f"jazz/{n}.wav" for n in ("00", "02", "04", "06")
     ]  # and no run is stopped: they were looked at
 
@@ -133,7 +133,7 @@ def test_what_is_odd_is_told_and_what_is_broken_left_out(songs: Path) -> None:
 def test_a_genre_told_by_its_sample_rate_is_a_confound(songs: Path) -> None:
     for number in range(1, 16, 2):
         soundfile.write(songs / f"rock/{number:02}.wav", melody(number, rate=44_100), 44_100)
-    found = check(recipe(songs))
+    found = check(recipe(songs), workspace=here())
     by_name = {p.name: p for p in found.properties}
     assert by_name["sample rate"].confound
     assert by_name["sample rate"].told == 1.0
@@ -159,28 +159,28 @@ def test_a_check_goes_on_where_it_was_stopped(songs: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(examined, "examine_and_print", stopped_after(6))
     with pytest.raises(KeyboardInterrupt):
-        check(recipe(songs))
-    assert not quarantine_file("songs").exists()
+        check(recipe(songs), workspace=here())
+    assert not quarantine_file("songs", workspace=here()).exists()
     kept = len(looked)
     monkeypatch.setattr(examined, "examine_and_print", stopped_after(99))
-    first = check(recipe(songs))
+    first = check(recipe(songs), workspace=here())
     assert kept < len(looked) < 16 + kept  # some of the six were remembered
     looked.clear()
-    assert check(recipe(songs)) == first
+    assert check(recipe(songs), workspace=here()) == first
     assert not looked
     soundfile.write(songs / "jazz/00.wav", melody(77), 22_050)
-    check(recipe(songs))
+    check(recipe(songs), workspace=here())
     assert looked == [songs / "jazz/00.wav"]
 
 
 def test_a_damaged_quarantine_file_is_told_before_the_work(
     songs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quarantine_file("songs").parent.mkdir(parents=True)
-    quarantine_file("songs").write_text("track_id\nx\n")
+    quarantine_file("songs", workspace=here()).parent.mkdir(parents=True)
+    quarantine_file("songs", workspace=here()).write_text("track_id\nx\n")
     monkeypatch.setattr(examined, "examine_and_print", lambda path: pytest.fail("looked at a file"))
     with pytest.raises(MgcError, match="has no column"):
-        check(recipe(songs))
+        check(recipe(songs), workspace=here())
 
 
 def test_every_format_and_what_is_written(songs: Path) -> None:
@@ -193,7 +193,7 @@ def test_every_format_and_what_is_written(songs: Path) -> None:
     assert r"<b>|bold|\n.wav" in table
     markdown = mgc("data", "check", "--data", songs, "--format", "markdown")
     assert r"| jazz/&lt;b>&#124;bold&#124;\n.wav | jazz | unusable |" in markdown
-    folder = results_dir() / "songs"
+    folder = here().results / "songs"
     assert json.loads((folder / "check.json").read_text()) == told
     assert (folder / "check.md").read_text().strip() == markdown.strip()
 
@@ -207,7 +207,7 @@ def fma(tmp_path_factory: pytest.TempPathFactory) -> MiniatureFma:
 
 
 def test_every_fault_of_a_miniature_fma_is_found_by_looking(fma: MiniatureFma) -> None:
-    found = check(recipe("fma_small", root=str(fma.root)))
+    found = check(recipe("fma_small", root=str(fma.root)), workspace=here())
     kind = kinds(found)
     as_told = {"short": "short", "no audio": "unusable", "silent": "unusable", "wav": "wrong suffix"}
     for track_id, fault in fma.faults.items():
@@ -222,7 +222,7 @@ def test_every_fault_of_a_miniature_fma_is_found_by_looking(fma: MiniatureFma) -
     assert found.used == 112 - len(out)
     assert found.crossing["artists"] == []
     assert len(found.crossing["albums"]) == 1
-    dataset = load(recipe("fma_small", root=str(fma.root)))
+    dataset = load(recipe("fma_small", root=str(fma.root)), workspace=here())
     assert len(dataset) == found.used
     assert {bad.track_id for bad in dataset.excluded} == set(out)
 
@@ -277,13 +277,17 @@ def test_the_commands_run_on_a_miniature_gtzan(
 def test_a_folder_in_a_zip(songs: Path, tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "songs")
     zipped = tmp_path / "packed.zip"
-    dataset = load(recipe(zipped))
+    dataset = load(recipe(zipped), workspace=here())
     assert dataset.name == "packed"
-    assert [t.track_id for t in dataset.tracks] == [t.track_id for t in load(recipe(songs)).tracks]
-    assert {t.content for t in dataset.tracks} == {t.content for t in load(recipe(songs)).tracks}
+    assert [t.track_id for t in dataset.tracks] == [
+        t.track_id for t in load(recipe(songs), workspace=here()).tracks
+    ]
+    assert {t.content for t in dataset.tracks} == {
+        t.content for t in load(recipe(songs), workspace=here()).tracks
+    }
     where = {path: path.stat().st_mtime_ns for path in dataset.tracks[0].path.parent.iterdir()}
-    assert load(recipe(zipped)).fingerprint == dataset.fingerprint
+    assert load(recipe(zipped), workspace=here()).fingerprint == dataset.fingerprint
     assert {path: path.stat().st_mtime_ns for path in where} == where  # unpacked once
     soundfile.write(songs / "jazz/new.wav", tone(0, 2.0, 8_000, 1), 8_000)
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "songs")
-    assert len(load(recipe(zipped))) == len(dataset) + 1
+    assert len(load(recipe(zipped), workspace=here())) == len(dataset) + 1

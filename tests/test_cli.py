@@ -15,12 +15,11 @@ import psutil
 import pytest
 import soundfile
 import typer
-from conftest import SHARED, needs_emotify, needs_whisper
+from conftest import SHARED, here, needs_emotify, needs_whisper
 from typer.testing import CliRunner, Result
 
 from mgc.cli import app
 from mgc.cli.options import guarded
-from mgc.config import cache_dir, results_dir
 from mgc.runs.record import load_records
 
 FAST = ["--set", "train.epochs=3", "--set", "train.crop_seconds=1.5", "--split", "holdout"]
@@ -63,7 +62,7 @@ def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
     assert {row["split"] for row in rows} == {"holdout"}
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
 
-    run = results_dir() / "music" / by_path["baseline"]["run_id"]
+    run = here().results / "music" / by_path["baseline"]["run_id"]
     names = {file.name for file in run.iterdir()}
     curves = {"curves.csv", "curves.png", "curves.svg"}
     assert names == {"record.json", "predictions.parquet", "validation.parquet", "fold0.safetensors", *curves}
@@ -74,7 +73,7 @@ def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
     assert record["split_authority"].startswith("one fifth tested, stratified, artists unknown")
     assert record["recipe"]["train"]["epochs"] == 3
     for file in ("table.md", "table.csv"):
-        assert "tiny-wav2vec2" in (results_dir() / "music" / file).read_text()
+        assert "tiny-wav2vec2" in (here().results / "music" / file).read_text()
 
 
 def test_every_format_of_the_table(music: Path) -> None:
@@ -99,7 +98,9 @@ def test_the_same_seed_gives_the_same_predictions_bit_for_bit(music: Path) -> No
     def predictions() -> list[pd.DataFrame]:
         ok("baseline", "--data", music, "--again", *FAST)
         ok("probe", "--model", "logmel", "--data", music, "--split", "holdout")
-        return [r.predictions().to_frame() for r in load_records("music") if r.path != "floor"]
+        return [
+            r.predictions().to_frame() for r in load_records("music", workspace=here()) if r.path != "floor"
+        ]
 
     first, second = predictions(), predictions()
     assert len(first) == 2
@@ -124,7 +125,7 @@ def test_several_seeds_are_one_row_of_means(music: Path) -> None:
     [row] = [
         r for r in json.loads(ok("compare", "--data", music, "--format", "json")) if r["path"] == "baseline"
     ]
-    each = [r.judged.accuracy for r in load_records("music") if r.path == "baseline"]
+    each = [r.judged.accuracy for r in load_records("music", workspace=here()) if r.path == "baseline"]
     assert row["accuracy"] == pytest.approx(np.mean(each))
     assert row["accuracy_deviation"] == pytest.approx(np.std(each, ddof=1))
     assert row["seeds"] == "0 1 2"
@@ -170,7 +171,7 @@ def test_a_study_runs_what_it_names_and_only_once(music: Path, tmp_path: Path) -
 def test_networks_train_on_hand_made_features(music: Path) -> None:
     ok("baseline", "--data", music, "--network", "cnn_gru", "--set", "representation=mfcc", *FAST)
     ok("baseline", "--data", music, "--network", "mlp57", "--set", "train.normalise=train", *FAST)
-    by_system = {r.system: r for r in load_records("music")}
+    by_system = {r.system: r for r in load_records("music", workspace=here())}
     assert by_system["cnn_gru"].representation == "mfcc"
     assert by_system["cnn_gru"].recipe["scan"] == "time"
     assert by_system["mlp57"].representation == "stats57"
@@ -211,7 +212,7 @@ def test_a_config_file_and_what_overrides_it(music: Path, tmp_path: Path) -> Non
     config = tmp_path / "short.toml"
     config.write_text('hypothesis = "less is enough"\n[data]\nsplit = "holdout"\n[train]\nepochs = 1\n')
     ok("baseline", "--data", music, "--config", config, "--set", "train.batch_size=4", "--seed", "3")
-    record = next(r for r in load_records("music") if r.path == "baseline")
+    record = next(r for r in load_records("music", workspace=here()) if r.path == "baseline")
     assert (record.recipe["train"]["epochs"], record.recipe["train"]["batch_size"]) == (1, 4)
     assert (record.seed, record.hypothesis) == (3, "less is enough")
     config.write_text("[train]\nepoch = 1\n")
@@ -287,7 +288,7 @@ def test_unusable_tracks_are_named_and_left_out_of_every_path(music: Path, tiny_
     told = mgc("embed", "--model", tiny_encoder, "--data", music, *allowed)
     assert "left out: pulse/one.wav: too short: 1 samples" in told.stderr
     ok("probe", "--model", tiny_encoder, "--data", music, "--split", "holdout", *allowed)
-    records = load_records("music")
+    records = load_records("music", workspace=here())
     assert {len(record.excluded) for record in records} == {4}
     assert len({record.split_fingerprint for record in records}) == 1
 
@@ -308,7 +309,7 @@ def test_layers_are_chosen_on_validation_or_weighted(music: Path, tiny_encoder: 
     told = ok(*command, "--layers", "sweep") + ok(*command, "--layers", "weighted")
     assert "tiny-wav2vec2 (best layer) + logistic" in told
     assert "tiny-wav2vec2 (weighted layers) + logistic" in told
-    sweep, summed = (r for r in load_records("music") if r.path == "probe")
+    sweep, summed = (r for r in load_records("music", workspace=here()) if r.path == "probe")
     [fold] = sweep.chosen
     losses = fold["val_log_loss_of_layers"]
     assert list(losses) == ["layer0", "layer1", "layer2"]
@@ -342,7 +343,7 @@ def test_a_killed_embedding_goes_on_where_it_stopped(music: Path, tiny_encoder: 
     child = subprocess.Popen([sys.executable, "-c", slow], stderr=subprocess.PIPE, text=True)
     card = None
     for _ in range(600):
-        card = next(cache_dir().glob("tiny*/representation.json"), None)
+        card = next(here().cache.glob("tiny*/representation.json"), None)
         if card:
             break
         time.sleep(0.1)
@@ -368,7 +369,7 @@ def test_folds_side_by_side_are_the_same_twice(music: Path) -> None:
     tables = []
     for _ in range(2):
         ok("baseline", "--data", music, "--again", *quick)
-        record = next(r for r in load_records("music") if r.path == "baseline")
+        record = next(r for r in load_records("music", workspace=here()) if r.path == "baseline")
         assert (record.split, record.judged.n_tracks) == ("cv5", 20)
         tables.append(record.predictions().to_frame())
     pd.testing.assert_frame_equal(*tables, check_exact=True)
@@ -399,10 +400,10 @@ def test_a_training_that_is_stopped_leaves_no_process_behind(music: Path) -> Non
 def test_emotify_musicnn_reaches_what_it_should() -> None:
     manifest = SHARED / "data/emotify/tracks.csv"
     assert "138 artists" in ok("probe", "--model", "musicnn", "--data", manifest)
-    record = next(r for r in load_records("emotify") if r.path == "probe")
+    record = next(r for r in load_records("emotify", workspace=here()) if r.path == "probe")
     assert record.judged.n_tracks == 400
     assert record.judged.accuracy >= 0.72
-    floor = next(r for r in load_records("emotify") if r.system == "logmel statistics")
+    floor = next(r for r in load_records("emotify", workspace=here()) if r.system == "logmel statistics")
     assert floor.judged.accuracy < record.judged.accuracy_low
 
 
@@ -412,5 +413,5 @@ def test_emotify_musicnn_reaches_what_it_should() -> None:
 def test_emotify_a_part_through_the_real_whisper_encoder() -> None:
     manifest, folder = SHARED / "data/emotify/tracks.csv", SHARED / "weights/whisper-tiny.en-encoder"
     ok("probe", "--model", folder, "--data", manifest, "--limit", "80")
-    record = next(r for r in load_records("emotify") if r.path == "probe")
+    record = next(r for r in load_records("emotify", workspace=here()) if r.path == "probe")
     assert record.judged.accuracy > 0.45

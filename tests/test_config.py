@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from conftest import here
 
-from mgc.config import BaselineRecipe, cache_dir, read_recipe
+from mgc.config import BaselineRecipe, read_recipe
 from mgc.util.errors import MgcError, did_you_mean
 
 
@@ -40,7 +41,7 @@ def test_the_data_set_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch
     assert read_recipe(BaselineRecipe).data.source == "/music"
     assert read_recipe(BaselineRecipe, None, ["data.source=here"]).data.source == "here"
     monkeypatch.delenv("MGC_EMBEDDINGS_CACHE")
-    assert cache_dir() == Path("embeddings_cache")
+    assert here().cache == Path("embeddings_cache")
 
 
 def test_a_setting_is_toml_or_a_bare_word() -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import here
 from typer.testing import CliRunner
 
 from mgc.cli import app
-from mgc.config import DataRecipe, results_dir
+from mgc.config import DataRecipe
 from mgc.evaluate import Predictions, evaluate
 from mgc.experiments.curve import Line, _draw, curve_points, lines_of, reached, sentences
 from mgc.experiments.systems import load_tracks
@@ -113,7 +114,7 @@ def test_a_dollar_in_a_name_begins_no_formula(record: RunRecord, tmp_path: Path)
 def test_each_seed_draws_other_tracks_and_the_rest_stays(music: Path) -> None:
     def side(size: int | None, seed: int) -> list[set[str]]:
         recipe = DataRecipe(source=str(music), split="holdout", per_class=size, per_class_seed=seed)
-        [fold] = load_tracks(recipe)[1].folds
+        [fold] = load_tracks(recipe, workspace=here())[1].folds
         return [{*fold.train}, {*fold.val}, {*fold.test}]
 
     whole, four, two, other = side(None, 0), side(4, 0), side(2, 0), side(2, 1)
@@ -126,12 +127,12 @@ def test_curve_end_to_end(music: Path) -> None:
     words = ["curve", "--data", str(music), "--split", "holdout", "--systems", "logmel", "--sizes", "2,all"]
     done = CliRunner().invoke(app, [*words, "--seeds", "0,1"])
     assert done.exit_code == 0, (done.output, done.exception)
-    points = pd.read_csv(results_dir() / "music" / "curve.csv")
+    points = pd.read_csv(here().results / "music" / "curve.csv")
     assert sorted(points["system"].unique()) == ["logmel + logistic", "logmel statistics + logistic"]
     assert points.loc[points["system"] == "logmel + logistic", "per_class"].tolist() == ["2", "all"]
     assert points["tracks"].tolist() == [2, 7, 2, 7]
     assert points["draws"].tolist() == [2, 1, 2, 2]
-    assert {file.suffix for file in results_dir().glob("music/curve.*")} == {".csv", ".png", ".svg"}
+    assert {file.suffix for file in here().results.glob("music/curve.*")} == {".csv", ".png", ".svg"}
     for wrong, why in ((["--sizes", "7"], "largest genre has 7"), (["--sizes", "x"], "sizes")):
         done = CliRunner().invoke(app, [*words[:7], *wrong])
         assert done.exit_code == 2, (done.output, done.exception)

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from conftest import SHARED, needs_emotify, nobody, tone
+from conftest import SHARED, here, needs_emotify, nobody, tone
 
 from mgc.audio import AudioError, Clip, Windowing, windows
-from mgc.config import DataRecipe, cache_dir
+from mgc.config import DataRecipe
 from mgc.data import (
     Dataset,
     Fold,
@@ -77,7 +77,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_genres(root: Path) -> None:
-    dataset = load(recipe(root))
+    dataset = load(recipe(root), workspace=here())
     assert dataset.name == name_of(recipe(root)) == "songs"
     assert dataset.classes == ("jazz", "rock") and len(dataset) == 12 and not dataset.notes
     first = dataset.tracks[0]
@@ -100,7 +100,7 @@ def test_what_a_folder_holds_besides(root: Path) -> None:
     sound(root / "rock/album/01.wav", 20)
     (root / "README.txt").write_text("hello")
     (root / "tracks.csv").write_text("path,genre\n")
-    dataset = load(recipe(root))
+    dataset = load(recipe(root), workspace=here())
     assert len(dataset) == 13 and dataset.classes == ("jazz", "rock")
     assert dataset.by_id["rock/album/01.wav"].label == "rock"
     notes = " ".join(dataset.notes)
@@ -129,7 +129,7 @@ def test_folders_within_every_genre_are_artists(tmp_path: Path) -> None:
                 tmp_path / "music" / genre / f"artist {number}" / f"{genre}.wav",
                 100 + 2 * number + len(genre),
             )
-    dataset = load(recipe(tmp_path / "music"))
+    dataset = load(recipe(tmp_path / "music"), workspace=here())
     assert {t.artist for t in dataset.tracks} >= {"Ada", "ada ", "Bix", "artist 3"}
     assert dataset.by_id["jazz/Ada/album/0.wav"].group == dataset.by_id["rock/ada /album/1.wav"].group
     assert "taken for artists: each stays on one side" in " ".join(dataset.notes)
@@ -146,39 +146,43 @@ def test_links_are_followed_and_never_in_circles(root: Path, tmp_path: Path) -> 
     (root / "jazz/self").symlink_to(root / "jazz")
     (root / "rock/again").symlink_to(elsewhere)
     (root / "rock/gone.wav").symlink_to(tmp_path / "nowhere.wav")
-    dataset = load(recipe(root, max_excluded=0.2))
+    dataset = load(recipe(root, max_excluded=0.2), workspace=here())
     assert dataset.classes == ("folk", "jazz", "rock") and len(dataset) == 12 + 3 + 1
     assert [bad.track_id for bad in dataset.excluded] == ["rock/gone.wav"]
     assert "3 folders reached by a link, and looked into already" in dataset.notes
 
 
 def test_the_only_folder_may_not_be_the_only_genre(root: Path, tmp_path: Path) -> None:
-    message = refusal(lambda: load(recipe(tmp_path)))
+    message = refusal(lambda: load(recipe(tmp_path), workspace=here()))
     assert "only one folder with audio, 'songs'" in message and f"--data {root}" in message
     (tmp_path / "tracks.csv").write_text("path,genre\n")
-    assert f"--data {tmp_path / 'tracks.csv'}" in refusal(lambda: load(recipe(tmp_path)))
+    assert f"--data {tmp_path / 'tracks.csv'}" in refusal(lambda: load(recipe(tmp_path), workspace=here()))
 
 
 def test_a_folder_has_no_columns(root: Path) -> None:
-    assert "a folder has no columns" in refusal(lambda: load(recipe(root, label_column="style")))
+    assert "a folder has no columns" in refusal(
+        lambda: load(recipe(root, label_column="style"), workspace=here())
+    )
 
 
 def test_folders_without_music(tmp_path: Path) -> None:
-    assert "no audio was found" in refusal(lambda: load(recipe(tmp_path)))
+    assert "no audio was found" in refusal(lambda: load(recipe(tmp_path), workspace=here()))
     sound(tmp_path / "a.wav", 1)
-    assert "1 audio file not looked at beside the genre folders" in refusal(lambda: load(recipe(tmp_path)))
+    assert "1 audio file not looked at beside the genre folders" in refusal(
+        lambda: load(recipe(tmp_path), workspace=here())
+    )
     sound(tmp_path / "jazz/album/a.wav", 1)
-    message = refusal(lambda: load(recipe(tmp_path)))
+    message = refusal(lambda: load(recipe(tmp_path), workspace=here()))
     assert "only the class 'jazz'" in message
     sound(tmp_path / "jazz/a.wav", 1)
-    assert "only the class 'jazz'" in refusal(lambda: load(recipe(tmp_path)))
+    assert "only the class 'jazz'" in refusal(lambda: load(recipe(tmp_path), workspace=here()))
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
-    message = refusal(lambda: load(recipe("dmo")))
+    message = refusal(lambda: load(recipe("dmo"), workspace=here()))
     assert "'dmo'" in message and "did you mean 'demo'?" in message
     sound(tmp_path / "a.wav", 1)
-    assert "a manifest ends in one of" in refusal(lambda: load(recipe(tmp_path / "a.wav")))
+    assert "a manifest ends in one of" in refusal(lambda: load(recipe(tmp_path / "a.wav"), workspace=here()))
 
 
 def test_names_that_are_not_utf8(root: Path) -> None:
@@ -187,11 +191,11 @@ def test_names_that_are_not_utf8(root: Path) -> None:
         shutil.copytree(root / "jazz", root / name)
     except (OSError, shutil.Error):
         pytest.skip("this file system takes UTF-8 names only")
-    dataset = load(recipe(root))
+    dataset = load(recipe(root), workspace=here())
     assert r"caf\udce9" in dataset.classes
     assert dataset.table.num_rows == 18
-    assert len(load(recipe(root, limit=12))) == 12
-    describe(recipe(root)).encode()
+    assert len(load(recipe(root, limit=12), workspace=here())) == 12
+    describe(recipe(root), workspace=here()).encode()
 
 
 # ---- manifests -------------------------------------------------------------------------------------------
@@ -573,17 +577,17 @@ def test_a_split_refuses_a_track_on_two_sides() -> None:
 def test_unusable_tracks_are_set_aside_told_and_stop_a_run_where_they_are_many(root: Path) -> None:
     (root / "jazz/00.wav").write_bytes(b"")
     (root / "rock/01.wav").write_text("no music" * 99)
-    message = refusal(lambda: load(recipe(root)))
+    message = refusal(lambda: load(recipe(root), workspace=here()))
     assert "2 of 12 tracks cannot be used, more than the 5 % allowed" in message
     assert "jazz/00.wav: empty file (0 bytes)" in message and "rock/01.wav: cannot be decoded" in message
     assert "--set data.max_excluded=" in message and str(root) in message
-    dataset = load(recipe(root, max_excluded=0.2))
+    dataset = load(recipe(root, max_excluded=0.2), workspace=here())
     assert len(dataset) == 10 and [bad.label for bad in dataset.excluded] == ["jazz", "rock"]
     for file in root.glob("*/*.wav"):
         file.write_bytes(b"")
-    message = refusal(lambda: load(recipe(root)))
+    message = refusal(lambda: load(recipe(root), workspace=here()))
     assert "12 tracks (jazz/00.wav, jazz/02.wav, jazz/04.wav ...): empty file" in message
-    assert "no usable track" in refusal(lambda: load(recipe(root, max_excluded=1.0)))
+    assert "no usable track" in refusal(lambda: load(recipe(root, max_excluded=1.0), workspace=here()))
 
 
 def test_a_limit_keeps_every_side_of_a_given_split() -> None:
@@ -603,7 +607,7 @@ def test_a_limit_keeps_every_side_of_a_given_split() -> None:
 
 
 def quarantined(root: Path, track_id: str, kind: str = "short", left_out: str = "yes") -> Quarantined:
-    clip = inspect_all([root / track_id])[0]
+    clip = inspect_all([root / track_id], cache=here().cache)[0]
     return Quarantined(
         track_id, left_out, kind, f"{kind} indeed", "", "jazz", str(root / track_id), clip.content
     )
@@ -611,46 +615,50 @@ def quarantined(root: Path, track_id: str, kind: str = "short", left_out: str = 
 
 def test_what_is_in_quarantine_is_left_out_while_it_is_what_it_was(root: Path) -> None:
     rows = [quarantined(root, "jazz/00.wav"), quarantined(root, "jazz/02.wav", left_out="keep")]
-    file = write_quarantine("songs", ["jazz/00.wav", "jazz/02.wav"], rows)
-    dataset = load(recipe(root))
+    file = write_quarantine("songs", ["jazz/00.wav", "jazz/02.wav"], rows, workspace=here())
+    dataset = load(recipe(root), workspace=here())
     assert [(bad.track_id, bad.reason) for bad in dataset.excluded] == [
         ("jazz/00.wav", "quarantined: short indeed")
     ]
     assert len(dataset) == 11 and any(file.name in note for note in dataset.notes)
     sound(root / "jazz/00.wav", 77)  # mended
-    assert len(load(recipe(root))) == 12
+    assert len(load(recipe(root), workspace=here())) == 12
 
 
 def test_files_in_quarantine_do_not_stop_a_run_and_come_back_when_they_can_be_used(root: Path) -> None:
     whole = (root / "jazz/00.wav").read_bytes()
     for name in ("jazz/00.wav", "rock/01.wav"):
         (root / name).write_bytes(b"")
-    assert "2 of 12 tracks cannot be used" in refusal(lambda: load(recipe(root)))
+    assert "2 of 12 tracks cannot be used" in refusal(lambda: load(recipe(root), workspace=here()))
     rows = [quarantined(root, name, "unusable") for name in ("jazz/00.wav", "rock/01.wav")]
-    write_quarantine("songs", ["jazz/00.wav", "rock/01.wav"], rows)
-    assert len(load(recipe(root))) == 10
+    write_quarantine("songs", ["jazz/00.wav", "rock/01.wav"], rows, workspace=here())
+    assert len(load(recipe(root), workspace=here())) == 10
     (root / "jazz/00.wav").write_bytes(whole)
-    write_quarantine("songs", ["jazz/00.wav"], [quarantined(root, "jazz/00.wav", "unusable")])
-    assert len(load(recipe(root))) == 11  # decodable by now: another decoder, say
+    write_quarantine(
+        "songs", ["jazz/00.wav"], [quarantined(root, "jazz/00.wav", "unusable")], workspace=here()
+    )
+    assert len(load(recipe(root), workspace=here())) == 11  # decodable by now: another decoder, say
 
 
 def test_a_later_check_keeps_a_persons_word_and_the_rows_it_did_not_look_at(root: Path) -> None:
     out = quarantined(root, "jazz/00.wav")
-    file = write_quarantine("songs", ["jazz/00.wav", "rock/01.wav"], [out, quarantined(root, "rock/01.wav")])
+    file = write_quarantine(
+        "songs", ["jazz/00.wav", "rock/01.wav"], [out, quarantined(root, "rock/01.wav")], workspace=here()
+    )
     file.write_text(file.read_text().replace('"jazz/00.wav","yes"', '"jazz/00.wav","keep"'))
-    write_quarantine("songs", ["jazz/00.wav"], [out])
-    assert {i: row.left_out for i, row in read_quarantine("songs").items()} == {
+    write_quarantine("songs", ["jazz/00.wav"], [out], workspace=here())
+    assert {i: row.left_out for i, row in read_quarantine("songs", workspace=here()).items()} == {
         "jazz/00.wav": "keep",
         "rock/01.wav": "yes",
     }
-    write_quarantine("songs", ["rock/01.wav"], [])
-    assert [*read_quarantine("songs")] == ["jazz/00.wav"]
+    write_quarantine("songs", ["rock/01.wav"], [], workspace=here())
+    assert [*read_quarantine("songs", workspace=here())] == ["jazz/00.wav"]
 
 
 def test_what_a_check_calls_copies_stands_on_one_side(root: Path) -> None:
     copy = replace(quarantined(root, "rock/01.wav", "copy", "no"), copy_of="jazz/00.wav")
-    write_quarantine("songs", ["rock/01.wav"], [copy])
-    dataset = load(recipe(root))
+    write_quarantine("songs", ["rock/01.wav"], [copy], workspace=here())
+    dataset = load(recipe(root), workspace=here())
     assert len(dataset) == 12
     assert dataset.by_id["rock/01.wav"].group == dataset.by_id["jazz/00.wav"].group
     assert any("1 track like others" in note for note in dataset.notes)
@@ -658,10 +666,12 @@ def test_what_a_check_calls_copies_stands_on_one_side(root: Path) -> None:
 
 def test_a_row_by_hand_counts_always(root: Path) -> None:
     row = replace(quarantined(root, "rock/01.wav", "by hand"), content="")
-    write_quarantine("songs", [], [row])
-    assert "rock/01.wav" not in load(recipe(root)).by_id
-    write_quarantine("songs", ["rock/01.wav"], [quarantined(root, "rock/01.wav", "copy", "no")])
-    assert read_quarantine("songs")["rock/01.wav"] == row
+    write_quarantine("songs", [], [row], workspace=here())
+    assert "rock/01.wav" not in load(recipe(root), workspace=here()).by_id
+    write_quarantine(
+        "songs", ["rock/01.wav"], [quarantined(root, "rock/01.wav", "copy", "no")], workspace=here()
+    )
+    assert read_quarantine("songs", workspace=here())["rock/01.wav"] == row
 
 
 @pytest.mark.parametrize(
@@ -676,17 +686,17 @@ def test_a_row_by_hand_counts_always(root: Path) -> None:
     ],
 )
 def test_a_quarantine_file_that_is_not_one_is_told(root: Path, text: str, words: str) -> None:
-    file = quarantine_file("songs")
+    file = quarantine_file("songs", workspace=here())
     file.parent.mkdir(parents=True)
     file.write_text(text)
-    message = refusal(lambda: load(recipe(root)))
+    message = refusal(lambda: load(recipe(root), workspace=here()))
     assert words in message and str(file) in message
 
 
 def test_copies_stand_on_one_side_of_a_split_that_is_made(root: Path) -> None:
     for number in range(4):
         shutil.copy(root / "jazz/00.wav", root / f"rock/copy{number}.wav")
-    dataset = load(recipe(root))
+    dataset = load(recipe(root), workspace=here())
     assert "4 files byte for byte like others: kept on one side" in dataset.notes
     assert [
         note for note in dataset.notes if note.startswith("4 files byte for byte like one of another genre")
@@ -702,7 +712,7 @@ def test_copies_join_the_artists_who_share_them(root: Path) -> None:
     rows += [{"path": f"songs/rock/{n:02}.wav", "label": "r", "artist": f"A{n}"} for n in range(1, 12, 2)]
     for source, copy in (("jazz/00", "jazz/02"), ("jazz/02", "rock/01"), ("jazz/04", "rock/03")):
         shutil.copy(root / f"{source}.wav", root / f"{copy}.wav")
-    groups = {t.artist: t.group for t in load(recipe(manifest(root.parent, rows))).tracks}
+    groups = {t.artist: t.group for t in load(recipe(manifest(root.parent, rows)), workspace=here()).tracks}
     assert groups["A0"] == groups["A2"] == groups["A1"] and groups["A4"] == groups["A3"]
     assert len(set(groups.values())) == 9
 
@@ -720,30 +730,35 @@ def test_copies_across_a_given_split_stay_and_are_told(root: Path) -> None:
     shutil.copy(files[0], files[1])  # both train
     shutil.copy(files[0], files[5])  # test
     table = manifest(root.parent, rows)
-    dataset = load(recipe(table))
+    dataset = load(recipe(table), workspace=here())
     assert dataset.notes[1:] == (
         "1 file byte for byte like others: kept on one side",
         "1 file byte for byte on another side of the given split as well",
     )
     assert make_split(dataset).name == "given"
-    assert "2 files byte for byte like others: kept on one side" in load(recipe(table, split="cv5")).notes
+    assert (
+        "2 files byte for byte like others: kept on one side"
+        in load(recipe(table, split="cv5"), workspace=here()).notes
+    )
 
 
 def test_a_limit_is_spread_over_the_genres(root: Path) -> None:
-    dataset = load(recipe(root, limit=5))
+    dataset = load(recipe(root, limit=5), workspace=here())
     assert Counter(track.label for track in dataset.tracks) in (
         {"jazz": 3, "rock": 2},
         {"jazz": 2, "rock": 3},
     )
-    assert load(recipe(root, limit=5)).fingerprint == dataset.fingerprint
-    drawn = {load(recipe(root, limit=5, split_seed=seed)).fingerprint for seed in range(5)}
+    assert load(recipe(root, limit=5), workspace=here()).fingerprint == dataset.fingerprint
+    drawn = {load(recipe(root, limit=5, split_seed=seed), workspace=here()).fingerprint for seed in range(5)}
     assert len(drawn) > 1
-    assert {t.track_id for t in dataset.tracks} < {t.track_id for t in load(recipe(root, limit=7)).tracks}
-    assert len(load(recipe(root, limit=99))) == 12
+    assert {t.track_id for t in dataset.tracks} < {
+        t.track_id for t in load(recipe(root, limit=7), workspace=here()).tracks
+    }
+    assert len(load(recipe(root, limit=99), workspace=here())) == 12
 
 
 def test_the_table_is_a_hugging_face_dataset(root: Path) -> None:
-    dataset = load(recipe(root))
+    dataset = load(recipe(root), workspace=here())
     table = dataset.table
     assert isinstance(table, datasets.Dataset) and table.num_rows == 12
     assert isinstance(table.features["label"], datasets.ClassLabel) and table.features["label"].names == [
@@ -756,16 +771,16 @@ def test_the_table_is_a_hugging_face_dataset(root: Path) -> None:
 
 
 def test_the_fingerprint_is_of_the_music_not_of_the_place(root: Path, tmp_path: Path) -> None:
-    before = load(recipe(root)).fingerprint
+    before = load(recipe(root), workspace=here()).fingerprint
     shutil.move(root, tmp_path / "elsewhere")
-    assert load(recipe(tmp_path / "elsewhere")).fingerprint == before
+    assert load(recipe(tmp_path / "elsewhere"), workspace=here()).fingerprint == before
     sound(tmp_path / "elsewhere/jazz/00.wav", 99)
-    assert load(recipe(tmp_path / "elsewhere")).fingerprint != before
+    assert load(recipe(tmp_path / "elsewhere"), workspace=here()).fingerprint != before
 
 
 def test_describe(root: Path) -> None:
     (root / "jazz/00.wav").write_bytes(b"")
-    text = describe(recipe(root, max_excluded=0.5))
+    text = describe(recipe(root, max_excluded=0.5), workspace=here())
     for line in (
         "songs: 11 tracks, 2 genres, 0:07 of audio",
         "  licence: not stated",
@@ -792,22 +807,22 @@ def no_look(path: Path) -> Clip:
 
 
 def test_a_second_look_decodes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load(recipe(root))
+    first = load(recipe(root), workspace=here())
     monkeypatch.setattr(clips, "inspect", no_look)
-    assert load(recipe(root)) == first
+    assert load(recipe(root), workspace=here()) == first
     monkeypatch.chdir(root.parent)
-    assert load(recipe("songs")).fingerprint == first.fingerprint
+    assert load(recipe("songs"), workspace=here()).fingerprint == first.fingerprint
 
 
 def test_a_file_replaced_in_place_is_looked_at_again(root: Path) -> None:
     file = root / "jazz/00.wav"
-    before, times = load(recipe(root)).by_id["jazz/00.wav"].content, file.stat()
+    before, times = load(recipe(root), workspace=here()).by_id["jazz/00.wav"].content, file.stat()
     time.sleep(0.02)  # more than a tick of the file system's clock
     sound(file, 77)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     now = file.stat()
     assert (now.st_size, now.st_mtime_ns, now.st_ino) == (times.st_size, times.st_mtime_ns, times.st_ino)
-    assert load(recipe(root)).by_id["jazz/00.wav"].content != before
+    assert load(recipe(root), workspace=here()).by_id["jazz/00.wav"].content != before
 
 
 def test_a_file_that_changes_while_it_is_looked_at_is_looked_at_again(
@@ -823,9 +838,9 @@ def test_a_file_that_changes_while_it_is_looked_at_is_looked_at_again(
 
     inspect = clips.inspect
     monkeypatch.setattr(clips, "inspect", slow_look)
-    (before,) = inspect_all([file])
+    (before,) = inspect_all([file], cache=here().cache)
     monkeypatch.setattr(clips, "inspect", inspect)
-    assert inspect_all([file])[0].content != before.content
+    assert inspect_all([file], cache=here().cache)[0].content != before.content
 
 
 def test_a_file_that_could_not_be_used_is_looked_at_again(
@@ -835,9 +850,9 @@ def test_a_file_that_could_not_be_used_is_looked_at_again(
     files = sorted(root.glob("*/*.wav"))
     look = clips.inspect
     monkeypatch.setattr(clips, "inspect", lambda path: replace(look(path), problem="needs ffmpeg"))
-    assert inspect_all(files)[0].problem == "needs ffmpeg"
+    assert inspect_all(files, cache=here().cache)[0].problem == "needs ffmpeg"
     monkeypatch.setattr(clips, "inspect", look)
-    assert inspect_all(files)[0].problem is None
+    assert inspect_all(files, cache=here().cache)[0].problem is None
 
 
 def test_an_interrupted_look_keeps_what_it_has(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -852,32 +867,32 @@ def test_an_interrupted_look_keeps_what_it_has(root: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(clips, "Progress", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        inspect_all(files)
+        inspect_all(files, cache=here().cache)
     assert not running("look")
     monkeypatch.undo()
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(root.parent / "mgc_embeddings_cache"))
     monkeypatch.setattr(clips, "inspect", lambda path: seen.append(path) or look(path))
-    assert all(clip.problem is None for clip in inspect_all(files))
+    assert all(clip.problem is None for clip in inspect_all(files, cache=here().cache))
     assert len(seen) == 8
 
 
 def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "weights.bin"
     file.write_bytes(b"weights")
-    first = file_hash(file)
+    first = file_hash(file, cache=here().cache)
     monkeypatch.setattr(clips, "content_hash", no_look)
-    assert file_hash(file) == first
+    assert file_hash(file, cache=here().cache) == first
 
 
 def test_a_cache_that_is_a_file_or_is_damaged(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache_dir().parent.mkdir(exist_ok=True)
-    cache_dir().write_text("a file")
-    message = refusal(lambda: load(recipe(root)))
+    here().cache.parent.mkdir(exist_ok=True)
+    here().cache.write_text("a file")
+    message = refusal(lambda: load(recipe(root), workspace=here()))
     assert "the cache cannot be used" in message and "$MGC_EMBEDDINGS_CACHE" in message
-    cache_dir().unlink()
-    cache_dir().mkdir()
-    (cache_dir() / "clips.sqlite").write_text("this is no database" * 99)
-    assert "may be deleted" in refusal(lambda: load(recipe(root)))
+    here().cache.unlink()
+    here().cache.mkdir()
+    (here().cache / "clips.sqlite").write_text("this is no database" * 99)
+    assert "may be deleted" in refusal(lambda: load(recipe(root), workspace=here()))
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -885,7 +900,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None
         folder = Path(name)
         files = [sound(folder / "a.wav", 1), sound(folder / "b.wav", 2)]
         monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(folder / "cache"))
-        inspect_all(files[:1])
+        inspect_all(files[:1], cache=here().cache)
         for path, mode in (
             (folder / "cache/clips.sqlite", 0o444),
             (folder / "cache", 0o555),
@@ -893,10 +908,12 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None
         ):
             path.chmod(mode)
         with nobody():
-            assert inspect_all(files[:1])[0].problem is None  # all is known: nothing to write
-            assert "the cache cannot be used" in refusal(lambda: inspect_all(files))
+            assert (
+                inspect_all(files[:1], cache=here().cache)[0].problem is None
+            )  # all is known: nothing to write
+            assert "the cache cannot be used" in refusal(lambda: inspect_all(files, cache=here().cache))
             monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(folder / "new"))
-            assert "the cache cannot be used" in refusal(lambda: inspect_all(files))
+            assert "the cache cannot be used" in refusal(lambda: inspect_all(files, cache=here().cache))
         (folder / "cache").chmod(0o755)
         folder.chmod(0o755)
 
@@ -907,14 +924,14 @@ def test_two_at_once_do_not_wait_for_each_other(root: Path, monkeypatch: pytest.
     look = clips.inspect
 
     def look_and_write(path: Path) -> Clip:
-        with contextlib.closing(sqlite3.connect(cache_dir() / "clips.sqlite", timeout=0.05)) as other, other:
+        with contextlib.closing(sqlite3.connect(here().cache / "clips.sqlite", timeout=0.05)) as other, other:
             other.execute("CREATE TABLE IF NOT EXISTS others (x)")
             other.execute("INSERT INTO others VALUES (1)")
         return look(path)
 
     monkeypatch.setattr(clips, "cores", lambda: 1)
     monkeypatch.setattr(clips, "inspect", look_and_write)
-    assert len(inspect_all(files)) == 12
+    assert len(inspect_all(files, cache=here().cache)) == 12
 
 
 # ---- the loader ------------------------------------------------------------------------------------------
@@ -985,7 +1002,7 @@ def test_long_files_are_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.M
 @needs_emotify
 def test_emotify(monkeypatch: pytest.MonkeyPatch) -> None:
     table = SHARED / "data/emotify/tracks.csv"
-    dataset = load(recipe(table))
+    dataset = load(recipe(table), workspace=here())
     assert dataset.name == "emotify" and len(dataset) == 400 and not dataset.excluded
     assert dataset.classes == ("classical", "electronic", "pop", "rock")
     assert len({track.artist for track in dataset.tracks}) == 138
@@ -994,4 +1011,4 @@ def test_emotify(monkeypatch: pytest.MonkeyPatch) -> None:
         assert split.name == "cv5" and split.tested == tuple(sorted(dataset.by_id))
         holds(split)
     monkeypatch.setattr(clips, "inspect", no_look)
-    assert "emotify: 400 tracks, 4 genres, 3:19:56 of audio" in describe(recipe(table))
+    assert "emotify: 400 tracks, 4 genres, 3:19:56 of audio" in describe(recipe(table), workspace=here())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import here
 from typer.testing import CliRunner
 
 from mgc.cli import app
@@ -65,11 +66,13 @@ def found(
 ) -> dict[str, str]:
     """Question to verdict, of a changed encoder; nothing is probed."""
     monkeypatch.setattr(
-        doctor, "open_representation", lambda address, trusted=False: change(open_representation(address))
+        doctor,
+        "open_representation",
+        lambda address, trusted=False: change(open_representation(address, workspace=here())),
     )
     monkeypatch.setattr(doctor, "_judged", lambda *_: doctor.Finding("green", "judged", ""))
     recipe = DoctorRecipe(model=str(model), data=DataRecipe(source=str(music)), clips=4)
-    return {finding.question: finding.verdict for finding in doctor.examine(recipe)}
+    return {finding.question: finding.verdict for finding in doctor.examine(recipe, workspace=here())}
 
 
 def wrapped(sick: Sick) -> Callable[[Representation], Representation]:
@@ -142,7 +145,7 @@ def test_only_a_shown_defeat_is_red(
     class Data:
         name = "music"
 
-    card = open_representation(str(tiny_encoder))
+    card = open_representation(str(tiny_encoder), workspace=here())
     finding = doctor._judged(card, Data(), DoctorRecipe(model=str(tiny_encoder), seed=5))  # type: ignore[arg-type]
     assert finding.verdict == colour
     assert asked == [card.address, f"random:5:{card.address}"]
@@ -150,8 +153,8 @@ def test_only_a_shown_defeat_is_red(
 
 
 def test_what_has_no_twin_is_amber() -> None:
-    card = open_representation("logmel")
+    card = open_representation("logmel", workspace=here())
     finding = doctor._judged(card, None, DoctorRecipe(model="logmel"))  # type: ignore[arg-type]
     assert finding.verdict == "amber"
     with pytest.raises(MgcError, match="no 'logmel' with random weights"):
-        open_representation("random:0:logmel")
+        open_representation("random:0:logmel", workspace=here())

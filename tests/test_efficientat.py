@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 import torch.nn.functional as F
-from conftest import SHARED, needs_emotify, tone
+from conftest import SHARED, here, needs_emotify, tone
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -139,7 +139,7 @@ def test_logmel_is_kaldis() -> None:
 
 def test_every_sample_counts_once_and_nothing_is_padded(folder: Path, tmp_path: Path) -> None:
     rate = SAMPLE_RATE_HZ
-    opened = open_representation(str(folder))
+    opened = open_representation(str(folder), workspace=here())
     encoder = opened.load(CPU)
     paths = [tmp_path / "long.wav", tmp_path / "short.wav"]
     for path, seconds in zip(paths, (15.0, 0.7), strict=True):
@@ -163,28 +163,30 @@ def test_every_sample_counts_once_and_nothing_is_padded(folder: Path, tmp_path: 
 def test_a_folder_is_known_by_its_file_and_by_nothing_else(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = open_representation(str(folder))
+    opened = open_representation(str(folder), workspace=here())
     assert (opened.name, opened.parameters) == ("ear", PARAMETERS)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     monkeypatch.setenv("MGC_WEIGHTS", str(tmp_path / "shelf"))
     with pytest.raises(MgcError, match="are not there") as caught:
-        open_representation("efficientat_mn04")
+        open_representation("efficientat_mn04", workspace=here())
     assert str(tmp_path / "shelf/efficientat-mn04") in str(caught.value)
     assert RELEASE in str(caught.value)
     (tmp_path / "shelf").mkdir()
     folder.rename(tmp_path / "shelf/efficientat-mn04")
-    named = open_representation("efficientat_mn04")
+    named = open_representation("efficientat_mn04", workspace=here())
     assert (named.name, named.address) == ("efficientat_mn04", "efficientat_mn04")
     assert named.fingerprint == opened.fingerprint
     (tmp_path / "shelf/efficientat-mn04/mn04_as.safetensors").rename(tmp_path / "other.safetensors")
     with pytest.raises(MgcError, match="no saved encoder"):
-        open_representation(str(tmp_path / "shelf/efficientat-mn04"))
+        open_representation(str(tmp_path / "shelf/efficientat-mn04"), workspace=here())
 
 
 def test_the_releases_own_format_gives_the_same(folder: Path, tmp_path: Path) -> None:
     torch.save(release(), tmp_path / "mn04_as_mAP_432.pt")
     x = (torch.randn(1, 9600), torch.tensor([0]), torch.tensor([9600]))
-    safe, pickled = (open_representation(str(place)).load(CPU) for place in (folder, tmp_path))
+    safe, pickled = (
+        open_representation(str(place), workspace=here()).load(CPU) for place in (folder, tmp_path)
+    )
     assert all(torch.equal(*pair) for pair in zip(safe(*x)[0], pickled(*x)[0], strict=True))
 
 
@@ -208,7 +210,7 @@ def test_weights_that_are_not_mn04s(spoil, says: str, name: str, tmp_path: Path)
     else:
         file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(MgcError, match=says) as caught:
-        open_representation(str(tmp_path)).load(CPU)
+        open_representation(str(tmp_path), workspace=here()).load(CPU)
     assert caught.value.where == file
     assert RELEASE in str(caught.value)
 
@@ -218,7 +220,7 @@ def test_weights_that_are_not_mn04s(spoil, says: str, name: str, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def trained() -> EfficientAT:
-    file = find_weights(WEIGHTS)
+    file = find_weights(WEIGHTS, workspace=here())
     assert file
     return EfficientAT.from_file(file)
 
@@ -254,7 +256,7 @@ def test_the_trained_network_is_the_published_one(trained: EfficientAT) -> None:
     from safetensors.torch import load_file
 
     logmels = logmel(torch.from_numpy(tone(1, 3.0, SAMPLE_RATE_HZ, 5))[None])
-    file = find_weights(WEIGHTS)
+    file = find_weights(WEIGHTS, workspace=here())
     assert file
     maps, expected = written_out(load_file(file), logmels.unsqueeze(1))
     heard = trained(logmels)

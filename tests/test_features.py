@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import SHARED, needs_emotify, tone
+from conftest import SHARED, here, needs_emotify, tone
 from scipy import stats
 
 from mgc import audio
@@ -25,7 +25,7 @@ VECTORS = {"stats57": 22_050, "fma518": 44_100}
 
 
 def arrays(name: str, paths: list[Path]) -> list[np.ndarray]:
-    card = open_representation(name)
+    card = open_representation(name, workspace=here())
     found = dict(represent(card, card.load(CPU), paths, CPU, 1))
     return [found[position] for position in range(len(paths))]
 
@@ -133,7 +133,7 @@ def test_fma518_is_librosas(clip: Path) -> None:
 def test_frames_are_librosas(name: str, clip: Path) -> None:
     samples = audio.load(clip, RATE)
     [found] = arrays(name, [clip])
-    assert found.shape == (1 + len(samples) // 512, open_representation(name).width)
+    assert found.shape == (1 + len(samples) // 512, open_representation(name, workspace=here()).width)
     assert np.abs(found - FRAMES[name](samples).T).max() < 2e-3
 
 
@@ -202,13 +202,13 @@ def test_processes_give_the_same_in_order_and_their_errors(monkeypatch: pytest.M
 
 def test_cards_travel_to_other_processes() -> None:
     for name in ("logmel44", "mfcc", "chroma", "cqt", "stats57", "fma518"):
-        card = open_representation(name)
+        card = open_representation(name, workspace=here())
         assert pickle.loads(pickle.dumps(card)).fingerprint == card.fingerprint
 
 
 @pytest.mark.parametrize("name", ["mfcc", "chroma", "cqt", "stats57", "fma518", "logmel"])
 def test_a_feature_depends_on_its_own_module_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = open_representation(name).fingerprint
+    before = open_representation(name, workspace=here()).fingerprint
     read = Path.read_text
 
     def changed(file: Path, *arguments: str, **more: str) -> str:
@@ -216,4 +216,4 @@ def test_a_feature_depends_on_its_own_module_alone(name: str, monkeypatch: pytes
         return read(file, *arguments, **more) + ("\nchanged = 1\n" if file.stem in others else "")
 
     monkeypatch.setattr(Path, "read_text", changed)
-    assert open_representation(name).fingerprint == before
+    assert open_representation(name, workspace=here()).fingerprint == before

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import here
 from miniature import FMA_GENRES, HEADER, ONLY_IN_MEDIUM, MiniatureFma, make_fma, real_clips
 
 from mgc.config import DataRecipe
@@ -272,7 +273,7 @@ def test_a_source_says_what_to_fetch(subset: str) -> None:
 def test_the_official_split_stands_after_a_look_at_every_file(tmp_path: Path) -> None:
     mini = make_fma(tmp_path, real_clips())
     recipe = DataRecipe(source="fma_small", root=str(tmp_path))
-    dataset = load(recipe)
+    dataset = load(recipe, workspace=here())
     assert sorted(bad.track_id for bad in dataset.excluded) == mini.unusable
     assert len(mini.unusable) == 4
     split = make_split(dataset, "auto", 0)

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import here
 from miniature import make_gtzan, real_clips
 
 from mgc.config import DataRecipe
@@ -125,7 +126,7 @@ def test_a_genre_that_is_missing_is_listed_for_the_loader_to_report(tmp_path: Pa
 def test_the_fault_filtered_split_stands_after_a_look_at_every_file(tmp_path: Path) -> None:
     mini = make_gtzan(tmp_path, clips=real_clips())
     recipe = DataRecipe(source="gtzan", root=str(tmp_path), max_excluded=1.0)
-    dataset = load(recipe)
+    dataset = load(recipe, workspace=here())
     good = {track_id: side for track_id, side in mini.filtered.items() if track_id != "jazz.00054"}
     assert set(gtzan.known_bad()) == {"jazz.00054"}
     assert {track.track_id: track.split for track in dataset.tracks} == good
@@ -134,7 +135,7 @@ def test_the_fault_filtered_split_stands_after_a_look_at_every_file(tmp_path: Pa
     split = make_split(dataset, "auto", 0)
     assert (split.name, split.leaky, len(split.folds)) == ("fault-filtered", False, 1)
     assert len(split.tested) == 20
-    whole = load(recipe.model_copy(update={"split": "random"}))
+    whole = load(recipe.model_copy(update={"split": "random"}), workspace=here())
     assert len(whole) == len(good) + len(mini.others)
     assert make_split(whole, "random", 0).leaky
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import here
 from safetensors.numpy import save_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -140,7 +141,7 @@ def folds(recipe: ProbeRecipe, cores: int = 2) -> list[HeadOfFold]:
         patch.setattr(probing, "cores", lambda: cores)
         patch.setattr(probing, "_layers", lambda *_: [*LAYERS])
         patch.setattr(probing, "_vectors", lambda s, c, name, r: Vectors(rows[name], np.arange(61)))
-        store = Store(open_representation("musicnn"))
+        store = Store(open_representation("musicnn", workspace=here()), root=here().cache)
         return fit_folds(store, dataset, make_split(dataset, "cv5"), recipe)[0]
 
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree as Xml
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import here
 from markdown_it import MarkdownIt
 
 import mgc.evaluate
@@ -107,7 +108,7 @@ def gathered(results: Path) -> Iterator[Content]:
         (results / "many" / "quarantine.csv").write_text(QUARANTINE)
         titles = pd.DataFrame({"track_id": best.predictions().track_ids, "label": "", "artist": "Дождь"})
         titles.assign(title=NASTY, album="", seconds=30.0).to_csv(tracks_file("many", "d" * 16), index=False)
-        yield gather(ReportRecipe(data=DataRecipe(source="many")))
+        yield gather(ReportRecipe(data=DataRecipe(source="many")), workspace=here())
 
 
 @pytest.fixture(autouse=True)
@@ -289,7 +290,7 @@ def test_figures_and_page_are_the_same_again(
 
 def test_one_probe_alone_is_a_paper_too(tmp_path: Path) -> None:
     run("one", "probe", "ear", 1.0, head="svm", classes=("x", "y"))
-    content = gather(ReportRecipe(data=DataRecipe(source="one")))
+    content = gather(ReportRecipe(data=DataRecipe(source="one")), workspace=here())
     text = write_paper(replace(content, check={}), "markdown", tmp_path).read_text("utf-8")
     assert "There is no baseline." in text
     assert text.count("baseline") == 2  # said once, and a column of the main table, which stands empty
@@ -302,7 +303,7 @@ def test_one_fold_and_a_genre_that_is_not_tested_are_told_so(tmp_path: Path) -> 
     alone = replace(said, fold=np.zeros_like(said.fold), labels=np.where(said.labels == 2, 0, said.labels))
     replace(record, scores=evaluate(alone, n_bootstrap=40).to_dict()).save(alone)
     text = write_paper(
-        gather(ReportRecipe(data=DataRecipe(source="given"))), "markdown", tmp_path
+        gather(ReportRecipe(data=DataRecipe(source="given")), workspace=here()), "markdown", tmp_path
     ).read_text()
     assert "No tested track is of z: nothing is found out about that." in text
     assert not [words for words in ("a fold", "all folds", "over folds") if words in text]
@@ -314,7 +315,9 @@ def test_a_bundle_says_that_tracks_are_called_by_their_places(
     record = run("placed", "probe", "ear", 1.0, head="svm", classes=("x", "y"))
     said = record.predictions()
     record.save(replace(said, track_ids=tuple(f"{HOME}/{i}.mp3" for i in said.track_ids)))
-    write_bundle(gather(ReportRecipe(data=DataRecipe(source="placed"), audio=False)), tmp_path)
+    write_bundle(
+        gather(ReportRecipe(data=DataRecipe(source="placed"), audio=False), workspace=here()), tmp_path
+    )
     assert (
         f"70 tracks are called by their paths on this machine, as {HOME}/t00.mp3" in capsys.readouterr().err
     )

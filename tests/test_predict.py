@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import tone
+from conftest import here, tone
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
@@ -68,8 +68,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         tracks = DataRecipe(source=str(root / "music"), split="holdout")
         train = TrainRecipe(epochs=2, crop_seconds=1.0, normalise="train")
-        baseline(BaselineRecipe(data=tracks, train=train, device="cpu"))
-        probe(ProbeRecipe(data=tracks, model="ear", layers="sweep", pool="mean+max", device="cpu"))
+        baseline(BaselineRecipe(data=tracks, train=train, device="cpu"), workspace=here())
+        probe(
+            ProbeRecipe(data=tracks, model="ear", layers="sweep", pool="mean+max", device="cpu"),
+            workspace=here(),
+        )
     return root
 
 
@@ -87,8 +90,8 @@ def lab(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_the_model_of_a_fold_says_again_what_the_record_says(lab: Lab, which: str) -> None:
     record: RunRecord = getattr(lab, which)
     models = load_models(record)
-    tracks = data.load(DataRecipe.model_validate(record.recipe["data"])).by_id
-    store = Store(models.representation)
+    tracks = data.load(DataRecipe.model_validate(record.recipe["data"]), workspace=here()).by_id
+    store = Store(models.representation, root=here().cache)
     said = record.predictions()
     arrays = [store.read(tracks[track_id].content) for track_id in said.track_ids]
     assert models.classes == said.classes == ("calm", "pulse")
@@ -154,17 +157,17 @@ def test_the_threshold_costs_what_it_says() -> None:
 
 def test_an_older_run_predicts_uncalibrated_and_a_floor_not_at_all(lab: Lab) -> None:
     (lab.probe.folder / "validation.parquet").unlink()
-    ready = open_run(lab.probe.run_id)
+    ready = open_run(lab.probe.run_id, workspace=here())
     assert (ready.calibration.temperatures, ready.calibration.threshold) == ((1.0,), None)
     assert "not calibrated" in ready.calibration.told()
     (lab.probe.folder / "head0.safetensors").unlink()
     with pytest.raises(MgcError, match="head of a fold is not there"):
-        open_run(lab.probe.run_id)
+        open_run(lab.probe.run_id, workspace=here())
     floor = next(lab.probe.folder.parent.glob("majority*"))
     with pytest.raises(MgcError, match="a floor without a model"):
-        open_run(str(floor))
+        open_run(str(floor), workspace=here())
     with pytest.raises(MgcError, match="there is no run") as caught:
-        open_run(lab.network.run_id[:-2])
+        open_run(lab.network.run_id[:-2], workspace=here())
     assert lab.network.run_id in str(caught.value)
 
 
@@ -207,7 +210,7 @@ def test_files_of_any_name_are_told_and_broken_ones_named(lab: Lab, tmp_path: Pa
 
 
 def test_below_the_threshold_a_genre_is_unknown(lab: Lab) -> None:
-    ready = open_run(lab.probe.run_id)
+    ready = open_run(lab.probe.run_id, workspace=here())
     strict = replace(ready, calibration=ready.calibration.model_copy(update={"threshold": 1.1}))
     lax = replace(ready, calibration=ready.calibration.model_copy(update={"threshold": None}))
     file = [lab.music / "pulse" / "3.wav"]
@@ -219,7 +222,7 @@ def test_below_the_threshold_a_genre_is_unknown(lab: Lab) -> None:
 def test_over_time_the_stretches_cover_a_long_file(lab: Lab, tmp_path: Path, which: str) -> None:
     long = tmp_path / "long.wav"
     soundfile.write(long, np.concatenate([tone(0, 65, RATE, 50), tone(1, 70, RATE, 51)]), RATE)
-    ready = open_run(getattr(lab, which).run_id)
+    ready = open_run(getattr(lab, which).run_id, workspace=here())
     (answer,) = predict_files(ready, [long], over_time=True).files
     stretches = answer.stretches
     assert [s.start for s in stretches[1:]] == [s.end for s in stretches[:-1]]
@@ -233,12 +236,12 @@ def test_over_time_the_stretches_cover_a_long_file(lab: Lab, tmp_path: Path, whi
 def test_windows_together_have_the_statistics_of_the_clip(lab: Lab, tmp_path: Path) -> None:
     long = tmp_path / "long.wav"
     soundfile.write(long, np.concatenate([tone(0, 40, RATE, 50), tone(1, 35, RATE, 51)]), RATE)
-    ready = open_run(lab.probe.run_id)
+    ready = open_run(lab.probe.run_id, workspace=here())
     predict_files(ready, [long])
     predict_files(ready, [long], over_time=True)
-    (clip,) = data.inspect_all([long])
-    whole = Store(ready.models.representation).read(clip.content).astype(np.float32)
-    windows = Store(ready.models.representation.windows).read(clip.content)
+    (clip,) = data.inspect_all([long], cache=here().cache)
+    whole = Store(ready.models.representation, root=here().cache).read(clip.content).astype(np.float32)
+    windows = Store(ready.models.representation.windows, root=here().cache).read(clip.content)
     length = ready.models.representation.cut.window / RATE
     assert len(windows) > 3
     share = np.clip(clip.seconds / length - np.arange(len(windows) // 3), 0, 1)
@@ -251,14 +254,14 @@ def test_an_export_predicts_the_same_without_data_and_results(
     files = sorted(lab.music.glob("*/1*.wav"))
     said = {}
     for record, with_encoder in ((lab.network, False), (lab.probe, True)):
-        ready = open_run(record.run_id)
+        ready = open_run(record.run_id, workspace=here())
         said[record.path] = predict_files(ready, files)
         export(ready.models, ready.calibration, tmp_path / record.path, with_encoder)
     shutil.rmtree(tmp_path / "results")
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(tmp_path / "new cache"))
     for path, before in said.items():
         shutil.move(tmp_path / path, tmp_path / "elsewhere" / path)
-        after = predict_files(open_run(str(tmp_path / "elsewhere" / path)), files)
+        after = predict_files(open_run(str(tmp_path / "elsewhere" / path), workspace=here()), files)
         assert after.threshold == before.threshold
         for one, other in zip(before.files, after.files, strict=True):
             np.testing.assert_array_equal(one.stretches[0].probabilities, other.stretches[0].probabilities)
@@ -270,18 +273,18 @@ def test_an_export_predicts_the_same_without_data_and_results(
 
 
 def test_an_export_asks_for_its_encoder_and_refuses_another(lab: Lab, tmp_path: Path) -> None:
-    ready = open_run(lab.probe.run_id)
+    ready = open_run(lab.probe.run_id, workspace=here())
     folder = export(ready.models, ready.calibration, tmp_path / "out")
     with pytest.raises(MgcError, match="encoder ear is not part") as caught:
-        open_run(str(folder))
+        open_run(str(folder), workspace=here())
     assert "--model" in str(caught.value)
-    assert open_run(str(folder), model=str(lab.encoder)).calibration == ready.calibration
+    assert open_run(str(folder), model=str(lab.encoder), workspace=here()).calibration == ready.calibration
     other = shutil.copytree(lab.encoder, tmp_path / "other")
     model = Wav2Vec2Model.from_pretrained(other)
     torch.nn.init.normal_(model.encoder.layers[0].attention.k_proj.weight)
     model.save_pretrained(other)
     with pytest.raises(MgcError, match="not what the run has learned from: other weights"):
-        open_run(str(folder), model=str(other))
+        open_run(str(folder), model=str(other), workspace=here())
 
 
 def test_other_code_of_the_representation_is_told_and_not_refused(
@@ -293,7 +296,7 @@ def test_other_code_of_the_representation_is_told_and_not_refused(
 
 
 def test_the_card_tells_the_record_and_a_folder_of_others_is_left_alone(lab: Lab, tmp_path: Path) -> None:
-    ready = open_run(lab.probe.run_id)
+    ready = open_run(lab.probe.run_id, workspace=here())
     folder = export(ready.models, ready.calibration, tmp_path / "out")
     card = (folder / "README.md").read_text()
     scores = lab.probe.judged
@@ -303,7 +306,7 @@ def test_the_card_tells_the_record_and_a_folder_of_others_is_left_alone(lab: Lab
     assert "layers=sweep" in card
     assert json.loads((folder / "labels.json").read_text()) == ["calm", "pulse"]
     export(ready.models, ready.calibration, folder)  # of the same run: written again
-    other = open_run(lab.network.run_id)
+    other = open_run(lab.network.run_id, workspace=here())
     with pytest.raises(MgcError, match="not empty, and no export of cnn"):
         export(other.models, other.calibration, folder)
     (tmp_path / "mine").mkdir()
@@ -312,7 +315,7 @@ def test_the_card_tells_the_record_and_a_folder_of_others_is_left_alone(lab: Lab
         export(ready.models, ready.calibration, tmp_path / "mine")
     (folder / "labels.json").write_text('["pulse", "calm"]')
     with pytest.raises(MgcError, match="does not name the genres"):
-        open_run(str(folder), model=str(lab.encoder))
+        open_run(str(folder), model=str(lab.encoder), workspace=here())
 
 
 def test_a_store_that_cannot_be_written_does_not_stop_it(
@@ -320,7 +323,7 @@ def test_a_store_that_cannot_be_written_does_not_stop_it(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(tmp_path / "file"))
-    answers = predict_files(open_run(lab.network.run_id), [lab.music / "calm" / "1.wav"])
+    answers = predict_files(open_run(lab.network.run_id, workspace=here()), [lab.music / "calm" / "1.wav"])
     assert len(answers.told) == 1
     assert "cannot be written" in capsys.readouterr().err
 
@@ -331,14 +334,14 @@ def test_damage_that_still_reads_is_refused_with_the_file(lab: Lab) -> None:
     for damaged in (sides.drop(columns="fold"), sides[:0], sides.rename(columns={"p_calm": "p_quiet"})):
         damaged.to_parquet(lab.probe.folder / "validation.parquet")
         with pytest.raises(MgcError) as refusal:
-            open_run(lab.probe.run_id)
+            open_run(lab.probe.run_id, workspace=here())
         assert refusal.value.where == lab.probe.folder / "validation.parquet" and refusal.value.fix
     weights = load_file(lab.network.folder / "fold0.safetensors")
     name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
     weights[name].fill_(float("nan"))
     save_file(weights, lab.network.folder / "fold0.safetensors")
     with pytest.raises(MgcError, match="NaN"):
-        open_run(lab.network.run_id)
+        open_run(lab.network.run_id, workspace=here())
     for changes in ({"chosen": []}, {"chosen": [{}]}, {"scores": {}}, {"representation_card": {}}):
         with pytest.raises(MgcError, match="damaged"):
             load_models(replace(lab.probe, **changes))  # type: ignore[arg-type]
@@ -351,7 +354,7 @@ def test_an_export_that_fails_leaves_nothing_in_the_way(
         target.write_bytes(b"")
         raise OSError(errno.ENOSPC, "No space left on device", str(source))
 
-    ready = open_run(lab.probe.run_id)
+    ready = open_run(lab.probe.run_id, workspace=here())
     with monkeypatch.context() as patch:
         patch.setattr("shutil.copyfile", full)
         with pytest.raises(OSError) as caught:
@@ -361,13 +364,13 @@ def test_an_export_that_fails_leaves_nothing_in_the_way(
 
 
 def test_an_export_with_too_few_temperatures_is_refused(lab: Lab, tmp_path: Path) -> None:
-    ready = open_run(lab.network.run_id)
+    ready = open_run(lab.network.run_id, workspace=here())
     folder = export(ready.models, ready.calibration, tmp_path / "out")
     config = json.loads((folder / "config.json").read_text())
     config["calibration"]["temperatures"] = []
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(MgcError, match="0 temperatures for 1 models"):
-        open_run(str(folder))
+        open_run(str(folder), workspace=here())
 
 
 @pytest.mark.parametrize("said", ["[enforce fail at inline_container.cc:603]", "I/O error: No space left"])
@@ -378,5 +381,5 @@ def test_a_full_disk_while_training_is_told(lab: Lab, monkeypatch: pytest.Monkey
     monkeypatch.setattr(experiment, "train_folds", full)
     recipe = BaselineRecipe.model_validate(lab.network.recipe)
     with pytest.raises(MgcError, match="weights cannot be written") as caught:
-        experiment.baseline(recipe, again=True)
+        experiment.baseline(recipe, again=True, workspace=here())
     assert lab.network.run_id in str(caught.value)

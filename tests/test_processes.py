@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import soundfile
-from conftest import tone
+from conftest import here, tone
 
 from mgc import representations
 from mgc.audio import Windowing
@@ -134,18 +134,24 @@ def alone(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
     monkeypatch.setitem(representations.REPRESENTATIONS, "slow", card)
     with monkeypatch.context() as patch:
         patch.setenv("MGC_EMBEDDINGS_CACHE", str(tmp_path / "alone"))
-        embed(EmbedRecipe(data=DataRecipe(source=str(clips)), model="slow", device="cpu"))
+        embed(EmbedRecipe(data=DataRecipe(source=str(clips)), model="slow", device="cpu"), workspace=here())
         return vectors(clips)
 
 
 def vectors(clips: Path) -> dict[str, bytes]:
-    held, tracks = Store(card()), load(DataRecipe(source=str(clips))).tracks
+    held, tracks = (
+        Store(card(), root=here().cache),
+        load(DataRecipe(source=str(clips)), workspace=here()).tracks,
+    )
     missing = held.missing(track.content for track in tracks)
     return {t.track_id: held.read(t.content).tobytes() for t in tracks if t.content not in missing}
 
 
 def times_computed() -> Counter[str]:
-    tables = [pa.ipc.open_file(str(file)).read_all() for file in Store(card()).folder.glob("shard-*.arrow")]
+    tables = [
+        pa.ipc.open_file(str(file)).read_all()
+        for file in Store(card(), root=here().cache).folder.glob("shard-*.arrow")
+    ]
     return Counter(name for table in tables for name in table.column("clip").to_pylist())
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import tone
+from conftest import here, tone
 
-from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe, results_dir
+from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.audio import excerpt
 from mgc.report.content import Content, gather, recipe_toml
@@ -86,7 +86,7 @@ def name_tracks(record: RunRecord) -> None:
 
 
 def content(**options: object) -> Content:
-    return gather(ReportRecipe(data=DataRecipe(source="tunes"), **options))  # type: ignore[arg-type]
+    return gather(ReportRecipe(data=DataRecipe(source="tunes"), **options), workspace=here())  # type: ignore[arg-type]
 
 
 class Page(html.parser.HTMLParser):
@@ -197,7 +197,7 @@ def test_a_map_is_read_from_the_run(runs: list[RunRecord]) -> None:
 
 
 def test_check_and_damaged_check(runs: list[RunRecord]) -> None:
-    file = results_dir() / "tunes" / "check.json"
+    file = here().results / "tunes" / "check.json"
     finding = {
         "track_id": EVIL,
         "label": "pop",

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
+from conftest import here, tone
 from typer.testing import CliRunner
 
 from mgc.audio import inspect, load
 from mgc.cli import app
-from mgc.config import DataRecipe, results_dir
+from mgc.config import DataRecipe
 from mgc.data import load as load_data
 from mgc.experiments.robust import _written
 from mgc.representations import open_representation
@@ -110,11 +110,13 @@ def test_what_alters_nothing_known_is_refused(text) -> None:
 
 
 def test_cards_are_apart_and_cannot_be_filled_by_mistake() -> None:
-    plain = open_representation("logmel")
+    plain = open_representation("logmel", workspace=here())
     cards = [altered(plain, parsed(text)) for text in ("noise=10", "noise=20", "mp3=32")]
     assert len({plain.fingerprint, *(card.fingerprint for card in cards)}) == 4
-    assert open_representation(cards[0].address) == cards[0]
-    assert open_representation("altered:noise=10.0:logmel").fingerprint == cards[0].fingerprint
+    assert open_representation(cards[0].address, workspace=here()) == cards[0]
+    assert (
+        open_representation("altered:noise=10.0:logmel", workspace=here()).fingerprint == cards[0].fingerprint
+    )
     with pytest.raises(MgcError, match="as they are"):
         cards[0].load(None)  # type: ignore[arg-type]
 
@@ -133,7 +135,7 @@ def refused(*words: object) -> str:
 
 def test_robust_end_to_end(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mgc("baseline", "--data", music, "--split", "holdout", "--set", "train.epochs=1")
-    records = {record.head or record.path: record for record in load_records("music")}
+    records = {record.head or record.path: record for record in load_records("music", workspace=here())}
     run = records["baseline"]
     few = ["robust", "--data", music, "--only", "noise=0,gain=-20", "--format", "csv"]
     told = mgc(*few)
@@ -143,15 +145,17 @@ def test_robust_end_to_end(music: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert float(rows[0]["accuracy"]) == pytest.approx(run.scores["accuracy"])
     # The log-mel of a clip turned down is the clip's, 20 dB lower: normalised by track, nothing has changed.
     assert float(rows[2]["change"]) == 0
-    assert {file.suffix for file in results_dir().glob("music/robust.*")} == {".csv", ".md", ".png", ".svg"}
+    assert {file.suffix for file in here().results.glob("music/robust.*")} == {".csv", ".md", ".png", ".svg"}
 
     # The store holds the noisy clip beside the clip, under the hash of the one file.
-    plain = open_representation("logmel")
-    noisy = Store(altered(plain, parsed("noise=0")))
-    contents = [track.content for track in load_data(DataRecipe(source=str(music))).tracks]
+    plain = open_representation("logmel", workspace=here())
+    noisy = Store(altered(plain, parsed("noise=0")), root=here().cache)
+    contents = [track.content for track in load_data(DataRecipe(source=str(music)), workspace=here()).tracks]
     held = {*contents} - noisy.missing(contents)
     assert len(held) == 4
-    assert all(np.median(noisy.read(one) - Store(plain).read(one)) > 1 for one in held)  # dB
+    assert all(
+        np.median(noisy.read(one) - Store(plain, root=here().cache).read(one)) > 1 for one in held
+    )  # dB
 
     with monkeypatch.context() as patch:
         patch.setattr("mgc.experiments.robust._written", None)  # a second call alters nothing
@@ -170,7 +174,7 @@ def test_robust_end_to_end(music: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_nothing_is_left_behind(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    tracks = load_data(DataRecipe(source=str(music))).tracks
+    tracks = load_data(DataRecipe(source=str(music)), workspace=here()).tracks
     broken = [*tracks[:3], replace(tracks[3], path=tmp_path / "none.wav")]
     with pytest.raises(MgcError, match="cannot be read"), _written(parsed("gain=-6"), broken):
         pass
@@ -182,7 +186,7 @@ def test_a_full_disk_is_told(music: Path, monkeypatch: pytest.MonkeyPatch) -> No
         raise soundfile.LibsndfileError(2)
 
     monkeypatch.setattr(Alteration, "write", full)
-    tracks = load_data(DataRecipe(source=str(music))).tracks
+    tracks = load_data(DataRecipe(source=str(music)), workspace=here()).tracks
     with (
         pytest.raises(MgcError, match="altered clips cannot be written"),
         _written(parsed("gain=-6"), tracks),

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
+from conftest import here, tone
 from typer.testing import CliRunner, Result
 
 from mgc import runs
 from mgc.cli import app
-from mgc.config import results_dir
 from mgc.data.quarantine import quarantine_file
 from mgc.evaluate import Predictions
 from mgc.runs.record import RunRecord, load_records
@@ -69,7 +68,7 @@ def music(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def probed(music: Path) -> RunRecord:
     """The probe's record, as if it had been made of the copy."""
-    found = next(record for record in load_records("music") if record.path == "probe")
+    found = next(record for record in load_records("music", workspace=here()) if record.path == "probe")
     data = {**found.recipe["data"], "source": str(music)}
     return written(replace(found, recipe={**found.recipe, "data": data}))
 
@@ -83,7 +82,7 @@ def written(record: RunRecord) -> RunRecord:
 def test_the_list_tells_every_folder_of_a_run(probed: RunRecord) -> None:
     newer = replace(probed, run_id="mfcc-newer", code="other", created="2999-01-01T00:00:00")
     newer.save(probed.predictions())
-    data = results_dir() / "music"
+    data = here().results / "music"
     for name in ("broken", "begun", "tune-cnn-1"):
         (data / name).mkdir()
     (data / "broken" / "record.json").write_text("{")
@@ -105,11 +104,11 @@ def test_the_list_tells_every_folder_of_a_run(probed: RunRecord) -> None:
 
 def test_a_run_is_found_by_id_or_folder_and_a_wrong_word_is_answered(probed: RunRecord) -> None:
     for word in (probed.run_id, str(probed.folder), f"{probed.folder}/record.json"):
-        assert runs.find_run(word).record == probed
+        assert runs.find_run(word, workspace=here()).record == probed
     with pytest.raises(MgcError) as refusal:
-        runs.find_run(probed.run_id[:-1])
+        runs.find_run(probed.run_id[:-1], workspace=here())
     assert f"did you mean '{probed.run_id}'" in str(refusal.value)
-    other = results_dir() / "elsewhere" / probed.run_id
+    other = here().results / "elsewhere" / probed.run_id
     other.mkdir(parents=True)
     (other / "record.json").write_text((probed.folder / "record.json").read_text())
     assert "2 runs are called" in refused("runs", "show", probed.run_id)
@@ -129,7 +128,7 @@ def test_show_names_what_is_not_default_and_a_command_that_makes_this_very_run(p
     assert "name=\"a 'b' é\"" in words
     (probed.folder / "record.json").unlink()
     ok(*words[1:])
-    again = [record for record in load_records("music") if record.path == "probe"]
+    again = [record for record in load_records("music", workspace=here()) if record.path == "probe"]
     assert [record.run_id for record in again] == [probed.run_id]
     assert again[0].name == "a 'b' é"
 
@@ -152,7 +151,7 @@ def test_rm_shows_first_and_writes_the_tables_anew(probed: RunRecord, tmp_path: 
     ok("runs", "rm", probed.run_id, probed.folder, "--apply")
     assert not probed.folder.exists()
     assert "mfcc" not in table.read_text()
-    ok("runs", "rm", *(record.run_id for record in load_records("music")), "--apply")
+    ok("runs", "rm", *(record.run_id for record in load_records("music", workspace=here())), "--apply")
     assert not table.exists()
 
 
@@ -165,8 +164,8 @@ def test_a_rerun_is_the_same_to_the_bit_wherever_the_tracks_lie(probed: RunRecor
     for what in ("tracks", "split", "representation", "code that learns"):
         assert f"{what}: the same" in told
     assert {file: file.read_bytes() for file in probed.folder.parent.rglob("*") if file.is_file()} == before
-    assert not [*(results_dir() / runs.RERUNS).iterdir()]
-    floor = next(record for record in load_records("music") if record.system == "majority")
+    assert not [*(here().results / runs.RERUNS).iterdir()]
+    floor = next(record for record in load_records("music", workspace=here()) if record.system == "majority")
     patched = replace(floor, recipe={**floor.recipe, "data": probed.recipe["data"]})
     assert "the same to the bit" in ok("rerun", written(patched).run_id, "--data", music.parent / "moved")
 
@@ -181,7 +180,7 @@ def test_a_rerun_of_other_predictions_or_code_says_so(probed: RunRecord) -> None
     assert "0 of 3 tracks predicted otherwise, a probability by at most 0." in done.output
     for reason in ("code that learns: OTHER, 0123 then", "torch 1.0 then", "commit abc then", "DIFFERENT"):
         assert reason in done.output
-    [left] = (results_dir() / runs.RERUNS / probed.run_id).glob("*/mfcc-*")
+    [left] = (here().results / runs.RERUNS / probed.run_id).glob("*/mfcc-*")
     assert str(left) in done.output
     ok("rerun", probed.run_id, "--tolerance", "0.1")  # what was left is not taken for the answer
     assert not left.exists()
@@ -198,7 +197,7 @@ def test_a_rerun_on_other_tracks_compares_those_in_both(probed: RunRecord, music
 
 
 def test_a_rerun_obeys_the_quarantine(probed: RunRecord) -> None:
-    file = quarantine_file("music")
+    file = quarantine_file("music", workspace=here())
     header = "track_id,left_out,kind,reason,copy_of,label,path,content"
     tested = probed.predictions().track_ids[0]
     file.write_text(f"{header}\n{tested},yes,by hand,noise,,calm,,\n")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import here
 
-from mgc.config import results_dir
 from mgc.evaluate import Predictions, Scores, evaluate, holm, paired
 from mgc.runs.record import RunRecord, load_record, load_records
 from mgc.runs.tables import Section, as_dict, caption, compare_records, render, verdict_sentence, verdicts
@@ -221,8 +221,8 @@ def test_an_older_record_is_scored_again(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_committed_records_are_still_read() -> None:
     wanted = [next(REAL.glob(f"{name}-cv5-s0-*")) for name in ("cnn", "musicnn-logistic", "majority")]
     for folder in wanted:
-        shutil.copytree(folder, results_dir() / "emotify" / folder.name)
-    table = render(compare_records(load_records("emotify")), "table")
+        shutil.copytree(folder, here().results / "emotify" / folder.name)
+    table = render(compare_records(load_records("emotify", workspace=here())), "table")
     assert (
         "A frozen pretrained encoder is better than a network from scratch here: musicnn + logistic (0.762"
         in table

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import SHARED, needs_emotify, needs_whisper, tone
+from conftest import SHARED, here, needs_emotify, needs_whisper, tone
 from safetensors.torch import load_file, save_file
 
 from mgc import audio
@@ -202,7 +202,7 @@ def direct(name: str, folder: Path, samples: np.ndarray) -> np.ndarray:
 def test_families_agree_with_transformers(name: str, tmp_path: Path) -> None:
     tiny = FAMILIES[name]
     folder = save_tiny(name, tmp_path / "encoder")
-    representation = open_representation(str(folder))
+    representation = open_representation(str(folder), workspace=here())
     assert (representation.cut.sample_rate_hz, representation.cut.window) == (tiny.rate, tiny.window)
     # 9,700 samples: the last hop holds real samples, but no whole Kaldi frame
     for number, samples in enumerate(
@@ -218,7 +218,7 @@ def test_defaults_left_out_of_the_files_are_the_classes_own(name: str, tmp_path:
     import transformers
 
     folder = save_tiny(name, tmp_path)
-    whole = open_representation(str(folder))
+    whole = open_representation(str(folder), workspace=here())
     saved = json.loads((folder / "config.json").read_text())
     defaults = transformers.AutoConfig.for_model(saved["model_type"]).to_dict()
     spare = {key: value for key, value in saved.items() if key == "model_type" or defaults.get(key) != value}
@@ -230,19 +230,19 @@ def test_defaults_left_out_of_the_files_are_the_classes_own(name: str, tmp_path:
         if key in front
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(spare))
-    again = open_representation(str(folder))
+    again = open_representation(str(folder), workspace=here())
     assert (again.cut, again.layers) == (whole.cut, whole.layers)
 
 
 def test_preprocessing_inside_a_processor_is_found(tmp_path: Path) -> None:
     folder = save_tiny("whisper", tmp_path)
-    whole = open_representation(str(folder))
+    whole = open_representation(str(folder), workspace=here())
     file = folder / "preprocessor_config.json"
     # as transformers 5 saves a WhisperProcessor
     inside = {"feature_extractor": json.loads(file.read_text()), "processor_class": "WhisperProcessor"}
     (folder / "processor_config.json").write_text(json.dumps(inside))
     file.unlink()
-    assert open_representation(str(folder)).cut == whole.cut
+    assert open_representation(str(folder), workspace=here()).cut == whole.cut
 
 
 def test_whisper_comes_whole_as_a_classifier_or_not_at_all(tmp_path: Path) -> None:
@@ -257,14 +257,17 @@ def test_whisper_comes_whole_as_a_classifier_or_not_at_all(tmp_path: Path) -> No
     for part in (model, front):
         part.save_pretrained(tmp_path / "classifier")
     path = clip(tmp_path / "a.wav", 1.0, 16_000)
-    arrays = [one(open_representation(str(tmp_path / kind)), path) for kind in ("whole", "classifier")]
+    arrays = [
+        one(open_representation(str(tmp_path / kind), workspace=here()), path)
+        for kind in ("whole", "classifier")
+    ]
     assert np.array_equal(*arrays)
     # saved from the encoder's class alone, no name fits
     weights = load_file(whole / "model.safetensors")
     bare = {key.partition("encoder.")[2]: value for key, value in weights.items() if ".encoder." in key}
     save_file(bare, whole / "model.safetensors", {"format": "pt"})
     with pytest.raises(MgcError, match="would be random: encoder"):
-        open_representation(str(whole)).load(CPU)
+        open_representation(str(whole), workspace=here()).load(CPU)
 
 
 def whisper_by_hand(samples: np.ndarray) -> np.ndarray:
@@ -282,7 +285,7 @@ def whisper_by_hand(samples: np.ndarray) -> np.ndarray:
 @needs_whisper
 def test_the_real_whisper_encoder(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.wav", 0.613, 16_000)
-    representation = open_representation(str(WHISPER))
+    representation = open_representation(str(WHISPER), workspace=here())
     expected = whisper_by_hand(audio.load(path))
     mean = one(representation, path)[0, representation.layer_slice("last")]
     assert np.abs(mean - expected).max() < 1e-3 * np.abs(expected).max()
@@ -292,7 +295,7 @@ def test_the_real_whisper_encoder(tmp_path: Path) -> None:
 @needs_emotify
 def test_the_real_whisper_encoder_on_a_real_clip() -> None:
     path = sorted((SHARED / "data/emotify").rglob("*.mp3"))[0]
-    representation = open_representation(str(WHISPER))
+    representation = open_representation(str(WHISPER), workspace=here())
     samples = audio.load(path, 16_000)
     # what an mp3 encoder appends is left out
     full = samples[: 30 * 16_000] if 0 <= len(samples) - 30 * 16_000 <= representation.cut.ignore else samples
@@ -319,53 +322,53 @@ def rewrite(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> 
 
 def test_an_old_pytorch_checkpoint_loads_alike(encoder: Path, tmp_path: Path) -> None:
     path = clip(tmp_path / "a.wav", 1.0, 16_000)
-    new = one(open_representation(str(encoder)), path)
+    new = one(open_representation(str(encoder), workspace=here()), path)
     weights = load_file(encoder / "model.safetensors")
     (encoder / "model.safetensors").unlink()
     torch.save(weights, encoder / "pytorch_model.bin")
-    assert np.array_equal(one(open_representation(str(encoder)), path), new)
+    assert np.array_equal(one(open_representation(str(encoder), workspace=here()), path), new)
     # and one from before torch had parametrizations, with a head around it
     split = "parametrizations.weight.original"
     names = {key: key.replace(f"{split}0", "weight_g").replace(f"{split}1", "weight_v") for key in weights}
     old = {f"wav2vec2.{names[key]}": value for key, value in weights.items()}
     torch.save(old | {"lm_head.weight": torch.zeros(2, 16)}, encoder / "pytorch_model.bin")
-    assert np.array_equal(one(open_representation(str(encoder)), path), new)
+    assert np.array_equal(one(open_representation(str(encoder), workspace=here()), path), new)
 
 
 def test_weights_that_would_be_random_are_refused_by_name(encoder: Path) -> None:
     name = "encoder.layers.1.attention.k_proj.weight"
     rewrite(encoder, lambda weights: weights.update({name: torch.zeros(3, 5)}))
     with pytest.raises(MgcError, match=f"1 weights .* another shape.*{name}"):
-        open_representation(str(encoder)).load(CPU)
+        open_representation(str(encoder), workspace=here()).load(CPU)
     rewrite(encoder, lambda weights: weights.pop(name))
     with pytest.raises(MgcError, match=f"1 weights .* random: {name}"):
-        open_representation(str(encoder)).load(CPU)
+        open_representation(str(encoder), workspace=here()).load(CPU)
 
 
 def test_a_moved_folder_keeps_the_fingerprint_and_a_changed_byte_does_not(
     encoder: Path, tmp_path: Path
 ) -> None:
-    before = open_representation(str(encoder))
+    before = open_representation(str(encoder), workspace=here())
     moved = Path(shutil.move(encoder, tmp_path / "elsewhere"))
-    after = open_representation(str(moved))
+    after = open_representation(str(moved), workspace=here())
     assert after.fingerprint == before.fingerprint
     assert (after.name, after.address) == ("elsewhere", str(moved))
     content = bytearray((moved / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (moved / "model.safetensors").write_bytes(content)
-    assert open_representation(str(moved)).fingerprint != before.fingerprint
+    assert open_representation(str(moved), workspace=here()).fingerprint != before.fingerprint
 
 
 def test_a_folder_is_called_by_its_name_however_it_is_given(
     encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(encoder)
-    assert open_representation(".").name == "encoder"
+    assert open_representation(".", workspace=here()).name == "encoder"
     # and does not take the place of a short name
     save_tiny("wav2vec2", encoder / "ast")
-    assert open_representation("./ast").name == "ast"
+    assert open_representation("./ast", workspace=here()).name == "ast"
     with pytest.raises(MgcError, match=r"MIT/ast.* is not on this machine"):
-        open_representation("ast")
+        open_representation("ast", workspace=here())
 
 
 def config(**changed: object) -> Callable[[Path], object]:
@@ -412,7 +415,7 @@ def test_a_bad_folder_is_refused_in_words(what: str, encoder: Path) -> None:
     spoil, message = BAD[what]
     spoil(encoder)
     with pytest.raises(MgcError, match=message) as caught:
-        open_representation(str(encoder)).load(CPU)
+        open_representation(str(encoder), workspace=here()).load(CPU)
     assert str(encoder) in str(caught.value)
     assert caught.value.fix
 
@@ -420,7 +423,7 @@ def test_a_bad_folder_is_refused_in_words(what: str, encoder: Path) -> None:
 def test_a_checkpoint_may_not_run_code(encoder: Path) -> None:
     config(auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})(encoder)
     (encoder / "evil.py").write_text("raise SystemExit('ran')")
-    open_representation(str(encoder)).load(CPU)
+    open_representation(str(encoder), workspace=here()).load(CPU)
 
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
@@ -429,28 +432,28 @@ def test_a_checkpoint_may_not_run_code(encoder: Path) -> None:
     (encoder / "model.safetensors").unlink()
     torch.save({"weight": Evil()}, encoder / "pytorch_model.bin")
     with pytest.raises(MgcError, match="weights cannot be loaded"):
-        open_representation(str(encoder)).load(CPU)
+        open_representation(str(encoder), workspace=here()).load(CPU)
 
 
 def test_weights_in_parts_open_whole_or_not_at_all(encoder: Path, tmp_path: Path) -> None:
     import transformers
 
     path = clip(tmp_path / "a.wav", 1.0, 16_000)
-    whole = one(open_representation(str(encoder)), path)
+    whole = one(open_representation(str(encoder), workspace=here()), path)
     transformers.Wav2Vec2Model.from_pretrained(encoder).save_pretrained(encoder, max_shard_size="10KB")
     (encoder / "model.safetensors").unlink(missing_ok=True)
     parts = sorted(encoder.glob("model-*-of-*.safetensors"))
     assert len(parts) > 2
-    before = open_representation(str(encoder))
+    before = open_representation(str(encoder), workspace=here())
     assert np.array_equal(one(before, path), whole)
     parts[1].rename(encoder / "away")
     with pytest.raises(MgcError, match=f"no {parts[1].name}"):
-        open_representation(str(encoder))
+        open_representation(str(encoder), workspace=here())
     (encoder / "away").rename(parts[1])
     content = bytearray(parts[1].read_bytes())
     content[-1] ^= 1
     parts[1].write_bytes(content)
-    assert open_representation(str(encoder)).fingerprint != before.fingerprint
+    assert open_representation(str(encoder), workspace=here()).fingerprint != before.fingerprint
 
 
 def test_a_preprocessor_of_another_clap_is_refused_at_opening(tmp_path: Path) -> None:
@@ -458,7 +461,7 @@ def test_a_preprocessor_of_another_clap_is_refused_at_opening(tmp_path: Path) ->
     file = folder / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"truncation": "fusion"}))
     with pytest.raises(MgcError, match=r"four spectrograms .* takes one"):
-        open_representation(str(folder))
+        open_representation(str(folder), workspace=here())
 
 
 # A model as those whose code lies beside their weights and was written for transformers 4: it knows no
@@ -492,19 +495,22 @@ def test_code_beside_the_weights_runs_only_when_trusted(
     config(model_type="mert_model", auto_map={"AutoConfig": "own.MERTConfig", "AutoModel": "own.MERTModel"})(
         folder
     )
-    card = open_representation(str(folder))
+    card = open_representation(str(folder), workspace=here())
     assert card.cut.sample_rate_hz == 24_000
     with pytest.raises(MgcError, match="code of others") as caught:
         card.load(CPU)
     assert "--trust-remote-code" in str(caught.value.fix)
-    trusted = open_representation(str(folder), trust_remote_code=True)
+    trusted = open_representation(str(folder), trust_remote_code=True, workspace=here())
     assert trusted.fingerprint == card.fingerprint
-    expected = one(open_representation(str(plain)), path)
+    expected = one(open_representation(str(plain), workspace=here()), path)
     assert np.abs(one(trusted, path) - expected).max() < 1e-5
     # its twin is transformers' own HuBERT: no code of others runs
-    assert one(open_representation(address_of(str(folder), True, 0)), path).shape == expected.shape
+    assert (
+        one(open_representation(address_of(str(folder), True, 0), workspace=here()), path).shape
+        == expected.shape
+    )
     (folder / "own.py").write_text(OWN_CODE + "\n")
-    assert open_representation(str(folder)).fingerprint != card.fingerprint
+    assert open_representation(str(folder), workspace=here()).fingerprint != card.fingerprint
 
 
 # --- random weights -----------------------------------------------------------------------------------------
@@ -514,10 +520,10 @@ def test_code_beside_the_weights_runs_only_when_trusted(
 def test_random_weights_are_drawn_whole_and_alike_by_seed(name: str, tmp_path: Path) -> None:
     folder = save_tiny(name, tmp_path / "encoder")
     path = clip(tmp_path / "a.wav", 0.7, FAMILIES[name].rate)
-    learned = open_representation(str(folder))
+    learned = open_representation(str(folder), workspace=here())
     before = one(learned, path)
     (folder / "model.safetensors").unlink()  # settings alone will do
-    drawn = open_representation(address_of(str(folder), True, 3))
+    drawn = open_representation(address_of(str(folder), True, 3), workspace=here())
     assert drawn.name == "encoder (random weights)"
     assert (drawn.cut, drawn.layers) == (learned.cut, learned.layers)
     torch.manual_seed(11)
@@ -526,19 +532,19 @@ def test_random_weights_are_drawn_whole_and_alike_by_seed(name: str, tmp_path: P
     assert torch.equal(torch.get_rng_state(), state)
     assert np.isfinite(array).all()
     torch.manual_seed(12)  # what else was drawn changes nothing
-    again = open_representation(drawn.address)
+    again = open_representation(drawn.address, workspace=here())
     assert (again.fingerprint, again.source) == (drawn.fingerprint, drawn.source)
     assert np.array_equal(one(again, path), array)
-    other = open_representation(address_of(str(folder), True, 4))
+    other = open_representation(address_of(str(folder), True, 4), workspace=here())
     assert other.fingerprint != drawn.fingerprint
     assert not np.allclose(one(other, path)[0], array[0], atol=1e-3)
     assert not np.allclose(before[0], array[0], atol=1e-3)
 
 
 def test_a_short_name_with_random_weights_needs_no_file() -> None:
-    card = open_representation("random:0:distilhubert")
+    card = open_representation("random:0:distilhubert", workspace=here())
     assert card.trained_on == "nothing: random weights, seed 0"
-    models = [open_representation(card.address).load(CPU).model for _ in range(2)]  # type: ignore[attr-defined]
+    models = [open_representation(card.address, workspace=here()).load(CPU).model for _ in range(2)]  # type: ignore[attr-defined]
     pairs = [*zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True)]
     assert all(torch.equal(*pair) for pair in pairs)
     assert sum(weight.numel() for weight in models[0].parameters()) == 23_491_968
@@ -547,7 +553,7 @@ def test_a_short_name_with_random_weights_needs_no_file() -> None:
 @pytest.mark.parametrize("wrong", ["random:x:ast", "random:0:musicnn", "random:0:nowhere", "random:0"])
 def test_random_weights_of_nothing_are_refused(wrong: str) -> None:
     with pytest.raises(MgcError):
-        open_representation(wrong)
+        open_representation(wrong, workspace=here())
 
 
 @pytest.mark.parametrize("name", SHORT_NAMES)
@@ -580,14 +586,14 @@ def test_published_configurations_make_the_models(name: str) -> None:
 )
 def test_a_typo_is_told(typo: str, meant: str) -> None:
     with pytest.raises(MgcError, match=f"no encoder '{typo}'") as caught:
-        open_representation(typo)
+        open_representation(typo, workspace=here())
     assert f"did you mean {meant!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["", "a/b/c", "/nowhere/at/all", "./nowhere", "owner/na me", "nowhere"])
 def test_a_name_of_nothing_is_refused(name: str) -> None:
     with pytest.raises(MgcError) as caught:
-        open_representation(name)
+        open_representation(name, workspace=here())
     assert "folder" in str(caught.value.fix)
 
 
@@ -595,7 +601,7 @@ def opened(model: str) -> str:
     """Where it came from, or why it did not open, within ten seconds."""
     start = time.monotonic()
     try:
-        return open_representation(model).source
+        return open_representation(model, workspace=here()).source
     except MgcError as error:
         return str(error)
     finally:
@@ -643,7 +649,7 @@ def test_a_card_is_cheap(encoder: Path) -> None:
 
 
 def test_the_list_of_encoders_says_what_is_here_and_what_it_needs(hub_cache: None) -> None:
-    rows = {row.name: row for row in encoders()}
+    rows = {row.name: row for row in encoders(workspace=here())}
     assert set(rows) >= {*SHORT_NAMES, "musicnn", "efficientat_mn04"}
     assert [row.name for row in rows.values() if row.here and row.name in SHORT_NAMES] == ["distilhubert"]
     assert [row.name for row in rows.values() if row.own_code] == ["mert"]

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import here
 from typer.testing import CliRunner
 
 from mgc.cli import app
@@ -99,7 +100,7 @@ def tried(search: Search) -> list[Any]:
 
 
 def test_phases_build_on_each_other_and_the_best_is_a_recipe(bench: Bench) -> None:
-    search = tune(recipe(TPE, GRID, folds=2))
+    search = tune(recipe(TPE, GRID, folds=2), workspace=here())
     first, second = search.rows()
     assert len(first.trials) == TPE["trials"]
     assert first.best is not None
@@ -128,14 +129,14 @@ def test_phases_build_on_each_other_and_the_best_is_a_recipe(bench: Bench) -> No
 
 def test_a_phase_that_finds_nothing_better_changes_nothing(bench: Bench) -> None:
     worse = {**GRID, "name": "worse", "space": {"train.batch_size": [32, 64]}}
-    search = tune(recipe(GRID, worse))
+    search = tune(recipe(GRID, worse), workspace=here())
     best = read_recipe(BaselineRecipe, search.folder / "best.toml")
     assert best.train.batch_size == 8
     assert "nothing better" in render(search)
 
 
 def test_hopeless_trials_are_given_up_early(bench: Bench) -> None:
-    search = tune(recipe({**TPE, "trials": 20, "epochs": 10}))
+    search = tune(recipe({**TPE, "trials": 20, "epochs": 10}), workspace=here())
     pruned = [t for t in search.rows()[0].trials if t.state.name == "PRUNED"]
     complete = [t for t in search.rows()[0].trials if t.state.name == "COMPLETE"]
     assert pruned
@@ -151,40 +152,40 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prune: str
 ) -> None:
     phases = recipe({**TPE, "prune": prune}, GRID)
-    undisturbed = tried(tune(phases))
+    undisturbed = tried(tune(phases, workspace=here()))
     monkeypatch.setenv("MGC_RESULTS", str(tmp_path / "again"))
     trainings = len(bench.seen)
     bench.seen.clear()
     for stop in (3, 8, 14):  # in the midst of a training, in both phases
         bench.at = {stop: KeyboardInterrupt()}
         with pytest.raises(KeyboardInterrupt):
-            tune(phases)
+            tune(phases, workspace=here())
     journal = next((tmp_path / "again").rglob("journal.log"))
     with journal.open("a") as file:
         file.write('{"op_code": 4, "tri')  # a line that was being written, and its lock
     Path(f"{journal}.lock").touch()
     bench.at = {}
-    search = tune(phases)
+    search = tune(phases, workspace=here())
     assert tried(search) == undisturbed
     assert len(bench.seen) == trainings + 3  # only what was interrupted ran again
     assert not (search.folder / "trials").exists()
-    tune(phases)
+    tune(phases, workspace=here())
     assert len(bench.seen) == trainings + 3
 
 
 def test_another_seed_space_or_base_is_another_search(bench: Bench) -> None:
-    plain, seeded = tune(recipe(GRID)), tune(recipe(GRID, seed=1))
-    other = tune(recipe(GRID, base=BaselineRecipe(dropout=0.1)))
+    plain, seeded = tune(recipe(GRID), workspace=here()), tune(recipe(GRID, seed=1), workspace=here())
+    other = tune(recipe(GRID, base=BaselineRecipe(dropout=0.1)), workspace=here())
     assert len({plain.folder, seeded.folder, other.folder}) == 3
-    assert tune(recipe(GRID, workers=2, hypothesis="So.")).folder == plain.folder
+    assert tune(recipe(GRID, workers=2, hypothesis="So."), workspace=here()).folder == plain.folder
 
 
 def test_a_training_that_diverges_is_a_finding_and_any_other_failure_ends_the_search(bench: Bench) -> None:
     bench.at = {2: DivergedError("the training loss is not finite in epoch 2"), 5: MgcError("no class 'pop'")}
     with pytest.raises(MgcError, match="no class 'pop'"):
-        tune(recipe(GRID))
+        tune(recipe(GRID), workspace=here())
     assert len(bench.seen) == 5
-    states = [state for _, state, *_ in tried(tune(recipe(GRID)))]
+    states = [state for _, state, *_ in tried(tune(recipe(GRID), workspace=here()))]
     assert states == ["COMPLETE", "FAIL", *["COMPLETE"] * (POINTS - 2)]
     assert len(bench.seen) == 5 + POINTS - 4  # the failed one is taken up
 
@@ -214,7 +215,7 @@ def test_a_wrong_space_is_told_before_anything_is_trained(
     bench: Bench, space: dict[str, Any], what: str, fix: str
 ) -> None:
     with pytest.raises(MgcError, match=re.escape(what)) as caught:
-        tune(recipe(GRID, {**TPE, "space": space}), Path("search.toml"))
+        tune(recipe(GRID, {**TPE, "space": space}), Path("search.toml"), workspace=here())
     assert fix in (caught.value.fix or "")
     assert "search.toml, phase 'rate'" in str(caught.value.where)
     assert not bench.seen
@@ -224,10 +225,11 @@ def test_a_wrong_space_is_told_before_anything_is_trained(
 def test_workers_share_the_trials(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(search, "fit_fold", stand_in)
     alone = {
-        json.dumps(params, sort_keys=True): values for *_, params, values in tried(tune(recipe(GRID, seed=3)))
+        json.dumps(params, sort_keys=True): values
+        for *_, params, values in tried(tune(recipe(GRID, seed=3), workspace=here()))
     }
     monkeypatch.setenv("MGC_RESULTS", str(tmp_path / "shared"))
-    shared = tried(tune(recipe(GRID, seed=3, workers=2)))
+    shared = tried(tune(recipe(GRID, seed=3, workers=2), workspace=here()))
     assert {json.dumps(params, sort_keys=True): values for *_, params, values in shared} == alone
 
 

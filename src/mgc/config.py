@@ -44,7 +44,6 @@ class DataRecipe(Recipe):
     album_column: str | None = None
     title_column: str | None = None
     id_column: str | None = None
-    root: str | None = Field(None, description="where known sets lie; default $MGC_DATA_ROOT, else data/")
     split: Literal["auto", "given", "holdout", "cv5", "random"] = "auto"
     # Apart from the run's own seed, so that runs with other seeds still stand on the same split.
     split_seed: Seed = 0
@@ -387,23 +386,3 @@ def _fields_at(kind: type[BaseModel], path: list[str]) -> dict[str, FieldInfo]:
         fields: dict[str, FieldInfo] = getattr(at, "model_fields", {})
         at = fields[part].annotation if part in fields else next(iter(get_args(at)), None)
     return dict(getattr(at, "model_fields", {}))
-
-
-def cache_dir() -> Path:
-    """Where representations are kept: `$MGC_EMBEDDINGS_CACHE`, else `embeddings_cache/`."""
-    return Path(os.environ.get("MGC_EMBEDDINGS_CACHE") or "embeddings_cache")
-
-
-def results_dir() -> Path:
-    """Where runs are kept: `$MGC_RESULTS`, else `results/`."""
-    return Path(os.environ.get("MGC_RESULTS") or "results")
-
-
-def data_root() -> Path:
-    """Where known data sets lie: `$MGC_DATA_ROOT`, else `data/`."""
-    return Path(os.environ.get("MGC_DATA_ROOT") or "data")
-
-
-def weights_dir() -> Path:
-    """Where converted weights are kept: `$XDG_CACHE_HOME/mgc`, else `~/.cache/mgc`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mgc"

@@ -19,6 +19,7 @@ from mgc.cli.options import (
     app,
     guarded,
     recipe_of,
+    workspace_of,
 )
 
 data_app = typer.Typer(help="Look at the music.", no_args_is_help=True)
@@ -44,22 +45,21 @@ def data_info(
 
     recipe = recipe_of(
         InfoRecipe, config, set_, column,
-        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
         seed=seed, device=device,
     )  # fmt: skip
     from mgc.data import describe
 
-    typer.echo(describe(recipe.data))
+    typer.echo(describe(recipe.data, workspace_of(data_root)))
 
 
 @data_app.command("list")
 @guarded
 def data_list(data_root: DataRoot = None) -> None:
     """The data sets known by name: what is here, licence, size, and where each should lie."""
-    from mgc.config import DataRecipe
-    from mgc.data import overview, root_of
+    from mgc.data import overview
 
-    typer.echo(overview(root_of(DataRecipe(root=data_root))))
+    typer.echo(overview(workspace_of(data_root).data))
 
 
 @data_app.command("fetch")
@@ -72,10 +72,9 @@ def data_fetch(
     data_root: DataRoot = None,
 ) -> None:
     """Download a known data set, check it and unpack it; goes on where it was stopped."""
-    from mgc.config import DataRecipe
-    from mgc.data import fetch, root_of
+    from mgc.data import fetch
 
-    for line in fetch(name, root_of(DataRecipe(root=data_root)), from_):
+    for line in fetch(name, workspace_of(data_root).data, from_):
         typer.echo(line)
 
 
@@ -99,12 +98,13 @@ def data_check(
 
     recipe = recipe_of(
         CheckRecipe, config, set_, column,
-        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
         format=format_, seed=seed, device=device,
     )  # fmt: skip
     from mgc.data.checking.check import check
     from mgc.data.checking.report import render, save
 
-    found = check(recipe.data)
-    save(found)
+    workspace = workspace_of(data_root)
+    found = check(recipe.data, workspace)
+    save(found, workspace)
     typer.echo(render(found, recipe.format))

@@ -21,6 +21,7 @@ from mgc.cli.options import (
     app,
     guarded,
     recipe_of,
+    workspace_of,
 )
 
 
@@ -47,12 +48,12 @@ def embed(
 
     recipe = recipe_of(
         EmbedRecipe, config, set_, column,
-        data_source=data, data_root=data_root, data_limit=limit, model=model, keep=keep, seed=seed,
+        data_source=data, data_limit=limit, model=model, keep=keep, seed=seed,
         device=device, random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     from mgc.representations.cache import embed as embedding
 
-    done = embedding.embed(recipe)
+    done = embedding.embed(recipe, workspace_of(data_root))
     if not done.first:
         return
     card = done.representation
@@ -77,7 +78,7 @@ def encoders(
     from mgc.representations.overview import encoders as known_encoders
     from mgc.representations.overview import render
 
-    typer.echo(render(known_encoders(), format_))
+    typer.echo(render(known_encoders(workspace_of()), format_))
 
 
 @app.command()
@@ -103,7 +104,7 @@ def doctor(
 
     recipe = recipe_of(
         DoctorRecipe, config, set_, column,
-        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
         model=model, seed=seed, device=device,
         random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
@@ -111,7 +112,7 @@ def doctor(
 
     colours = {"green": typer.colors.GREEN, "amber": typer.colors.YELLOW, "red": typer.colors.RED}
     sick = False
-    for finding in examine(recipe):
+    for finding in examine(recipe, workspace_of(data_root)):
         typer.secho(printable(str(finding)), fg=colours[finding.verdict])
         sick |= finding.verdict == "red"
     if sick:

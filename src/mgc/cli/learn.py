@@ -24,6 +24,7 @@ from mgc.cli.options import (
     guarded,
     recipe_of,
     with_seeds,
+    workspace_of,
 )
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ def baseline(
 
     recipe = recipe_of(
         BaselineRecipe, config, set_, column,
-        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
         network=network, seed=seed, device=device,
     )  # fmt: skip
     from mgc.experiments import systems as experiment
 
     for each in with_seeds(recipe, seed, seeds):
-        _show(experiment.baseline(each, again))
+        _show(experiment.baseline(each, workspace_of(data_root), again))
 
 
 @app.command()
@@ -95,14 +96,14 @@ def probe(
 
     recipe = recipe_of(
         ProbeRecipe, config, set_, column,
-        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
         model=model, head=head, layers=layers, pool=pool, keep=keep, seed=seed, device=device,
         random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
     )  # fmt: skip
     from mgc.experiments import systems as experiment
 
     for each in with_seeds(recipe, seed, seeds):
-        for record in experiment.probe(each):
+        for record in experiment.probe(each, workspace_of(data_root)):
             _show(record)
 
 
@@ -125,13 +126,13 @@ def study(
 
     recipe = recipe_of(
         StudyRecipe, file, set_, column,
-        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
         seed=seed, device=device,
     )  # fmt: skip
     from mgc.experiments.study import study as run_study
     from mgc.runs.tables import compare_records, render
 
-    typer.echo(render(compare_records(run_study(recipe, file)), "table"))
+    typer.echo(render(compare_records(run_study(recipe, file, workspace_of(data_root))), "table"))
 
 
 @app.command()
@@ -158,13 +159,13 @@ def compare(
 
     recipe = recipe_of(
         CompareRecipe, config, set_, column,
-        data_source=data, data_root=data_root, data_limit=limit,
+        data_source=data, data_limit=limit,
         format=format_, baseline=baseline, best=best, seed=seed, device=device,
     )  # fmt: skip
     from mgc.runs.record import select_records
     from mgc.runs.tables import compare_records, render
 
-    sections = compare_records(select_records(recipe), recipe.baseline, recipe.best)
+    sections = compare_records(select_records(recipe, workspace_of(data_root)), recipe.baseline, recipe.best)
     typer.echo(render(sections, recipe.format))
 
 
@@ -189,12 +190,12 @@ def tune(
 
     recipe = recipe_of(
         TuneRecipe, config, set_, column,
-        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
         **{"base.network": network}, workers=workers, seed=seed, device=device,
     )  # fmt: skip
     from mgc.experiments import tune as search
 
-    typer.echo(search.render(search.tune(recipe, config)))
+    typer.echo(search.render(search.tune(recipe, workspace_of(data_root), config)))
 
 
 def _show(record: "RunRecord") -> None:

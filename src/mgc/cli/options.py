@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from mgc.config import Recipe
+    from mgc.workspace import Workspace
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,6 +64,14 @@ Column = Annotated[
         "--column", help="key=NAME for a manifest's path, label, split, artist, album, title or id."
     ),
 ]
+
+
+def workspace_of(data_root: str | None = None) -> "Workspace":
+    """The workspace of this command: from the environment, and from `--data-root` where it is given."""
+    from mgc.workspace import Workspace
+
+    return Workspace.from_environment(data_root)
+
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mgc.cli.options import Device, TrustRemoteCode, app, guarded
+from mgc.cli.options import Device, TrustRemoteCode, app, guarded, workspace_of
 
 Run = Annotated[str, typer.Argument(help="A run's id, its folder, or a folder that mgc export made.")]
 Model = Annotated[
@@ -37,7 +37,11 @@ def predict(
 
     found = find_files(files)
     ready = open_run(
-        run, model=recipe.model, trust_remote_code=recipe.trust_remote_code, device=recipe.device
+        run,
+        workspace_of(),
+        model=recipe.model,
+        trust_remote_code=recipe.trust_remote_code,
+        device=recipe.device,
     )
     answers = predict_files(ready, found, recipe.over_time)
     if answers.told or recipe.format != "table":
@@ -66,7 +70,7 @@ def export(
     from mgc.predict import open_run
     from mgc.predict.export import export as write
 
-    ready = open_run(run, model=model, trust_remote_code=trust_remote_code)
+    ready = open_run(run, workspace_of(), model=model, trust_remote_code=trust_remote_code)
     write(ready.models, ready.calibration, folder, with_encoder)
     typer.echo(f"{folder}: {len(ready.models.folds)} models; use: mgc predict {folder} FILES")
     typer.echo(f"  read {folder / 'README.md'} before you share it: it names the licences")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mgc.cli.options import Config, Data, DataRoot, Set, app, guarded, recipe_of
+from mgc.cli.options import Config, Data, DataRoot, Set, app, guarded, recipe_of, workspace_of
 
 
 @app.command()
@@ -28,13 +28,13 @@ def report(
 
     recipe = recipe_of(
         ReportRecipe, config, set_, None,
-        data_source=data, data_root=data_root, format=format_, baseline=baseline,
+        data_source=data, format=format_, baseline=baseline,
         bundle=bundle or None, audio=audio, out=str(out) if out else None,
     )  # fmt: skip
     from mgc.report.content import gather
     from mgc.report.page import write_page
 
-    content = gather(recipe)
+    content = gather(recipe, workspace_of(data_root))
     folder = Path(recipe.out) if recipe.out else content.folder
     folder.mkdir(parents=True, exist_ok=True)  # said now, if it cannot be, and not when all is made
     if recipe.format == "html":

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mgc.cli.options import DataRoot, Device, app, guarded
+from mgc.cli.options import DataRoot, Device, app, guarded, workspace_of
 
 runs_app = typer.Typer(help="Look at the runs that are kept, and tidy them.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
@@ -21,7 +21,8 @@ def runs_ls(
     """Every run: its score, when and by which code it was made, what is kept, whether tables show it."""
     from mgc import runs
 
-    typer.echo(runs.render(runs.runs(data), format_))
+    workspace = workspace_of()
+    typer.echo(runs.render(runs.runs(workspace, data), format_, workspace))
 
 
 @runs_app.command("show")
@@ -30,7 +31,7 @@ def runs_show(run: RunName) -> None:
     """Recipe, data, split, scores, what validation chose, versions, files, and the command that makes it."""
     from mgc import runs
 
-    typer.echo(runs.show(runs.find_run(run)))
+    typer.echo(runs.show(runs.find_run(run, workspace_of())))
 
 
 @runs_app.command("rm")
@@ -42,7 +43,7 @@ def runs_rm(
     """Show what would go with these runs. --apply removes it, and writes the tables anew."""
     from mgc import runs
 
-    typer.echo("\n".join(runs.remove(run, apply)))
+    typer.echo("\n".join(runs.remove(run, apply, workspace_of())))
 
 
 @app.command()
@@ -61,8 +62,9 @@ def rerun(
     from mgc import runs
     from mgc.experiments.rerun import rerun as reproduce
 
-    changes = {"data.source": data, "data.root": data_root, "model": model, "device": device}
-    done = reproduce(runs.find_run(run), changes, tolerance)
+    workspace = workspace_of(data_root)
+    changes = {"data.source": data, "model": model, "device": device}
+    done = reproduce(runs.find_run(run, workspace), workspace, changes, tolerance)
     typer.echo("\n".join(done.lines))
     if not done.same:
         raise typer.Exit(1)

@@ -19,6 +19,7 @@ from mgc.cli.options import (
     app,
     guarded,
     recipe_of,
+    workspace_of,
 )
 
 
@@ -48,14 +49,14 @@ def curve(
 
     recipe = recipe_of(
         CurveRecipe, config, set_, column,
-        data_source=data, data_root=data_root, data_split=split, data_split_seed=split_seed, data_limit=limit,
+        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
         systems=_words(systems), sizes=_numbers(sizes), seeds=_numbers(seeds), device=device,
     )  # fmt: skip
     if recipe.runs and systems:
         raise MgcError("--systems beside a config that names runs", where=config, fix="leave one of them out")
     from mgc.experiments import curve as learned
 
-    typer.echo(learned.render(learned.curve(recipe, config)))
+    typer.echo(learned.render(learned.curve(recipe, workspace_of(data_root), config)))
 
 
 @app.command()
@@ -86,12 +87,12 @@ def robust(
 
     recipe = recipe_of(
         RobustRecipe, config, set_, column,
-        data_source=data, data_root=data_root, runs=runs or None, only=_words(only), limit=limit,
+        data_source=data, runs=runs or None, only=_words(only), limit=limit,
         format=format_, trust_remote_code=trust_remote_code or None, device=device,
     )  # fmt: skip
     from mgc.experiments import robust as altered
 
-    typer.echo(altered.render(altered.robust(recipe), recipe.format))
+    typer.echo(altered.render(altered.robust(recipe, workspace_of(data_root)), recipe.format))
 
 
 def _words(text: str | None) -> list[str] | None:

@@ -1,6 +1,6 @@
 """The music: sets known by name, the hub, folders, zips and manifests, all through `load`."""
 
-from mgc.data.catalogue import SOURCES, fetch, find, name_of, overview, root_of
+from mgc.data.catalogue import SOURCES, fetch, find, name_of, overview
 from mgc.data.clips import inspect_all, load_windows
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason
 from mgc.data.describe import describe, gaps
@@ -29,6 +29,5 @@ __all__ = [
     "make_split",
     "name_of",
     "overview",
-    "root_of",
     "thinned",
 ]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mgc.config import DataRecipe, data_root
+from mgc.config import DataRecipe
 from mgc.data.dataset import as_text
 from mgc.data.fetch import check_digest, download, unpack
 from mgc.data.listing import Archive, Listing, Source
@@ -18,6 +18,7 @@ from mgc.data.sources.local import (
 )
 from mgc.util import files
 from mgc.util.errors import MgcError, did_you_mean
+from mgc.workspace import Workspace
 
 HUB = "hf:"
 
@@ -42,7 +43,7 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def find(recipe: DataRecipe) -> Listing:
+def find(recipe: DataRecipe, workspace: Workspace) -> Listing:
     """What `recipe.source` lists: a known name, `hf:...`, a folder, a zip of one, or a manifest.
 
     Raises:
@@ -50,10 +51,10 @@ def find(recipe: DataRecipe) -> Listing:
     """
     if recipe.source in SOURCES:
         known = SOURCES[recipe.source]
-        listing = known.listing(root_of(recipe), recipe)
+        listing = known.listing(workspace.data, recipe)
         return replace(listing, name=recipe.source, licence=known.licence)
     if recipe.source.startswith(HUB):
-        return hub.listing(recipe.source, root_of(recipe), recipe)
+        return hub.listing(recipe.source, workspace.data, recipe)
     path = Path(recipe.source).expanduser()
     if path.is_file() and path.suffix.lower() in MANIFEST_SUFFIXES:
         return from_manifest(path, recipe)
@@ -63,7 +64,7 @@ def find(recipe: DataRecipe) -> Listing:
     if path.is_dir():
         return from_folder(path)
     if path.is_file() and path.suffix.lower() == ".zip":
-        return from_zip(path, root_of(recipe))
+        return from_zip(path, workspace)
     if path.is_file():
         raise MgcError(
             f"a manifest ends in one of {', '.join(MANIFEST_SUFFIXES)}",
@@ -87,11 +88,6 @@ def name_of(recipe: DataRecipe) -> str:
     if path.is_dir():
         return as_text(path.resolve().name)
     return name_of_file(path) if path.suffix.lower() == ".zip" else name_of_manifest(path)
-
-
-def root_of(recipe: DataRecipe) -> Path:
-    """Where known sets lie: --data-root, else $MGC_DATA_ROOT, else data/."""
-    return Path(recipe.root).expanduser() if recipe.root else data_root()
 
 
 def overview(root: Path) -> str:

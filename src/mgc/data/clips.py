@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from mgc.audio import Clip, Meter, Window, Windowing, content_hash, look, open_bytes, windows
-from mgc.config import cache_dir
 from mgc.data.dataset import as_text
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
@@ -47,12 +46,12 @@ def inspect(path: Path, meter: Meter | None = None) -> Clip:
         return Clip(content, 0.0, 0, 0, "cannot be decoded: it says that it has no channels")
 
 
-def inspect_all(paths: Sequence[Path]) -> list[Clip]:
+def inspect_all(paths: Sequence[Path], cache: Path) -> list[Clip]:
     """What `inspect` finds for every path, from memory where the file is unchanged.
 
     Interrupted, it keeps what it has looked at.
     """
-    with open_index() as index:
+    with open_index(cache) as index:
         found = remembered(index, paths)
         todo = [path for path in paths if path not in found]
         if todo:
@@ -60,9 +59,9 @@ def inspect_all(paths: Sequence[Path]) -> list[Clip]:
     return [found[path] for path in paths]
 
 
-def file_hash(path: Path) -> str:
+def file_hash(path: Path, cache: Path) -> str:
     """Hash of a file's bytes, remembered like a clip's (for weights, where hashing takes seconds)."""
-    with open_index() as index:
+    with open_index(cache) as index:
         known = remembered(index, [path])
         if path not in known:
             state = state_of(path)
@@ -186,13 +185,13 @@ def _decode(path: Path, cut: Windowing, line: _Line) -> None:
 
 
 @contextmanager
-def open_index() -> Iterator[sqlite3.Connection]:
+def open_index(cache: Path) -> Iterator[sqlite3.Connection]:
     """The memory of what was looked at, `clips.sqlite`, open for one piece of work.
 
     Raises:
         MgcError: it cannot be made, read or written.
     """
-    folder = cache_dir()
+    folder = cache
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

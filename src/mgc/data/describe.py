@@ -6,11 +6,12 @@ from mgc.data.loading import load
 from mgc.data.splits import Split, make_split
 from mgc.util.errors import printable
 from mgc.util.progress import clock
+from mgc.workspace import Workspace
 
 
-def describe(recipe: DataRecipe) -> str:
+def describe(recipe: DataRecipe, workspace: Workspace) -> str:
     """Tracks, genres, artists, the split, what is left out and why."""
-    dataset = load(recipe)
+    dataset = load(recipe, workspace)
     seconds = sum(track.seconds for track in dataset.tracks)
     lines = [
         f"{dataset.name}: {len(dataset)} tracks, {len(dataset.classes)} genres, {clock(seconds)} of audio",

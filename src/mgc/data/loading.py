@@ -11,19 +11,20 @@ from mgc.data.clips import inspect_all
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason, joined
 from mgc.data.quarantine import Quarantined, is_left_out, read_quarantine
 from mgc.util.errors import MgcError, counted, printable
+from mgc.workspace import Workspace
 
 
-def load(recipe: DataRecipe) -> Dataset:
+def load(recipe: DataRecipe, workspace: Workspace) -> Dataset:
     """The tracks of `recipe.source`, every file looked at once, unusable and quarantined ones set aside.
 
     Raises:
         MgcError: nothing there, nothing usable, or more than `recipe.max_excluded` unusable that
             `mgc data check` has not put into quarantine.
     """
-    listing = find(recipe)
+    listing = find(recipe, workspace)
     tracks = limited(listing.tracks, recipe)
-    clips = inspect_all([track.path for track in tracks])
-    quarantine = read_quarantine(listing.name)
+    clips = inspect_all([track.path for track in tracks], workspace.cache)
+    quarantine = read_quarantine(listing.name, workspace)
     usable, excluded, unforeseen = list[Track](), [*listing.excluded], [*listing.excluded]
     for track, clip in zip(tracks, clips, strict=True):
         row = quarantine.get(track.track_id)

@@ -20,9 +20,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from mgc.config import results_dir
 from mgc.util import files
 from mgc.util.errors import MgcError
+from mgc.workspace import Workspace
 
 BY_HAND = "by hand"
 
@@ -46,18 +46,18 @@ class Quarantined:
         return self.left_out.strip().lower()
 
 
-def quarantine_file(name: str) -> Path:
+def quarantine_file(name: str, workspace: Workspace) -> Path:
     """Where the quarantine of the data set `name` lies."""
-    return results_dir() / name / "quarantine.csv"
+    return workspace.results_of(name) / "quarantine.csv"
 
 
-def read_quarantine(name: str) -> dict[str, Quarantined]:
+def read_quarantine(name: str, workspace: Workspace) -> dict[str, Quarantined]:
     """The rows by track id; none where nothing was checked.
 
     Raises:
         MgcError: the file cannot be read, lacks a column, or says something else than yes or no.
     """
-    file = quarantine_file(name)
+    file = quarantine_file(name, workspace)
     if not file.exists():
         return {}
     fix = "mend it, or delete it and run mgc data check again"
@@ -77,12 +77,14 @@ def read_quarantine(name: str) -> dict[str, Quarantined]:
     return {row.track_id: row for row in found}
 
 
-def write_quarantine(name: str, looked_at: Collection[str], found: Iterable[Quarantined]) -> Path:
+def write_quarantine(
+    name: str, workspace: Workspace, looked_at: Collection[str], found: Iterable[Quarantined]
+) -> Path:
     """Put down what a check `found`, and take out rows of tracks `looked_at` (ids) that it found good.
 
     Rows of other tracks, rows "by hand", and a person's "keep" for the same content stay.
     """
-    before = read_quarantine(name)
+    before = read_quarantine(name, workspace)
     rows = {i: row for i, row in before.items() if i not in looked_at or row.kind == BY_HAND}
     for row in found:
         old = before.get(row.track_id)
@@ -95,7 +97,7 @@ def write_quarantine(name: str, looked_at: Collection[str], found: Iterable[Quar
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow([field.name for field in fields(Quarantined)])
     writer.writerows([[*vars(rows[track_id]).values()] for track_id in sorted(rows)])
-    return files.write(quarantine_file(name), text.getvalue())
+    return files.write(quarantine_file(name, workspace), text.getvalue())
 
 
 def is_left_out(row: Quarantined | None, content: str) -> bool:

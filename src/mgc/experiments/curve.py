@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe, results_dir
+from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe
 from mgc.evaluate import over_seeds
 from mgc.experiments.study import Planned, plan, run
 from mgc.experiments.systems import load_tracks
@@ -25,6 +25,7 @@ from mgc.training.networks import NETWORKS
 from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
+from mgc.workspace import Workspace
 
 SMALLEST_SIZE = 5
 RESAMPLES = 1000
@@ -53,29 +54,34 @@ class Line:
         return np.array([np.mean([p.predicted == p.labels for p in point], axis=0) for point in runs])
 
 
-def curve(recipe: CurveRecipe, file: Path | None = None) -> list[Line]:
+def curve(recipe: CurveRecipe, workspace: Workspace, file: Path | None = None) -> list[Line]:
     """Run every system on every size and draw, small ones first; write results/<data>/curve.csv, .png, .svg.
 
     Raises:
         MgcError: no such system, a config that would be refused, sizes that no genre has, systems on several
             splits, or what `baseline` and `probe` raise.
     """
-    planned = _planned(recipe, file)
-    jobs = [(one, size, seed) for size in _sizes(recipe, planned) for one in planned for seed in one.seeds]
+    planned = _planned(recipe, workspace, file)
+    jobs = [
+        (one, size, seed)
+        for size in _sizes(recipe, planned, workspace)
+        for one in planned
+        for seed in one.seeds
+    ]
     records = []
     for number, (one, size, seed) in enumerate(jobs, start=1):
         data = one.recipe.data.model_copy(update={"per_class": size, "per_class_seed": seed})
         say(f"curve: {number} of {len(jobs)}: {one.title}, {size or 'all'} tracks a genre, seed {seed}")
-        records.append(run(one.recipe.model_copy(update={"seed": seed, "data": data})))
-    lines = lines_of([*_floors(records), *records])
-    folder = results_dir() / records[0].data
+        records.append(run(one.recipe.model_copy(update={"seed": seed, "data": data}), workspace))
+    lines = lines_of([*_floors(records, workspace), *records])
+    folder = workspace.results_of(records[0].data)
     points = curve_points(lines)
     files.write(folder / "curve.csv", points.to_csv(index=False))
     _draw(points, folder)
     return lines
 
 
-def _planned(recipe: CurveRecipe, file: Path | None) -> list[Planned]:
+def _planned(recipe: CurveRecipe, workspace: Workspace, file: Path | None) -> list[Planned]:
     if recipe.runs:
         assert file
         return plan(recipe, file)
@@ -86,15 +92,15 @@ def _planned(recipe: CurveRecipe, file: Path | None) -> list[Planned]:
         if name in NETWORKS:
             one = BaselineRecipe(network=name, data=recipe.data, device=recipe.device)
         else:
-            open_representation(name)  # a wrong name fails before a network is trained
+            open_representation(name, workspace)  # a wrong name fails before a network is trained
             one = ProbeRecipe(model=name, data=recipe.data, device=recipe.device)
         planned.append(Planned(name, one, seeds))
     return planned
 
 
-def _sizes(recipe: CurveRecipe, planned: Sequence[Planned]) -> list[int | None]:
+def _sizes(recipe: CurveRecipe, planned: Sequence[Planned], workspace: Workspace) -> list[int | None]:
     """Rising, None for all; by default doubled up to what the smallest genre has in the smallest fold."""
-    dataset, split = load_tracks(planned[0].recipe.data)
+    dataset, split = load_tracks(planned[0].recipe.data, workspace)
     counts = [Counter(dataset.by_id[i].label for i in fold.train) for fold in split.folds]
     most, least = (kind(kind(c.values()) for c in counts) for kind in (max, min))
     doubled = [SMALLEST_SIZE << k for k in range(least.bit_length()) if SMALLEST_SIZE << k < least]
@@ -106,10 +112,10 @@ def _sizes(recipe: CurveRecipe, planned: Sequence[Planned]) -> list[int | None]:
     return [*numbers, *([None] if "all" in asked else [])]
 
 
-def _floors(records: Sequence[RunRecord]) -> list[RunRecord]:
+def _floors(records: Sequence[RunRecord], workspace: Workspace) -> list[RunRecord]:
     """The newest line through log-mel statistics on the same training tracks: it costs nothing."""
     splits = {record.split_fingerprint for record in records}
-    floors = [r for r in load_records(records[0].data) if r.path == "floor" and r.head]
+    floors = [r for r in load_records(records[0].data, workspace) if r.path == "floor" and r.head]
     return [*{r.split_fingerprint: r for r in floors if r.split_fingerprint in splits}.values()]
 
 

@@ -25,6 +25,7 @@ from mgc.representations.pooling import represent
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
+from mgc.workspace import Workspace
 
 Colour = Literal["green", "amber", "red"]
 COLOURS: dict[Verdict, Colour] = {"better": "green", "no difference shown": "amber", "worse": "red"}
@@ -44,17 +45,17 @@ class Finding:
         return f"{self.verdict:<5}  {self.question}: {self.answer}"
 
 
-def examine(recipe: DoctorRecipe) -> Iterator[Finding]:
+def examine(recipe: DoctorRecipe, workspace: Workspace) -> Iterator[Finding]:
     """One finding after another; the last takes by far the longest.
 
     Raises:
         MgcError: no such encoder, data, split or device.
     """
     address = address_of(recipe.model, recipe.random_weights, recipe.seed)
-    representation = open_representation(address, recipe.trust_remote_code)
+    representation = open_representation(address, workspace, recipe.trust_remote_code)
     device = make_accelerator(recipe.device).device
     tune_cpu()
-    dataset = data.load(recipe.data)
+    dataset = data.load(recipe.data, workspace)
     clips = _spread(dataset, recipe.clips)
     try:
         encoder = representation.encoder(device)
@@ -67,7 +68,7 @@ def examine(recipe: DoctorRecipe) -> Iterator[Finding]:
         yield finding
         if finding.verdict == "red" and finding.question == "numbers":
             return  # nothing could be fitted on them
-    yield _judged(representation, dataset, recipe)
+    yield _judged(representation, dataset, recipe, workspace)
 
 
 def _spread(dataset: Dataset, wanted: int) -> list[Track]:
@@ -160,14 +161,16 @@ def _outputs(
     )
 
 
-def _judged(representation: Representation, dataset: Dataset, recipe: DoctorRecipe) -> Finding:
+def _judged(
+    representation: Representation, dataset: Dataset, recipe: DoctorRecipe, workspace: Workspace
+) -> Finding:
     """Probed alike on the split of the data, by the one judge."""
     question = "better than random weights"
     if RANDOM in representation.name:
         return Finding("amber", question, "not asked: its weights are random")
     twin = address_of(representation.address, True, recipe.seed)
     try:
-        open_representation(twin)
+        open_representation(twin, workspace)
     except MgcError as error:
         return Finding("amber", question, f"not asked: {error.what}")
     records = [
@@ -175,7 +178,8 @@ def _judged(representation: Representation, dataset: Dataset, recipe: DoctorReci
             ProbeRecipe(
                 data=recipe.data, model=model, seed=recipe.seed, device=recipe.device,
                 trust_remote_code=recipe.trust_remote_code,
-            )
+            ),
+            workspace,
         )[0]
         for model in (representation.address, twin)
     ]  # fmt: skip

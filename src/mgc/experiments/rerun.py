@@ -1,15 +1,13 @@
 """A run made again from its record, beside the results, and set against what it was."""
 
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, results_dir
+from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe
 from mgc.data import find, name_of
 from mgc.data.quarantine import quarantine_file
 from mgc.evaluate import Predictions
@@ -17,6 +15,7 @@ from mgc.runs.commands import recipe_of
 from mgc.runs.listing import Run
 from mgc.runs.record import RunRecord, load_records
 from mgc.util.errors import MgcError
+from mgc.workspace import Workspace
 
 RERUNS = ".rerun"  # in the results folder; no data set's results begin with a dot
 
@@ -29,10 +28,10 @@ class Rerun:
     lines: list[str]
 
 
-def rerun(run: Run, changes: Mapping[str, str | None], tolerance: float = 0.0) -> Rerun:
+def rerun(run: Run, workspace: Workspace, changes: Mapping[str, str | None], tolerance: float = 0.0) -> Rerun:
     """Make a run again from its record, beside the results, and set it against what it was.
 
-    `changes` are where things lie now, by dotted key: data.source, data.root, model, device. The same is what
+    `changes` are where things lie now, by dotted key: data.source, model, device. The same is what
     predicts every track with the same probabilities, or with others by at most `tolerance`. An interrupted
     call is gone on with by the next; what came out otherwise is left for a look, until the next.
 
@@ -46,17 +45,16 @@ def rerun(run: Run, changes: Mapping[str, str | None], tolerance: float = 0.0) -
     before = record.predictions()
     recipe, told = recipe_of(record, changes)
     try:
-        find(recipe.data)
+        find(recipe.data, workspace)
     except MgcError as error:
         fix = f"say where they lie now: --data, --data-root{f'; {error.fix}' if error.fix else ''}"
         raise MgcError(f"the tracks of this run: {error.what}", where=error.where, fix=fix) from None
-    place = results_dir() / RERUNS / record.run_id
+    place = workspace.results / RERUNS / record.run_id
     if any(place.glob(f"*/{record.run_id.rpartition('-')[0]}-*/record.json")):
         shutil.rmtree(place)  # an earlier call came out otherwise; one that was interrupted has no record
-    _bring_quarantine(recipe.data, place)
-    with _results_in(place):
-        again = _made_again(record, recipe)
-        after = again.predictions()
+    _bring_quarantine(recipe.data, workspace, place)
+    again = _made_again(record, recipe, replace(workspace, results=place))
+    after = again.predictions()
     same, found = _against(before, after, tolerance)
     then, now = (float(np.mean(p.predicted == p.labels)) for p in (before, after))
     found += f"; accuracy {then:.4f} then, {now:.4f} now" + (
@@ -75,39 +73,32 @@ def rerun(run: Run, changes: Mapping[str, str | None], tolerance: float = 0.0) -
     return Rerun(False, [*lines, f"DIFFERENT. Possible reasons: {why}", left])
 
 
-def _made_again(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe) -> RunRecord:
+def _made_again(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:
     from mgc.experiments.study import run as run_recipe
 
     if record.path != "floor":
-        return run_recipe(recipe)
-    made = run_recipe(recipe.model_copy(update={"model": "logmel"}))  # floors are made beside any run
-    floors = (one for one in load_records(made.data) if (one.path, one.system) == ("floor", record.system))
+        return run_recipe(recipe, workspace)
+    made = run_recipe(
+        recipe.model_copy(update={"model": "logmel"}), workspace
+    )  # floors are made beside any run
+    floors = (
+        one
+        for one in load_records(made.data, workspace)
+        if (one.path, one.system) == ("floor", record.system)
+    )
     again = next(floors, None)
     if again is None:
         raise MgcError(f"today's mgc makes no floor called {record.system!r}", where=record.folder)
     return again
 
 
-def _bring_quarantine(recipe: DataRecipe, place: Path) -> None:
+def _bring_quarantine(recipe: DataRecipe, workspace: Workspace, place: Path) -> None:
     """What a check has left out is left out of the rerun as well: the file lies with the results."""
     name = name_of(recipe)
     (place / name).mkdir(parents=True, exist_ok=True)
-    file = quarantine_file(name)
+    file = quarantine_file(name, workspace)
     if file.exists():
         shutil.copy(file, place / name / file.name)
-
-
-@contextmanager
-def _results_in(place: Path) -> Iterator[None]:
-    """`results_dir()` is `place` for a while, in this process and those that it starts."""
-    before = os.environ.get("MGC_RESULTS")
-    os.environ["MGC_RESULTS"] = str(place)
-    try:
-        yield
-    finally:
-        os.environ.pop("MGC_RESULTS")
-        if before is not None:
-            os.environ["MGC_RESULTS"] = before
 
 
 def _against(before: Predictions, after: Predictions, tolerance: float) -> tuple[bool, str]:

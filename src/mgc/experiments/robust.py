@@ -19,7 +19,7 @@ import pandas as pd
 from soundfile import SoundFileError
 
 from mgc import data
-from mgc.config import CompareRecipe, DataRecipe, RobustRecipe, results_dir
+from mgc.config import CompareRecipe, DataRecipe, RobustRecipe
 from mgc.data import Dataset, Track
 from mgc.data.loading import limited
 from mgc.evaluate import Difference, Predictions, Scores, evaluate, holm, paired
@@ -35,6 +35,7 @@ from mgc.util import files
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.util.progress import Progress, say
 from mgc.util.workers import cores
+from mgc.workspace import Workspace
 
 FORMATS = ("table", "markdown", "csv")
 SECONDS_AT_ONCE = 45 * 60.0  # of altered audio on disk: 480 MB, or one clip if that is longer
@@ -69,7 +70,7 @@ class _System:
 
     def judged(self, card: Representation, dataset: Dataset) -> Predictions:
         """What each fold's model says of its own test tracks, as the store holds them under `card`."""
-        store, said = Store(card), self.said
+        store, said = Store(card, self.models.workspace.cache), self.said
         probabilities = np.zeros_like(said.probabilities)
         for number in np.unique(said.fold):
             places = np.flatnonzero(said.fold == number)
@@ -78,7 +79,7 @@ class _System:
         return replace(said, probabilities=probabilities)
 
 
-def robust(recipe: RobustRecipe) -> list[Heard]:
+def robust(recipe: RobustRecipe, workspace: Workspace) -> list[Heard]:
     """Judge every run on its test tracks as they are and under every alteration.
 
     `results/<data>/robust.csv`, `.md`, `.png` and `.svg` show the last call.
@@ -88,9 +89,11 @@ def robust(recipe: RobustRecipe) -> list[Heard]:
             are not those of the runs, or models that do not say on tracks as they are what the record says.
     """
     alterations = _alterations(recipe)
-    records = [_record_of(word) for word in dict.fromkeys(recipe.runs)] or _best(recipe)
-    every = [load_models(record, recipe.trust_remote_code, device=recipe.device) for record in records]
-    dataset = _tracks_of(records, recipe)
+    records = [_record_of(word, workspace) for word in dict.fromkeys(recipe.runs)] or _best(recipe, workspace)
+    every = [
+        load_models(record, workspace, recipe.trust_remote_code, device=recipe.device) for record in records
+    ]
+    dataset = _tracks_of(records, recipe, workspace)
     tested = [dataset.by_id[track_id] for track_id in records[0].predictions().track_ids]
     tracks = limited(tested, DataRecipe(limit=recipe.limit))
     systems = [_system(models, tracks) for models in every]
@@ -99,7 +102,7 @@ def robust(recipe: RobustRecipe) -> list[Heard]:
     for number, alteration in enumerate(alterations, start=1):
         say(f"robust: {alteration.label} ({number} of {len(alterations)})")
         cards = [replace(altered(system.card, alteration), load=system.card.load) for system in systems]
-        _embed(cards, alteration, dataset, tracks, recipe)
+        _embed(cards, alteration, dataset, tracks, recipe, workspace)
         for predictions, system, card in zip(altered_ones, systems, cards, strict=True):
             predictions.append(system.judged(card, dataset))
     heard: list[Heard] = []
@@ -110,7 +113,7 @@ def robust(recipe: RobustRecipe) -> list[Heard]:
         heard.append(Heard(record, title, None, evaluate(whole)))
         for alteration, said, one, p in zip(alterations, those, versus, together, strict=True):
             heard.append(Heard(record, title, alteration, evaluate(said), replace(one, p_value=p)))
-    write(heard, results_dir() / records[0].data)
+    write(heard, workspace.results_of(records[0].data))
     return heard
 
 
@@ -129,16 +132,16 @@ def _alterations(recipe: RobustRecipe) -> list[Alteration]:
     return sorted(chosen, key=lambda one: (effects.index(one.effect), EFFECTS[one.effect].rising * one.value))
 
 
-def _record_of(word: str) -> RunRecord:
-    run = find_run(word)
+def _record_of(word: str, workspace: Workspace) -> RunRecord:
+    run = find_run(word, workspace)
     if run.record is None:
         raise MgcError(f"the run {word!r} is {run.state}: {run.why}", where=run.folder, fix="run it again")
     return run.record
 
 
-def _best(recipe: RobustRecipe) -> list[RunRecord]:
+def _best(recipe: RobustRecipe, workspace: Workspace) -> list[RunRecord]:
     """The best network and the best probe among the runs on most tracks."""
-    rows = compare_records(select_records(CompareRecipe(data=recipe.data)))[0].rows
+    rows = compare_records(select_records(CompareRecipe(data=recipe.data), workspace))[0].rows
     best: dict[str, RunRecord] = {}
     for row in sorted(rows, key=lambda row: row.system.scores.accuracy):
         record = row.system.record
@@ -150,7 +153,7 @@ def _best(recipe: RobustRecipe) -> list[RunRecord]:
     return [best[path] for path in sorted(best)]
 
 
-def _tracks_of(records: Sequence[RunRecord], recipe: RobustRecipe) -> Dataset:
+def _tracks_of(records: Sequence[RunRecord], recipe: RobustRecipe, workspace: Workspace) -> Dataset:
     """The tracks of the runs: by their own recipe, with what was asked for now about where they lie."""
     first = records[0]
     for other in records[1:]:
@@ -161,7 +164,7 @@ def _tracks_of(records: Sequence[RunRecord], recipe: RobustRecipe) -> Dataset:
     asked = recipe.data.model_dump(exclude_unset=True)
     if asked.get("source") == first.data:  # the name of the results says nothing about where the tracks lie
         del asked["source"]
-    dataset = data.load(DataRecipe.model_validate(known | asked))
+    dataset = data.load(DataRecipe.model_validate(known | asked), workspace)
     if dataset.fingerprint != first.data_fingerprint:
         fix = "give the same --data and quarantine as then, or run it again on these"
         raise MgcError(f"these are not the tracks of {first.run_id}", where=dataset.name, fix=fix)
@@ -179,7 +182,7 @@ def _system(models: RunModels, tracks: Sequence[Track]) -> _System:
 def _clean(system: _System, dataset: Dataset, tracks: Sequence[Track], recipe: RobustRecipe) -> Predictions:
     """What the models say of tracks as they are; an encoder fed otherwise than then shall not pass for one
     that cannot stand noise."""
-    embed_tracks(dataset, system.card, recipe.device, tracks=tracks)
+    embed_tracks(dataset, system.card, system.models.workspace, recipe.device, tracks=tracks)
     clean = system.judged(system.card, dataset)
     changed = float((clean.predicted != system.said.predicted).mean())
     if changed > CHANGED_DECISIONS:
@@ -197,17 +200,18 @@ def _embed(
     dataset: Dataset,
     tracks: Sequence[Track],
     recipe: RobustRecipe,
+    workspace: Workspace,
 ) -> None:
     """Altered clips that the store lacks under any of `cards` are written once for all, some at a time."""
     contents = [track.content for track in tracks]
-    missing = set[str]().union(*(Store(card).missing(contents) for card in cards))
+    missing = set[str]().union(*(Store(card, workspace.cache).missing(contents) for card in cards))
     todo = [track for track in tracks if track.content in missing]
     ends = np.cumsum([track.seconds for track in todo])
     for part in np.unique(ends // SECONDS_AT_ONCE):
         chosen = [track for track, end in zip(todo, ends, strict=True) if end // SECONDS_AT_ONCE == part]
         with _written(alteration, chosen) as heard:
             for card in cards:
-                embed_tracks(dataset, card, recipe.device, tracks=heard)
+                embed_tracks(dataset, card, workspace, recipe.device, tracks=heard)
 
 
 @contextmanager

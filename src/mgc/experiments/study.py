@@ -11,6 +11,7 @@ from mgc.runs.record import RunRecord
 from mgc.training.networks import resolved
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
+from mgc.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Planned:
     seeds: tuple[int, ...]
 
 
-def study(recipe: StudyRecipe, file: Path) -> list[RunRecord]:
+def study(recipe: StudyRecipe, file: Path, workspace: Workspace) -> list[RunRecord]:
     """Run every system of the study for every seed, in the order of the file.
 
     All configs are read before anything is computed, so that a wrong word in the last one costs nothing. A
@@ -32,7 +33,7 @@ def study(recipe: StudyRecipe, file: Path) -> list[RunRecord]:
         MgcError: a config that cannot be read or would be refused, no such data, or no system that can run.
     """
     planned = plan(recipe, file)
-    find(planned[0].recipe.data)  # without tracks no system runs: once said is enough
+    find(planned[0].recipe.data, workspace)  # without tracks no system runs: once said is enough
     turns = [(one, seed) for one in planned for seed in one.seeds]
     records: list[RunRecord] = []
     skipped: list[tuple[str, MgcError]] = []
@@ -40,7 +41,7 @@ def study(recipe: StudyRecipe, file: Path) -> list[RunRecord]:
         title = f"{one.title}, seed {seed}"
         say(f"study: {number} of {len(turns)}: {title}")
         try:
-            records.append(run(one.recipe.model_copy(update={"seed": seed})))
+            records.append(run(one.recipe.model_copy(update={"seed": seed}), workspace))
         except MgcError as error:
             skipped.append((title, error))
             say(f"skipped: {title}: {error}")
@@ -53,11 +54,11 @@ def study(recipe: StudyRecipe, file: Path) -> list[RunRecord]:
     return records
 
 
-def run(recipe: BaselineRecipe | ProbeRecipe) -> RunRecord:
+def run(recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:
     """What the command of such a recipe does."""
     if isinstance(recipe, BaselineRecipe):
-        return baseline(recipe)
-    [record] = probe(recipe)
+        return baseline(recipe, workspace)
+    [record] = probe(recipe, workspace)
     return record
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from mgc import data
-from mgc.config import BaselineRecipe, DataRecipe, Device, ProbeRecipe, results_dir
+from mgc.config import BaselineRecipe, DataRecipe, Device, ProbeRecipe
 from mgc.data import Dataset, Split, gaps
 from mgc.evaluate import Predictions, evaluate
 from mgc.probing.fitting import fit_folds
@@ -34,9 +34,10 @@ from mgc.training.networks import find_network, make_network, resolved
 from mgc.util.devices import make_accelerator, precision_of
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
+from mgc.workspace import Workspace
 
 
-def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
+def baseline(recipe: BaselineRecipe, workspace: Workspace, again: bool = False) -> RunRecord:
     """Train a network from scratch on every fold of the split; predict each test track once.
 
     A run of the same recipe, tracks and code that is complete is returned as it stands unless `again`.
@@ -46,20 +47,20 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
     """
     recipe = resolved(recipe)  # a wrong name, option or device fails before any work
     precision_of(recipe.train.precision, make_accelerator(recipe.device).device)
-    dataset, split = load_tracks(recipe.data)
+    dataset, split = load_tracks(recipe.data, workspace)
     Augment(recipe.augment, dataset.classes)
-    representation = representations_of(recipe)[0]
-    bench = _Bench(dataset, split, recipe.data)
+    representation = representations_of(recipe, workspace)[0]
+    bench = _Bench(dataset, split, recipe.data, workspace)
     run = bench.run(recipe.network, "baseline", representation, "", recipe, recipe.seed)
     if not split.leaky:
         _floors(bench, recipe.device)
     if (run.folder / "record.json").exists() and not again:
         say(f"this very run is there already: {run.folder} (--again repeats it)")
         return load_record(run.folder / "record.json")
-    embedded = prepare(recipe, dataset, split)
+    embedded = prepare(recipe, dataset, split, workspace)
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
-        results = train_folds(recipe, dataset, split, run.folder, again)
+        results = train_folds(recipe, dataset, split, workspace, run.folder, again)
     except (RuntimeError, SafetensorError) as error:
         # What torch.save says of a full disk, and what safetensors says.
         if "inline_container" not in str(error) and "I/O error" not in str(error):
@@ -91,11 +92,11 @@ def baseline(recipe: BaselineRecipe, again: bool = False) -> RunRecord:
         frames=results[0].frames,
     )
     clear_partial(run.folder)
-    write_tables(dataset.name)
+    write_tables(dataset.name, workspace)
     return record
 
 
-def probe(recipe: ProbeRecipe) -> list[RunRecord]:
+def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:
     """Fit a small head on pooled embeddings, fold by fold; embed first what the store does not hold.
 
     Without a model, every representation whose vectors are in the store is probed.
@@ -108,23 +109,23 @@ def probe(recipe: ProbeRecipe) -> list[RunRecord]:
     models = []
     if recipe.model:  # what is not here is refused before any work
         models = [address_of(recipe.model, recipe.random_weights, recipe.seed, recipe.keep)]
-        open_representation(models[0], recipe.trust_remote_code)
+        open_representation(models[0], workspace, recipe.trust_remote_code)
     elif recipe.random_weights:
         raise MgcError("random weights of which encoder?", fix="name it: --model ast --random-weights")
-    dataset, split = load_tracks(recipe.data)
-    bench = _Bench(dataset, split, recipe.data)
+    dataset, split = load_tracks(recipe.data, workspace)
+    bench = _Bench(dataset, split, recipe.data, workspace)
     if not split.leaky:
         _floors(bench, recipe.device)
     records = []
-    for model in models or _kept_models(dataset):
-        representation = open_representation(model, recipe.trust_remote_code)
-        embedded = embed_tracks(dataset, representation, recipe.device)
+    for model in models or _kept_models(dataset, workspace):
+        representation = open_representation(model, workspace, recipe.trust_remote_code)
+        embedded = embed_tracks(dataset, representation, workspace, recipe.device)
         # The address says already whether weights are random and windows are kept.
         plain = {"model": model, "random_weights": False, "keep": "clip"}
         plain["pool"] = recipe.pool or representation.pool
         one = recipe.model_copy(update=plain)
         records.append(_probe(bench, representation, one, embedded.seconds))
-    write_tables(dataset.name)
+    write_tables(dataset.name, workspace)
     return records
 
 
@@ -137,7 +138,7 @@ def _probe(bench: "_Bench", representation: Representation, recipe: ProbeRecipe,
 def _fit_heads(
     bench: "_Bench", run: "_Run", representation: Representation, recipe: ProbeRecipe, seconds: float
 ) -> RunRecord:
-    heads, took = fit_folds(Store(representation), bench.dataset, bench.split, recipe)
+    heads, took = fit_folds(Store(representation, bench.workspace.cache), bench.dataset, bench.split, recipe)
     for number, head in enumerate(heads):
         save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
     chosen = [{"fold": number, **head.told()} for number, head in enumerate(heads)]
@@ -176,20 +177,20 @@ def _floors(bench: "_Bench", device: Device) -> None:
             shares = np.bincount(learned, minlength=len(dataset.classes)) / len(learned)
             parts.append(np.tile(shares, (len(fold.test), 1)))
         majority.finish(bench.predictions(parts), 0, [], {})
-    representation = open_representation("logmel")
+    representation = open_representation("logmel", bench.workspace)
     floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe, seed)
     if not (floor.folder / "record.json").exists():
-        embedded = embed_tracks(dataset, representation, device)
+        embedded = embed_tracks(dataset, representation, bench.workspace, device)
         _fit_heads(bench, floor, representation, recipe, embedded.seconds)
 
 
-def load_tracks(recipe: DataRecipe) -> tuple[Dataset, Split]:
+def load_tracks(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Split]:
     """The tracks and the split of a recipe; what is left out, and a leak, are said.
 
     Raises:
         MgcError: no such data, or tracks that cannot be split so.
     """
-    dataset = data.load(recipe)
+    dataset = data.load(recipe, workspace)
     for line in data.by_reason(dataset.excluded):
         say(f"left out: {line}")
     split = data.make_split(dataset, recipe.split, recipe.split_seed)
@@ -208,16 +209,17 @@ def load_tracks(recipe: DataRecipe) -> tuple[Dataset, Split]:
     return dataset, split
 
 
-def _kept_models(dataset: Dataset) -> list[str]:
+def _kept_models(dataset: Dataset, workspace: Workspace) -> list[str]:
     """Addresses of the encoders whose vectors of these tracks are in the store, as they are today."""
     models = []
-    for card in kept():
+    for card in kept(workspace.cache):
         address = str(card.get("address"))
         own_kind = card.get("keep") == "windows" or address.startswith(ALTERED_PREFIX)
         if not card.get("pooled") or own_kind or address in models:
             continue
         try:
-            missing = Store(open_representation(address)).missing(track.content for track in dataset.tracks)
+            store = Store(open_representation(address, workspace), workspace.cache)
+            missing = store.missing(track.content for track in dataset.tracks)
         except MgcError as error:
             say(f"not probed: {error.what}")
             continue
@@ -241,6 +243,7 @@ class _Bench:
     dataset: Dataset
     split: Split
     recipe: DataRecipe
+    workspace: Workspace
 
     def predictions(self, parts: Sequence[np.ndarray]) -> Predictions:
         """Predictions of all test sides; `parts` are (n_test, C), a fold each, in the order of its ids."""
@@ -307,7 +310,7 @@ class _Run:
 
     @property
     def folder(self) -> Path:
-        return results_dir() / self.bench.dataset.name / self.run_id
+        return self.bench.workspace.results_of(self.bench.dataset.name) / self.run_id
 
     def finish(
         self,
@@ -351,10 +354,11 @@ class _Run:
             frames=frames,
             device=_device(self.recipe.device),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            folder=self.folder,
             **environment(),
         )
         record.save(predictions, validation)
-        save_tracks(dataset)
+        save_tracks(dataset, self.folder.parent)
         return record
 
 

@@ -5,6 +5,7 @@ from mgc.predict.models import RunModels
 from mgc.runs import command_of
 from mgc.runs.record import RunRecord, load_records, without_places
 from mgc.runs.tables import compare_records, render
+from mgc.workspace import Workspace
 
 
 def model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:
@@ -56,7 +57,7 @@ Accuracy {scores.accuracy:.3f} {interval}, macro-F1 {scores.macro_f1:.3f} {inter
 
 Beside the other runs on the same tracks and split:
 
-{_comparison(record)}
+{_comparison(record, models.workspace)}
 
 ## What it is for, and what not
 
@@ -84,11 +85,11 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "&#124;").replace("<", "&lt;")
 
 
-def _comparison(record: RunRecord) -> str:
+def _comparison(record: RunRecord, workspace: Workspace) -> str:
     """The table of the runs that may be compared with this one."""
     place = record.data_fingerprint, record.split_fingerprint
     others = [
-        other for other in load_records(record.data)
+        other for other in load_records(record.data, workspace)
         if (other.data_fingerprint, other.split_fingerprint) == place and other.run_id != record.run_id
     ]  # fmt: skip
     return render(compare_records([*others, record]), "markdown")

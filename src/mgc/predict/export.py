@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mgc.predict.calibrate import Calibration
 from mgc.predict.card import model_card
-from mgc.predict.models import RunModels, placed, split_address
+from mgc.predict.models import RunModels, split_address
 from mgc.representations import REPRESENTATIONS
 from mgc.representations.encoders.checkpoints import as_folder, locate
 from mgc.representations.encoders.efficientat import NAME, find_weights
@@ -19,6 +19,7 @@ from mgc.runs.record import RunRecord, load_record, without_places
 from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
+from mgc.workspace import Workspace
 
 CONFIG, LABELS, CARD, ENCODER = "config.json", "labels.json", "README.md", "encoder"
 FORMAT = 1
@@ -33,7 +34,7 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
     """
     record = models.record
     _refuse_other(folder, record)
-    source = _encoder_files(record, models.representation.address) if with_encoder else None
+    source = _encoder_files(record, models.representation.address, models.workspace) if with_encoder else None
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     try:
@@ -97,7 +98,7 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
         config = json.loads(file.read_text(encoding="utf-8"))
         if config["mgc_export"] != FORMAT:
             raise MgcError(f"an export of format {config['mgc_export']}", where=file, fix="update mgc")
-        record = placed(load_record(file), folder)
+        record = load_record(file)
         calibration = Calibration.model_validate(config["calibration"])
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         if labels != [row["label"] for row in record.scores["per_class"]]:
@@ -136,11 +137,11 @@ def _refuse_other(folder: Path, record: RunRecord) -> None:
 # ---- the encoder ----------------------------------------------------------------------------------------
 
 
-def _encoder_files(record: RunRecord, address: str) -> list[Path]:
+def _encoder_files(record: RunRecord, address: str, workspace: Workspace) -> list[Path]:
     """The files of an encoder that lie in a folder here, be it one of the hub's local cache."""
     _, place = split_address(address)
     if place == NAME:
-        weights = find_weights()
+        weights = find_weights(workspace)
         return [weights] if weights else []
     if place in REPRESENTATIONS and place not in SHORT_NAMES:
         say(f"{place} has no files to copy: mgc makes it, or gets its weights by name")

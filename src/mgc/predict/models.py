@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from mgc.training.networks import OPTIONS, find_network, make_network
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
+from mgc.workspace import Workspace
 
 
 class FoldModel(Protocol):
@@ -48,10 +49,16 @@ class RunModels:
     representation: Representation
     folds: tuple[FoldModel, ...]
     classes: tuple[str, ...]
+    workspace: Workspace
 
 
 def load_models(
-    record: RunRecord, trust_remote_code: bool = False, *, model: str | None = None, device: Device = "auto"
+    record: RunRecord,
+    workspace: Workspace,
+    trust_remote_code: bool = False,
+    *,
+    model: str | None = None,
+    device: Device = "auto",
 ) -> RunModels:
     """What the run has learned, from `record.folder`. `model` is where its encoder lies now, by default
     where it lay then.
@@ -67,7 +74,7 @@ def load_models(
             fix="choose a run of mgc baseline or mgc probe",
         )
     classes = _classes(record)
-    representation = _same(record, open_representation(_address(record, model), trust_remote_code))
+    representation = _same(record, open_representation(_address(record, model), workspace, trust_remote_code))
     tune_cpu()
     numbers = range(len(record.chosen))
     folds: tuple[FoldModel, ...]
@@ -75,7 +82,7 @@ def load_models(
         folds = tuple(_network(record, number, representation, len(classes), device) for number in numbers)
     else:
         folds = tuple(_head(record, number, representation, len(classes)) for number in numbers)
-    return RunModels(record, representation, folds, classes)
+    return RunModels(record, representation, folds, classes, workspace)
 
 
 def _classes(record: RunRecord) -> tuple[str, ...]:
@@ -232,7 +239,7 @@ class _Arrays(Store):
     """A store that holds nothing but what it is given, and no files."""
 
     def __init__(self, representation: Representation, arrays: dict[str, np.ndarray]) -> None:
-        super().__init__(representation)
+        super().__init__(representation, Path())
         self.arrays = arrays
 
     def missing(self, clips: Iterable[str]) -> set[str]:
@@ -266,20 +273,3 @@ def _recipe(kind: type[Any], record: RunRecord) -> Any:
             where=record.folder / "record.json",
             fix="run it again",
         ) from None
-
-
-# ---- a run that lies elsewhere --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Placed(RunRecord):
-    place: Path = Path()
-
-    @property
-    def folder(self) -> Path:
-        return self.place
-
-
-def placed(record: RunRecord, folder: Path) -> RunRecord:
-    """The same record, whose files lie in `folder`."""
-    return _Placed(**{f.name: getattr(record, f.name) for f in fields(RunRecord)}, place=folder)

@@ -1,7 +1,6 @@
 """Genres of a person's own files: by the models of a run together, calibrated, of the whole or over time."""
 
 import math
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from mgc.audio import SUFFIXES, Clip
-from mgc.config import WINDOWS_AT_ONCE, Device, cache_dir
+from mgc.config import WINDOWS_AT_ONCE, Device
 from mgc.data import inspect_all
 from mgc.data.clips import state_of
 from mgc.data.dataset import as_text
 from mgc.predict.answers import UNKNOWN, Answer, Answers, Stretch
 from mgc.predict.calibrate import Calibration
 from mgc.predict.export import CONFIG, read_export
-from mgc.predict.models import RunModels, load_models, placed
+from mgc.predict.models import RunModels, load_models
 from mgc.representations import STATISTICS, Representation
 from mgc.representations.cache.store import Store
 from mgc.representations.pooling import represent
@@ -28,6 +27,7 @@ from mgc.runs.record import load_record
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.util.errors import MgcError, counted
 from mgc.util.progress import Progress, say
+from mgc.workspace import Workspace
 
 STRETCH_SECONDS = 10.0  # of --over-time, at least: from less hardly anybody tells a genre
 FILES_AT_ONCE = 16
@@ -43,7 +43,12 @@ class Ready:
 
 
 def open_run(
-    run: str, *, model: str | None = None, trust_remote_code: bool = False, device: Device = "auto"
+    run: str,
+    workspace: Workspace,
+    *,
+    model: str | None = None,
+    trust_remote_code: bool = False,
+    device: Device = "auto",
 ) -> Ready:
     """By a run's id, a run's folder, or a folder that `mgc export` made.
 
@@ -53,15 +58,15 @@ def open_run(
     folder = Path(run).expanduser()
     if (folder / CONFIG).is_file():
         record, calibration, model = read_export(folder, model)
-        models = load_models(record, trust_remote_code, model=model, device=device)
+        models = load_models(record, workspace, trust_remote_code, model=model, device=device)
         if len(calibration.temperatures) != len(models.folds):
             what = f"{len(calibration.temperatures)} temperatures for {len(models.folds)} models"
             raise MgcError(what, where=folder / CONFIG, fix="make it again by mgc export RUN DIR")
         return Ready(models, calibration, device)
     if not (folder / "record.json").is_file():
-        folder = find_run(run).folder
-    record = placed(load_record(folder / "record.json"), folder)
-    models = load_models(record, trust_remote_code, model=model, device=device)
+        folder = find_run(run, workspace).folder
+    record = load_record(folder / "record.json")
+    models = load_models(record, workspace, trust_remote_code, model=model, device=device)
     if not (folder / "validation.parquet").exists():
         return Ready(models, Calibration(temperatures=(1.0,) * len(models.folds)), device)
     return Ready(models, _calibration(models), device)
@@ -127,9 +132,9 @@ def predict_files(ready: Ready, files: Sequence[Path], over_time: bool = False) 
     representation = ready.models.representation
     if over_time and representation.pooled and representation.keep == "clip":
         representation = representation.windows
-    with _writable_store():
-        clips = inspect_all(files)
-        store = Store(representation)
+    with _writable_cache(ready.models.workspace.cache) as cache:
+        clips = inspect_all(files, cache)
+        store = Store(representation, cache)
         errors = {clip.content: clip.problem for clip in clips if clip.problem}
         usable = {c.content: file for file, c in zip(files, clips, strict=True) if c.problem is None}
         errors |= _fill(store, usable, ready.device)
@@ -155,26 +160,20 @@ def predict_files(ready: Ready, files: Sequence[Path], over_time: bool = False) 
 
 
 @contextmanager
-def _writable_store() -> Iterator[None]:
-    """The store where it is or, if nothing can be written there, an empty one that is removed at the end."""
-    root, before = cache_dir(), os.environ.get("MGC_EMBEDDINGS_CACHE")
+def _writable_cache(cache: Path) -> Iterator[Path]:
+    """The embedding cache or, where it cannot be written, an empty one that is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="mgc-") as own:
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=root):
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=cache):
                 pass
         except OSError as error:
             say(
-                f"the store {root} cannot be written ({error.strerror or error}): what is computed is "
-                "forgotten at the end, and an interrupted call starts anew"
+                f"the embedding cache {cache} cannot be written ({error.strerror or error}): embeddings are "
+                "discarded at the end, and an interrupted command starts anew"
             )
-            os.environ["MGC_EMBEDDINGS_CACHE"] = own
-        try:
-            yield
-        finally:
-            os.environ.pop("MGC_EMBEDDINGS_CACHE", None)
-            if before is not None:
-                os.environ["MGC_EMBEDDINGS_CACHE"] = before
+            cache = Path(own)
+        yield cache
 
 
 def _fill(store: Store, files: dict[str, Path], device: Device) -> dict[str, str]:

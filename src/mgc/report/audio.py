@@ -9,7 +9,7 @@ import soundfile
 
 from mgc import data
 from mgc.audio import decode
-from mgc.config import DataRecipe, results_dir
+from mgc.config import DataRecipe
 from mgc.data import Dataset, Track
 from mgc.report.content import Content
 from mgc.util.compiled import librosa_ready
@@ -49,7 +49,7 @@ class Music:
 def find_music(content: Content) -> Music:
     """Load the tracks from where the command says they are, else from where the records say they were."""
     try:
-        dataset = data.load(_where(content))
+        dataset = data.load(_where(content), content.workspace)
     except (MgcError, OSError) as error:
         what = error.what.split("\n")[0] if isinstance(error, MgcError) else str(error)
         return Music(None, False, f"The audio cannot be found: {what}. --data says where it lies now.")
@@ -66,10 +66,8 @@ def _where(content: Content) -> DataRecipe:
     stored, asked = content.first.recipe["data"], content.recipe.data
     known = {key: value for key, value in stored.items() if key in DataRecipe.model_fields}
     recipe = DataRecipe.model_validate(known)
-    named = (results_dir() / asked.source).is_dir() and "/" not in asked.source
+    named = content.workspace.results_of(asked.source).is_dir() and "/" not in asked.source
     update: dict[str, str] = {} if named else {"source": asked.source}
-    if asked.root:
-        update["root"] = asked.root
     return recipe.model_copy(update=update)
 
 

@@ -64,7 +64,7 @@ def write_bundle(content: Content, folder: Path) -> Path:
     if places:
         say(f"{len(places)} {PLACES}, as {places[0]}, and so are they in the bundle: {NO_PLACES}")
     content = _handed_on(content)
-    records = [without_places(record) for record in load_records(content.data)]
+    records = [without_places(record) for record in load_records(content.data, content.workspace)]
     members: dict[str, bytes] = {
         path.name: path.read_bytes() for path in write_papers(content, [*FORMS], folder)
     }

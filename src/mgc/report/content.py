@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
-from mgc.config import CompareRecipe, ReportRecipe, results_dir
+from mgc.config import CompareRecipe, ReportRecipe
 from mgc.data.checking.check import Check
 from mgc.data.quarantine import Quarantined, read_quarantine
 from mgc.evaluate import Predictions, confusion_matrix, precision_recall_f1
@@ -24,6 +24,7 @@ from mgc.runs import tables
 from mgc.runs.record import RunRecord, load_tracks, select_records, tracks_file
 from mgc.runs.tables import Row, Section, compare_records
 from mgc.util.errors import MgcError
+from mgc.workspace import Workspace
 
 HEARD = 8  # tracks of each kind that are worth hearing
 FRONT = 5  # systems that are shown first, the others on demand
@@ -146,11 +147,12 @@ class Content:
     check: Mapping[str, Any] | None  # check.json
     quarantine: tuple[Quarantined, ...]
     missing: tuple[str, ...]
+    workspace: Workspace
 
     @property
     def folder(self) -> Path:
         """Where the data set's results lie, and reports go by default."""
-        return results_dir() / self.data
+        return self.workspace.results_of(self.data)
 
     @property
     def first(self) -> RunRecord:
@@ -255,21 +257,21 @@ class Content:
         return [(self.classes[i], self.classes[k], float(shares[i, k])) for i, k in pairs]
 
 
-def gather(recipe: ReportRecipe) -> Content:
+def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
     """The content of a report on a data set, from the records that lie in `results/<data>/`.
 
     Raises:
         MgcError: no runs, no run called `recipe.baseline`, or records that cannot be read.
     """
     wanted = CompareRecipe(data=recipe.data, baseline=recipe.baseline, seed=recipe.seed, device=recipe.device)
-    records = select_records(wanted)
+    records = select_records(wanted, workspace)
     sections = compare_records(records, recipe.baseline)
     shown = [record for s in sections for row in s.rows for record in row.system.records]
     missing: list[str] = []
     rows = [row for row in sections[0].rows if not row.leak]
     systems = tuple(Entry(row, title) for row, title in zip(rows, _titles(rows), strict=True))
     tracks = _tracks(systems[0], missing)
-    folder = results_dir() / records[0].data
+    folder = workspace.results_of(records[0].data)
     return Content(
         recipe=recipe,
         data=records[0].data,
@@ -278,8 +280,9 @@ def gather(recipe: ReportRecipe) -> Content:
         systems=systems,
         tracks=tracks,
         check=_check(folder / "check.json", missing),
-        quarantine=tuple(read_quarantine(records[0].data).values()),
+        quarantine=tuple(read_quarantine(records[0].data, workspace).values()),
         missing=tuple(missing),
+        workspace=workspace,
     )
 
 
@@ -299,7 +302,7 @@ def _tracks(entry: Entry, missing: list[str]) -> pd.DataFrame:
         known = known.astype({"seconds": float})
     except (MgcError, KeyError, ValueError) as error:
         what, fix = (error.what, error.fix) if isinstance(error, MgcError) else (f"damaged: {error}", None)
-        file = tracks_file(entry.record.data, entry.record.data_fingerprint).name
+        file = tracks_file(entry.record.folder.parent, entry.record.data_fingerprint).name
         missing.append(f"Titles and artists are not known: {file}: {what}. {fix or ''}".strip())
         known = pd.DataFrame(index=pd.Index(run.track_ids, name="track_id"), columns=[*NAMES, "seconds"])
     known[[*NAMES]] = known[[*NAMES]].astype(object).fillna("")

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mgc.config import ProbeRecipe, cache_dir
+from mgc.config import ProbeRecipe
 from mgc.data import Dataset
 from mgc.report.content import Content, Entry
 from mgc.runs.record import RunRecord
 from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
+from mgc.workspace import Workspace
 
 MAPS = 3  # of different representations
 MOST = 3000  # tracks on one map; of more, so many are drawn
@@ -56,7 +57,7 @@ def make_map(content: Content, entry: Entry, dataset: Dataset) -> Map:
     if len(ids) > MOST:
         drawn = np.random.default_rng(0).choice(len(ids), MOST, replace=False)
         ids = tuple(ids[i] for i in sorted(drawn))
-    vectors = _vectors(entry.record, [dataset.by_id[track_id].content for track_id in ids])
+    vectors = _vectors(entry.record, content.workspace, [dataset.by_id[track_id].content for track_id in ids])
     say(f"map of {len(ids)} tracks as {entry.title} sees them")
     scaled = StandardScaler().fit_transform(vectors)
     reduced = PCA(min(DIMS, *scaled.shape), random_state=0).fit_transform(scaled)
@@ -71,20 +72,20 @@ def _file(record: RunRecord) -> Path:
     return record.folder / "map.csv"
 
 
-def _vectors(record: RunRecord, clips: list[str]) -> np.ndarray:
+def _vectors(record: RunRecord, workspace: Workspace, clips: list[str]) -> np.ndarray:
     """(N, D): what the head saw of each clip, windows averaged; of a swept probe the first fold's layer."""
     fingerprint = record.representation_card.get("fingerprint")
     # Looked for before anything is opened: a report never fetches weights.
-    if not any(cache_dir().glob(f"*-{fingerprint}")):
+    if not any(workspace.cache.glob(f"*-{fingerprint}")):
         raise MgcError("the store does not hold its vectors", fix="run mgc probe again, which computes them")
     from mgc.probing.fitting import vectors_of
     from mgc.representations import open_representation
     from mgc.representations.cache.store import Store
 
-    representation = open_representation(str(record.representation_card["address"]))
+    representation = open_representation(str(record.representation_card["address"]), workspace)
     if representation.fingerprint != fingerprint:
         raise MgcError("the encoder is not what it was", fix="run mgc probe again")
-    store = Store(representation)
+    store = Store(representation, workspace.cache)
     if missing := store.missing(clips):
         raise MgcError(f"the store lacks the vectors of {len(missing)} tracks", fix="mgc embed computes them")
     layer = str(record.chosen[0]["layer"]) if record.chosen else "last"

@@ -17,6 +17,7 @@ from mgc.representations.features.logmel import logmel, logmel44
 from mgc.representations.features.mfcc import mfcc
 from mgc.representations.features.stats57 import stats57
 from mgc.util.errors import MgcError, did_you_mean
+from mgc.workspace import Workspace
 
 __all__ = [
     "ALTERED_PREFIX", "RANDOM_PREFIX", "REPRESENTATIONS", "STATISTICS", "WINDOWS_PREFIX",
@@ -26,21 +27,27 @@ __all__ = [
 RANDOM_PREFIX = "random:"
 WINDOWS_PREFIX = "windows:"
 
-REPRESENTATIONS: dict[str, Callable[[], Representation]] = {
-    "logmel": logmel,
-    "logmel44": logmel44,
-    "mfcc": mfcc,
-    "chroma": chroma,
-    "cqt": cqt,
-    "stats57": stats57,
-    "fma518": fma518,
+
+def _feature(card: Callable[[], Representation]) -> Callable[[Workspace], Representation]:
+    """A feature computed by this package: it needs no weights, and so no workspace."""
+    return lambda workspace: card()
+
+
+REPRESENTATIONS: dict[str, Callable[[Workspace], Representation]] = {
+    "logmel": _feature(logmel),
+    "logmel44": _feature(logmel44),
+    "mfcc": _feature(mfcc),
+    "chroma": _feature(chroma),
+    "cqt": _feature(cqt),
+    "stats57": _feature(stats57),
+    "fma518": _feature(fma518),
     "musicnn": musicnn,
     "efficientat_mn04": efficientat,
     **{name: partial(from_name, name) for name in SHORT_NAMES},
 }
 
 
-def open_representation(model: str, trust_remote_code: bool = False) -> Representation:
+def open_representation(model: str, workspace: Workspace, trust_remote_code: bool = False) -> Representation:
     """The card of a name in the table, a local folder, a hub id `owner/name`; `random:<seed>:` before it
     opens the twin with random weights, `bfloat16:` the same computed in bfloat16, `windows:` the same with
     its windows kept apart, `altered:noise=10:` the card of clips in noise, which only `mgc robust` fills.
@@ -50,23 +57,23 @@ def open_representation(model: str, trust_remote_code: bool = False) -> Represen
     """
     kind, colon, rest = model.partition(":")
     if f"{kind}{colon}" in _PREFIXES:
-        return _PREFIXES[f"{kind}{colon}"](rest, trust_remote_code)
+        return _PREFIXES[f"{kind}{colon}"](rest, workspace, trust_remote_code)
     if model in REPRESENTATIONS and model not in SHORT_NAMES:
-        return REPRESENTATIONS[model]()
+        return REPRESENTATIONS[model](workspace)
     folder = Path(model).expanduser()
-    if model not in SHORT_NAMES and is_address(model) and folder.is_dir() and find_weights(folder):
-        return efficientat(folder)
+    if model not in SHORT_NAMES and is_address(model) and folder.is_dir() and find_weights(workspace, folder):
+        return efficientat(workspace, folder)
     if model in SHORT_NAMES or is_address(model):
-        return from_name(model, trust_remote_code)
+        return from_name(model, workspace, trust_remote_code)
     raise MgcError(
         f"there is no encoder {model!r} and no folder of that name",
         fix=f"{did_you_mean(model, REPRESENTATIONS)}; or a hub id owner/name, or a folder",
     )
 
 
-def _altered(rest: str, trust_remote_code: bool) -> Representation:
+def _altered(rest: str, workspace: Workspace, trust_remote_code: bool) -> Representation:
     alteration, _, model = rest.partition(":")
-    return altered(open_representation(model, trust_remote_code), parsed(alteration))
+    return altered(open_representation(model, workspace, trust_remote_code), parsed(alteration))
 
 
 def address_of(model: str, random_weights: bool, seed: int, keep: str = "clip") -> str:
@@ -75,7 +82,7 @@ def address_of(model: str, random_weights: bool, seed: int, keep: str = "clip") 
     return f"{WINDOWS_PREFIX}{address}" if keep == "windows" else address
 
 
-def _random(rest: str, trust_remote_code: bool) -> Representation:
+def _random(rest: str, workspace: Workspace, trust_remote_code: bool) -> Representation:
     seed, _, model = rest.partition(":")
     if not seed.isdecimal() or (model in REPRESENTATIONS and model not in SHORT_NAMES):
         raise MgcError(
@@ -91,9 +98,9 @@ def _random(rest: str, trust_remote_code: bool) -> Representation:
     )
 
 
-_PREFIXES: dict[str, Callable[[str, bool], Representation]] = {
-    WINDOWS_PREFIX: lambda model, trust: open_representation(model, trust).windows,
-    BFLOAT16_PREFIX: lambda model, trust: in_bfloat16(open_representation(model, trust)),
+_PREFIXES: dict[str, Callable[[str, Workspace, bool], Representation]] = {
+    WINDOWS_PREFIX: lambda model, ws, trust: open_representation(model, ws, trust).windows,
+    BFLOAT16_PREFIX: lambda model, ws, trust: in_bfloat16(open_representation(model, ws, trust)),
     ALTERED_PREFIX: _altered,
     RANDOM_PREFIX: _random,
 }

@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict, dataclass
 
-from mgc.config import weights_dir
 from mgc.representations.card import Representation
 from mgc.representations.encoders.checkpoints import in_cache
 from mgc.representations.encoders.efficientat import PARAMETERS as EFFICIENTAT_PARAMETERS
@@ -14,6 +13,7 @@ from mgc.representations.encoders.known import SHORT_NAMES
 from mgc.representations.encoders.musicnn import WHEEL_SHA256, musicnn
 from mgc.representations.encoders.transformers_audio import published
 from mgc.util.errors import MgcError, did_you_mean
+from mgc.workspace import Workspace
 
 MUSICNN_PARAMETERS = 784_147  # of representations.musicnn_network.MusicNN
 
@@ -34,13 +34,13 @@ class Listed:
     own_code: bool  # runs only with --trust-remote-code
 
 
-def encoders() -> list[Listed]:
+def encoders(workspace: Workspace) -> list[Listed]:
     """All encoders with a short name."""
-    musicnn_file = weights_dir() / f"musicnn-msd-{WHEEL_SHA256[:12]}.safetensors"
+    musicnn_file = workspace.weights / f"musicnn-msd-{WHEEL_SHA256[:12]}.safetensors"
     own_code = {name: FAMILIES[known.config["model_type"]].remote for name, known in SHORT_NAMES.items()}
     return [
-        _listed(musicnn(), MUSICNN_PARAMETERS, musicnn_file.is_file()),
-        _listed(efficientat(), EFFICIENTAT_PARAMETERS, find_weights() is not None),
+        _listed(musicnn(workspace), MUSICNN_PARAMETERS, musicnn_file.is_file()),
+        _listed(efficientat(), EFFICIENTAT_PARAMETERS, find_weights(workspace) is not None),
         *(
             _listed(published(name), known.millions * 1e6, in_cache(name), own_code[name])
             for name, known in SHORT_NAMES.items()

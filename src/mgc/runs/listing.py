@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mgc.config import DataRecipe, results_dir
+from mgc.config import DataRecipe
 from mgc.data import name_of
 from mgc.runs.commands import command_of, settings_of
 from mgc.runs.record import RunRecord, load_record, load_records
 from mgc.runs.tables import systems_of, write_tables
 from mgc.util.errors import MgcError, did_you_mean, printable
+from mgc.workspace import Workspace
 
 FORMATS = ("table", "json")
 LEFTOVERS = ("predictions.parquet", "fold*.checkpoint", "fold*.result")  # of a run without a record
@@ -43,26 +44,26 @@ class Run:
         return any(self.folder.glob("*.safetensors"))
 
 
-def runs(data: str | None = None) -> list[Run]:
+def runs(workspace: Workspace, data: str | None = None) -> list[Run]:
     """Every run in the results, of one data set or of all: by data set, then oldest first.
 
     Raises:
         MgcError: nothing is kept of a data set of that name.
     """
-    sets = sorted(f.name for f in results_dir().glob("*") if f.is_dir() and not f.name.startswith("."))
+    sets = sorted(f.name for f in workspace.results.glob("*") if f.is_dir() and not f.name.startswith("."))
     if data is not None and data not in sets:
         name = name_of(DataRecipe(source=data)) if Path(data).exists() else data
         if name not in sets:
             raise MgcError(
-                f"there are no runs on {data!r}", where=results_dir(), fix=did_you_mean(name, sets)
+                f"there are no runs on {data!r}", where=workspace.results, fix=did_you_mean(name, sets)
             )
         data = name
-    return [run for name in sets if data in (None, name) for run in _runs_of(name)]
+    return [run for name in sets if data in (None, name) for run in _runs_of(workspace.results_of(name))]
 
 
-def _runs_of(data: str) -> list[Run]:
+def _runs_of(results: Path) -> list[Run]:
     found: list[Run] = []
-    for folder in sorted(folder for folder in (results_dir() / data).iterdir() if folder.is_dir()):
+    for folder in sorted(folder for folder in results.iterdir() if folder.is_dir()):
         if (folder / "record.json").exists():
             try:
                 found.append(Run(folder, load_record(folder / "record.json"), "current"))
@@ -81,7 +82,7 @@ def _runs_of(data: str) -> list[Run]:
     return sorted(told, key=lambda run: run.record.created if run.record else "~")
 
 
-def find_run(word: str) -> Run:
+def find_run(word: str, workspace: Workspace) -> Run:
     """The run of an id, or in a folder.
 
     Raises:
@@ -90,7 +91,7 @@ def find_run(word: str) -> Run:
     folder = Path(word.replace("\0", ""))  # in a config: no path has one, and pathlib would not say so
     if folder.name == "record.json":
         folder = folder.parent
-    everything = runs()
+    everything = runs(workspace)
     fitting = [
         run for run in everything if run.folder.name == word or run.folder.resolve() == folder.resolve()
     ]
@@ -101,7 +102,7 @@ def find_run(word: str) -> Run:
         ids = [run.folder.name for run in everything]
         near = difflib.get_close_matches(folder.name, ids, n=3, cutoff=0.5)
         fix = f"{did_you_mean(folder.name, near)}; " * bool(near) + "mgc runs ls shows all"
-        raise MgcError(f"there is no run {word!r}", where=results_dir(), fix=fix)
+        raise MgcError(f"there is no run {word!r}", where=workspace.results, fix=fix)
     return fitting[0]
 
 
@@ -124,7 +125,7 @@ def as_dict(run: Run) -> dict[str, Any]:
     }
 
 
-def render(listed: Sequence[Run], form: str) -> str:
+def render(listed: Sequence[Run], form: str, workspace: Workspace) -> str:
     """The list in one of FORMATS.
 
     Raises:
@@ -145,7 +146,7 @@ def render(listed: Sequence[Run], form: str) -> str:
         table.append([printable(str(cell)) for cell in (*cells, row["commit"] or "", kept, state)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([*lines, f"{len(rows)} runs in {printable(str(results_dir()))}"])
+    return "\n".join([*lines, f"{len(rows)} runs in {printable(str(workspace.results))}"])
 
 
 def show(run: Run) -> str:
@@ -195,16 +196,16 @@ def _chosen(choice: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in simple.items())
 
 
-def remove(words: Sequence[str], apply: bool) -> list[str]:
+def remove(words: Sequence[str], apply: bool, workspace: Workspace) -> list[str]:
     """What removing these runs takes away, in lines; gone, and the tables written anew, only with `apply`.
 
     Raises:
         MgcError: no such run, or one whose folder is a link that leads out of the results.
     """
-    chosen = {run.folder: run for run in map(find_run, words)}
+    chosen = {run.folder: run for run in (find_run(word, workspace) for word in words)}
     lines = []
     for folder, run in chosen.items():
-        if not folder.resolve().is_relative_to(results_dir().resolve()) or folder.is_symlink():
+        if not folder.resolve().is_relative_to(workspace.results.resolve()) or folder.is_symlink():
             raise MgcError(
                 "this run's folder is a link to another place", where=folder, fix="take out the link"
             )
@@ -217,8 +218,8 @@ def remove(words: Sequence[str], apply: bool) -> list[str]:
         (folder / "record.json").unlink(missing_ok=True)  # first: half a run must not look like a whole one
         shutil.rmtree(folder)
     for name in sorted({folder.parent.name for folder in chosen}):
-        if not load_records(name):
+        if not load_records(name, workspace):
             for table in ("table.md", "table.csv"):
-                (results_dir() / name / table).unlink(missing_ok=True)
-        write_tables(name)
+                (workspace.results_of(name) / table).unlink(missing_ok=True)
+        write_tables(name, workspace)
     return [*lines, f"{len(lines)} runs removed, the tables are written anew"]

@@ -17,11 +17,12 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from mgc.config import CompareRecipe, results_dir
+from mgc.config import CompareRecipe
 from mgc.data import Dataset, name_of
 from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
 from mgc.util.errors import MgcError
+from mgc.workspace import Workspace
 
 # Parts of a recipe that fingerprints cover, or that change nothing about the result.
 NAMES_ONLY = {"data", "model", "device", "hypothesis", "name", "reported", "trust_remote_code"}
@@ -63,11 +64,8 @@ class RunRecord:
     name: str = ""  # how tables call it, where the system's name is not enough
     reported: str = ""  # what others published of this system
     frames: int = 0  # of a crop, as a network takes it
-
-    @property
-    def folder(self) -> Path:
-        """Where the run lies."""
-        return results_dir() / self.data / self.run_id
+    # Where the run lies; not part of what is written, since folders are moved.
+    folder: Path = field(default=Path(), compare=False)
 
     @property
     def called(self) -> str:
@@ -118,7 +116,7 @@ class RunRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """What `record.json` holds."""
-        return {field.name: getattr(self, field.name) for field in fields(RunRecord)}
+        return {f.name: getattr(self, f.name) for f in fields(RunRecord) if f.name != "folder"}
 
     def save(self, predictions: Predictions, validation: Sequence[Predictions] = ()) -> None:
         """Predictions first, then the record: a record that is there is complete."""
@@ -153,11 +151,13 @@ def load_record(file: Path) -> RunRecord:
             f.name for f in fields(RunRecord) if f.default is MISSING and f.default_factory is MISSING
         ]
         known = {
-            f.name: content[f.name] for f in fields(RunRecord) if f.name in content or f.name in required
+            f.name: content[f.name]
+            for f in fields(RunRecord)
+            if f.name != "folder" and (f.name in content or f.name in required)
         }
         record = _adapter().validate_json(json.dumps(known), strict=True)
         record.recipe["data"]["limit"]  # what tables ask of any record
-        return record
+        return replace(record, folder=file.parent)
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"
         if isinstance(error, ValidationError):
@@ -170,23 +170,23 @@ def load_record(file: Path) -> RunRecord:
         ) from None
 
 
-def load_records(data: str) -> list[RunRecord]:
+def load_records(data: str, workspace: Workspace) -> list[RunRecord]:
     """All records of a data set, oldest first."""
-    records = [load_record(file) for file in (results_dir() / data).glob("*/record.json")]
+    records = [load_record(file) for file in workspace.results_of(data).glob("*/record.json")]
     return sorted(records, key=lambda record: record.created)
 
 
-def select_records(recipe: CompareRecipe) -> list[RunRecord]:
+def select_records(recipe: CompareRecipe, workspace: Workspace) -> list[RunRecord]:
     """The records of a data set that a comparison asks for.
 
     Raises:
         MgcError: there are none.
     """
     source = recipe.data.source
-    name = source if (results_dir() / source).is_dir() and "/" not in source else name_of(recipe.data)
+    name = source if workspace.results_of(source).is_dir() and "/" not in source else name_of(recipe.data)
     records = [
         record
-        for record in load_records(name)
+        for record in load_records(name, workspace)
         if recipe.data.limit in (None, record.recipe["data"]["limit"])
         and record.recipe["data"].get("per_class") == recipe.data.per_class
         and recipe.seed in (None, record.seed)
@@ -195,7 +195,7 @@ def select_records(recipe: CompareRecipe) -> list[RunRecord]:
     if not records:
         raise MgcError(
             f"there are no such runs on {name!r}",
-            where=results_dir() / name,
+            where=workspace.results_of(name),
             fix="run mgc baseline and mgc probe first",
         )
     return records
@@ -204,7 +204,7 @@ def select_records(recipe: CompareRecipe) -> list[RunRecord]:
 def without_places(record: RunRecord) -> RunRecord:
     """The record as it may be handed on: of each path from the root, from home or with dots its last part."""
     card, recipe, data = dict(record.representation_card), dict(record.recipe), dict(record.recipe["data"])
-    data |= {"source": _last(data["source"]), "root": None}
+    data |= {"source": _last(data["source"])}
     recipe |= {"data": data} | ({"model": _last(recipe["model"])} if recipe.get("model") else {})
     card |= {"address": _last(card["address"])} if card.get("address") else {}
     # The path of an encoder ends with a comma or the text, and may hold spaces.
@@ -226,15 +226,15 @@ def _last(place: str) -> str:
     return re.sub(r"(?<![^:])(?:[/~]|\.\.?/).*", lambda path: Path(path[0]).name, place)
 
 
-def tracks_file(data: str, fingerprint: str) -> Path:
+def tracks_file(results: Path, fingerprint: str) -> Path:
     """Where it is kept what the tracks of a run are called."""
-    return results_dir() / data / f"tracks-{fingerprint}.csv"
+    return results / f"tracks-{fingerprint}.csv"
 
 
-def save_tracks(dataset: Dataset) -> None:
+def save_tracks(dataset: Dataset, results: Path) -> None:
     """What the tracks are called, beside the runs: a report is made of records alone."""
     columns = ["track_id", "label", "artist", "title", "album", "seconds"]
-    file = tracks_file(dataset.name, dataset.fingerprint)
+    file = tracks_file(results, dataset.fingerprint)
     if not file.exists():
         rows = [[getattr(track, name) for name in columns] for track in dataset.tracks]
         files.write(file, pd.DataFrame(rows, columns=columns).to_csv(index=False))
@@ -246,7 +246,7 @@ def load_tracks(record: RunRecord) -> pd.DataFrame:
     Raises:
         MgcError: it is not there or damaged.
     """
-    file = tracks_file(record.data, record.data_fingerprint)
+    file = tracks_file(record.folder.parent, record.data_fingerprint)
     try:
         text = dict.fromkeys(("track_id", "label", "artist", "title", "album"), str)
         return pd.read_csv(file, dtype=text, keep_default_na=False, na_values={"seconds": [""]}).set_index(

@@ -24,6 +24,7 @@ from mgc.util.devices import make_accelerator
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
 from mgc.util.workers import cores, workers
+from mgc.workspace import Workspace
 
 OFFSET, SCALE = "normalise.offset", "normalise.scale"  # beside the weights; as in `Side`
 WHOLE_SECONDS = 30.0  # what `crop_seconds = 0` takes: the length of the clips that the field trains on
@@ -42,7 +43,7 @@ class FoldResult:
     history: list[Epoch]
 
 
-def prepare(recipe: BaselineRecipe, dataset: Dataset, split: Split) -> float:
+def prepare(recipe: BaselineRecipe, dataset: Dataset, split: Split, workspace: Workspace) -> float:
     """Compute what the network learns from where the store lacks it; the seconds that took, whenever it was.
 
     Variants by pitch and speed are for training tracks only.
@@ -50,20 +51,24 @@ def prepare(recipe: BaselineRecipe, dataset: Dataset, split: Split) -> float:
     Raises:
         MgcError: no such representation, or one that was learned elsewhere.
     """
-    first, *others = representations_of(recipe)
+    first, *others = representations_of(recipe, workspace)
     learned = {track_id for fold in split.folds for track_id in fold.train}
     tracks = [track for track in dataset.tracks if track.track_id in learned]
-    seconds = embed_tracks(dataset, first, recipe.device).seconds
-    return seconds + sum(embed_tracks(dataset, x, recipe.device, tracks=tracks).seconds for x in others)
+    seconds = embed_tracks(dataset, first, workspace, recipe.device).seconds
+    return seconds + sum(
+        embed_tracks(dataset, x, workspace, recipe.device, tracks=tracks).seconds for x in others
+    )
 
 
-def representations_of(recipe: BaselineRecipe) -> list[Representation]:
+def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Representation]:
     """What the network learns from, then the variants of it that only training sees.
 
     Raises:
         MgcError: no such representation, or one that was learned elsewhere.
     """
-    representation = open_representation(recipe.representation or find_network(recipe.network).representation)
+    representation = open_representation(
+        recipe.representation or find_network(recipe.network).representation, workspace
+    )
     if representation.trained_on != "nothing":
         raise MgcError(
             f"{representation.name} was trained on {representation.trained_on}: a network on top of it does "
@@ -75,14 +80,14 @@ def representations_of(recipe: BaselineRecipe) -> list[Representation]:
 
 
 def train_folds(
-    recipe: BaselineRecipe, dataset: Dataset, split: Split, folder: Path, again: bool
+    recipe: BaselineRecipe, dataset: Dataset, split: Split, workspace: Workspace, folder: Path, again: bool
 ) -> list[FoldResult]:
     """Train on every fold; what an interrupted call has finished is taken up unless `again`.
 
     On a CPU folds run side by side, a process and a thread each: small networks gain little from a second
     thread. The result of a fold does not depend on the others. The store must hold what `prepare` gives.
     """
-    jobs = [_Job(recipe, folder, dataset, fold, number) for number, fold in enumerate(split.folds)]
+    jobs = [_Job(recipe, workspace, folder, dataset, fold, number) for number, fold in enumerate(split.folds)]
     if again:
         clear_partial(folder)
     on_cpu = make_accelerator(recipe.device).device.type == "cpu"
@@ -95,6 +100,7 @@ def fit_fold(
     recipe: BaselineRecipe,
     dataset: Dataset,
     fold: Fold,
+    workspace: Workspace,
     *,
     seed: int,
     checkpoint: Path,
@@ -104,7 +110,7 @@ def fit_fold(
 
     `checkpoint` and `report` are those of `mgc.training.loop.train`.
     """
-    table = _Table.of(recipe, dataset)
+    table = _Table.of(recipe, dataset, workspace)
     learned = table.side(fold.train, with_variants=True)
     return table.fit(learned, fold.val, seed=seed, checkpoint=checkpoint, report=report)
 
@@ -119,8 +125,8 @@ class _Table:
     crop_frames: int
 
     @staticmethod
-    def of(recipe: BaselineRecipe, dataset: Dataset) -> "_Table":
-        stores = [Store(representation) for representation in representations_of(recipe)]
+    def of(recipe: BaselineRecipe, dataset: Dataset, workspace: Workspace) -> "_Table":
+        stores = [Store(card, workspace.cache) for card in representations_of(recipe, workspace)]
         rate = stores[0].representation.frames_a_second
         if rate is None:  # a vector a track
             return _Table(recipe, dataset, stores, 1)
@@ -182,6 +188,7 @@ class _Job:
     """One fold to train, complete enough to be sent to another process."""
 
     recipe: BaselineRecipe
+    workspace: Workspace
     folder: Path
     dataset: Dataset
     fold: Fold
@@ -197,7 +204,7 @@ class _Job:
                 report(line)
             arrays = {name: kept.pop(name).numpy() for name in ("probabilities", "validation")}
             return FoldResult(**{**kept, **arrays, "history": history})
-        table = _Table.of(self.recipe, self.dataset)
+        table = _Table.of(self.recipe, self.dataset, self.workspace)
         learned = table.side(self.fold.train, with_variants=True)
         trained = table.fit(
             learned,

@@ -18,12 +18,15 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from mgc.config import weights_dir
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
 
 MODULES = ("librosa.util.utils", "librosa.core.audio", "librosa.core.pitch", "librosa.beat")
 """Those of librosa that compile when they are imported."""
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mgc"
 
 
 @cache
@@ -39,7 +42,7 @@ def librosa_ready() -> None:
     """
     from filelock import FileLock
 
-    folder = Path(os.environ.setdefault("NUMBA_CACHE_DIR", str(weights_dir() / "numba")))
+    folder = Path(os.environ.setdefault("NUMBA_CACHE_DIR", str(_user_cache() / "numba")))
     done = folder / f"librosa-{_key()}"
     try:
         if done.exists():

@@ -7,6 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from mgc.data.loading import limited
 from mgc.data.quarantine import BY_HAND, Quarantined, is_left_out, read_quarantine, write_quarantine
 from mgc.data.splits import Fold, make_split
 from mgc.util.errors import MgcError
+from mgc.workspace import Workspace
 
 USUAL_LENGTH = (
     0.9  # share of the tracks that lie within a tenth of the median: then clips were cut to a length
@@ -112,15 +114,15 @@ class _Seen:
         return Finding(self.track.track_id, self.track.label, kind, detail, left_out)
 
 
-def check(recipe: DataRecipe) -> Check:
+def check(recipe: DataRecipe, workspace: Workspace) -> Check:
     """Look at every track of `recipe.source`, tell what is wrong, and write the quarantine file.
 
     Raises:
         MgcError: there is no such data, or none of it can be used.
     """
-    listing = find(recipe)
-    before = read_quarantine(listing.name)  # a damaged file is told before the work, not after it
-    seen = _look(limited(listing.tracks, recipe))
+    listing = find(recipe, workspace)
+    before = read_quarantine(listing.name, workspace)  # a damaged file is told before the work, not after it
+    seen = _look(limited(listing.tracks, recipe), workspace.cache)
     bad = {i: s.finding("unusable", s.look.problem) for i, s in seen.items() if s.look.problem}
     for i in {i for i, row in before.items() if _by_hand(row)} & {*seen}:
         bad[i] = seen[i].finding(BY_HAND, before[i].reason)
@@ -135,8 +137,8 @@ def check(recipe: DataRecipe) -> Check:
     copies = _copies(good, apart)
     bad |= {f.track_id: f for group in copies for f in _copies_out(group, good, apart, given)}
     copy_of = {i: group.first for group in copies if group.first for i in group.track_ids if i != group.first}
-    file = write_quarantine(listing.name, {*seen}, _rows(seen, bad, copy_of))
-    after = read_quarantine(listing.name)
+    file = write_quarantine(listing.name, workspace, {*seen}, _rows(seen, bad, copy_of))
+    after = read_quarantine(listing.name, workspace)
     kept = {i for i in bad if bad[i].kind != "unusable" and after[i].word == "keep"}
 
     used = {i: s for i, s in seen.items() if i not in bad or i in kept}
@@ -165,12 +167,12 @@ def check(recipe: DataRecipe) -> Check:
     )
 
 
-def _look(tracks: Sequence[Track]) -> dict[str, _Seen]:
+def _look(tracks: Sequence[Track], cache: Path) -> dict[str, _Seen]:
     twice = [i for i, count in Counter(track.track_id for track in tracks).items() if count > 1]
     if twice:
         message = f"{len(twice)} track ids stand more than once, first {twice[0]!r}"
         raise MgcError(message, fix="give every track an id of its own")
-    looks = examine_all([track.path for track in tracks])
+    looks = examine_all([track.path for track in tracks], cache)
     return {
         track.track_id: _Seen(replace(track, content=look.content, seconds=look.seconds), look, heard)
         for track, (look, heard) in zip(tracks, looks, strict=True)

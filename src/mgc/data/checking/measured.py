@@ -22,12 +22,12 @@ from mgc.util.progress import Progress
 Look = tuple[Examination, np.ndarray]  # and the fingerprint, (n,) uint32
 
 
-def examine_all(paths: Sequence[Path]) -> list[Look]:
+def examine_all(paths: Sequence[Path], cache: Path) -> list[Look]:
     """What a thorough look finds for every path; remembered where the file and the rules are unchanged.
 
     Interrupted, it keeps what it has looked at.
     """
-    with clips.open_index() as index:
+    with clips.open_index(cache) as index:
         table = _table(index)
         found = _remembered(index, table, paths)
         todo = [path for path in dict.fromkeys(paths) if path not in found]

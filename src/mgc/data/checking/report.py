@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from mgc.config import results_dir
 from mgc.data.checking.check import Check, Copies, Finding
 from mgc.data.dataset import NAMED
 from mgc.util import files
 from mgc.util.errors import MgcError, did_you_mean, printable
+from mgc.workspace import Workspace
 
 FORMATS = ("table", "markdown", "json")
 
@@ -34,9 +34,9 @@ def render(check: Check, form: str) -> str:
     return page.text()
 
 
-def save(check: Check) -> None:
+def save(check: Check, workspace: Workspace) -> None:
     """Write `check.json` and `check.md` beside the results of the data set."""
-    folder = results_dir() / check.data
+    folder = workspace.results_of(check.data)
     for name, text in (("check.json", check.to_json()), ("check.md", render(check, "markdown"))):
         files.write(folder / name, text + "\n")
 

@@ -22,6 +22,7 @@ from mgc.data.listing import Listing
 from mgc.data.splits import SPLIT_WORDS, side_of
 from mgc.util import files
 from mgc.util.errors import MgcError, counted, did_you_mean
+from mgc.workspace import Workspace
 
 # The usual names of columns, compared without case; the first that is there is taken.
 USUAL_COLUMNS = {
@@ -146,8 +147,8 @@ def _named_like_audio(entry: Path) -> bool:
     return entry.suffix.lower() in SUFFIXES and not entry.is_dir()
 
 
-def from_zip(file: Path, root: Path) -> Listing:
-    """A folder in a zip, unpacked once to `root/zip/<name>-<hash of the zip>` and listed like any folder.
+def from_zip(file: Path, workspace: Workspace) -> Listing:
+    """A folder in a zip, unpacked once to `<data>/zip/<name>-<hash of the zip>` and listed like any folder.
 
     Folders around the genres that hold nothing else are stepped through. What the zip holds but must or can
     not be unpacked is left out, with the reason.
@@ -155,7 +156,7 @@ def from_zip(file: Path, root: Path) -> Listing:
     Raises:
         MgcError: no zip, no room for it, or what `from_folder` refuses.
     """
-    folder = root / "zip" / f"{name_of_file(file)}-{file_hash(file)[:12]}"
+    folder = workspace.data / "zip" / f"{name_of_file(file)}-{file_hash(file, workspace.cache)[:12]}"
     record = folder / "members.json"
     if not record.exists():
         unpacked = unpack(file, folder / "files")

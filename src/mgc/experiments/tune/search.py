@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mgc.config import BaselineRecipe, PhaseRecipe, TuneRecipe, results_dir
+from mgc.config import BaselineRecipe, PhaseRecipe, TuneRecipe
 from mgc.data import Dataset, Fold
 from mgc.experiments.systems import learning_code, load_tracks
 from mgc.experiments.tune.space import (
@@ -45,9 +45,12 @@ from mgc.util.devices import make_accelerator
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress, say
 from mgc.util.workers import workers
+from mgc.workspace import Workspace
 
 
-def tune(recipe: TuneRecipe, file: Path | None, told: Callable[["Search"], None]) -> "Search":
+def tune(
+    recipe: TuneRecipe, workspace: Workspace, file: Path | None, told: Callable[["Search"], None]
+) -> "Search":
     """Run every trial that is not finished yet; `file` is the config, for messages.
 
     `told` is called with the search after each phase.
@@ -57,24 +60,24 @@ def tune(recipe: TuneRecipe, file: Path | None, told: Callable[["Search"], None]
             process at the same search.
     """
     spaces = spaces_of(recipe, file)
-    dataset, split = load_tracks(recipe.data)
+    dataset, split = load_tracks(recipe.data, workspace)
     if recipe.folds > len(split.folds):
         what = f"folds = {recipe.folds}, but the split {split.name} has {len(split.folds)}"
         raise MgcError(what, where=file, fix="lower folds, or give --split cv5")
     check_points(recipe, spaces, dataset, file)
     base = trial_recipe(recipe, {}, 1)
-    prepare(base, dataset, split)
-    code = [card.fingerprint for card in representations_of(base)]
+    prepare(base, dataset, split, workspace)
+    code = [card.fingerprint for card in representations_of(base, workspace)]
     code += [learning_code("baseline", base), code_hash("tune/search.py", "tune/space.py")]
     unimportant = dict.fromkeys(("name", "hypothesis", "reported", "data", "device", "workers"), True)
     kept = recipe.model_dump(mode="json", exclude={**unimportant, "base": unimportant})
     parts = json.dumps([kept, dataset.fingerprint, split.fingerprint, code])
     digest = hashlib.blake2b(parts.encode(), digest_size=4).hexdigest()
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in recipe.name or recipe.base.network)
-    folder = results_dir() / dataset.name / f"tune-{name}-{digest}"
+    folder = workspace.results_of(dataset.name) / f"tune-{name}-{digest}"
     # What the test side holds is out of a trial's reach.
     folds = tuple(replace(fold, test=()) for fold in split.folds[: recipe.folds])
-    search = Search(recipe, spaces, dataset, split.name, folds, folder)
+    search = Search(recipe, spaces, dataset, split.name, folds, folder, workspace)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / "search.lock", timeout=0):
@@ -106,6 +109,7 @@ class Search:
     split: str
     folds: tuple[Fold, ...]  # without test sides
     folder: Path
+    workspace: Workspace
 
     @property
     def sign(self) -> int:
@@ -241,7 +245,15 @@ def _train(
         for number, fold in enumerate(search.folds):
             # Seeded as mgc baseline does it: testing the best trial repeats its training.
             seed, checkpoint = recipe.seed * 1000 + number, place / f"fold{number}.checkpoint"
-            trained = fit(recipe, search.dataset, fold, seed=seed, checkpoint=checkpoint, report=report)
+            trained = fit(
+                recipe,
+                search.dataset,
+                fold,
+                search.workspace,
+                seed=seed,
+                checkpoint=checkpoint,
+                report=report,
+            )
             values.append(getattr(trained.history[trained.best_epoch], key))
         result = fmean(values)
     except optuna.TrialPruned:

@@ -24,6 +24,7 @@ from mgc.representations import Representation, address_of, open_representation
 from mgc.representations.cache.store import Store
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress, say
+from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
@@ -49,25 +50,27 @@ class Embedded:
     first: bool = True
 
 
-def embed(recipe: EmbedRecipe) -> Embedded:
+def embed(recipe: EmbedRecipe, workspace: Workspace) -> Embedded:
     """Compute what the store does not hold yet of one representation, for every usable track.
 
     Raises:
         MgcError: no such data, encoder or device, or a store that cannot be written.
     """
     address = address_of(recipe.model, recipe.random_weights, recipe.seed, recipe.keep)
-    representation = open_representation(address, recipe.trust_remote_code)
+    representation = open_representation(address, workspace, recipe.trust_remote_code)
     if "LOCAL_RANK" in os.environ:  # a launcher's
         from mgc.util.devices import Crew, several
 
         if several():
-            return _embed_together(recipe, representation, Crew(recipe.device))
-    return embed_tracks(_loaded(recipe), representation, recipe.device, recipe.batch_size)
+            return _embed_together(recipe, representation, workspace, Crew(recipe.device))
+    return embed_tracks(
+        _loaded(recipe, workspace), representation, workspace, recipe.device, recipe.batch_size
+    )
 
 
-def _loaded(recipe: EmbedRecipe) -> Dataset:
+def _loaded(recipe: EmbedRecipe, workspace: Workspace) -> Dataset:
     """The tracks; what is left out is said."""
-    dataset = data.load(recipe.data)
+    dataset = data.load(recipe.data, workspace)
     for line in data.by_reason(dataset.excluded):
         say(f"left out: {line}")
     return dataset
@@ -76,6 +79,7 @@ def _loaded(recipe: EmbedRecipe) -> Dataset:
 def embed_tracks(
     dataset: Dataset,
     representation: Representation,
+    workspace: Workspace,
     device: Device,
     batch_size: int = WINDOWS_AT_ONCE,
     tracks: Sequence[Track] | None = None,
@@ -86,7 +90,7 @@ def embed_tracks(
         MgcError: an encoder that cannot be loaded, no such device, a store that cannot be written, or files
             that were changed meanwhile.
     """
-    store = Store(representation)
+    store = Store(representation, workspace.cache)
     wanted = dataset.tracks if tracks is None else tracks
     todo = _missing(store, wanted)
     if todo:
@@ -99,15 +103,17 @@ def embed_tracks(
     return _summary(store, wanted, len(todo))
 
 
-def _embed_together(recipe: EmbedRecipe, representation: Representation, crew: "Crew") -> Embedded:
+def _embed_together(
+    recipe: EmbedRecipe, representation: Representation, workspace: Workspace, crew: "Crew"
+) -> Embedded:
     """This process's part; the first returns when all are through, and tells what went wrong anywhere."""
     from mgc.util.devices import share_cores
     from mgc.util.workers import cores
 
-    store = Store(representation)
+    store = Store(representation, workspace.cache)
 
     def plan() -> tuple[tuple[Track, ...], list[Track]]:
-        dataset = _loaded(recipe)
+        dataset = _loaded(recipe, workspace)
         return dataset.tracks, _missing(store, dataset.tracks)
 
     planned = crew.of_first(plan)

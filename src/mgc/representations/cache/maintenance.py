@@ -11,12 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mgc.config import cache_dir
 from mgc.representations import open_representation
 from mgc.representations.cache.store import ASIDE, CARD, INDEX, Shard, examine, half_written, look, read_card
 from mgc.representations.card import code_hash
 from mgc.util.errors import MgcError, did_you_mean, printable
 from mgc.util.progress import Progress
+from mgc.workspace import Workspace
 
 FORMATS = ("table", "json")
 State = Literal["current", "stale", "unknown"]
@@ -42,12 +42,15 @@ class Held:
     written: str
 
 
-def held() -> list[Held]:
+def held(workspace: Workspace) -> list[Held]:
     """Every representation in the store, by name. `MgcError`: a shard cannot be read."""
-    return sorted((_held(folder) for folder in _folders()), key=lambda one: (one.name, one.written))
+    return sorted(
+        (_held(folder, workspace) for folder in _folders(workspace.cache)),
+        key=lambda one: (one.name, one.written),
+    )
 
 
-def render(rows: Sequence[Held], form: str) -> str:
+def render(rows: Sequence[Held], form: str, cache: Path) -> str:
     """The list in one of FORMATS.
 
     Raises:
@@ -64,10 +67,10 @@ def render(rows: Sequence[Held], form: str) -> str:
         table.append([printable(str(cell)) for cell in cells])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([*lines, f"{len(rows)} representations in {printable(str(cache_dir()))}"])
+    return "\n".join([*lines, f"{len(rows)} representations in {printable(str(cache))}"])
 
 
-def verify(apply: bool) -> tuple[list[str], int]:
+def verify(apply: bool, cache: Path) -> tuple[list[str], int]:
     """What is found when every byte is read, in lines, and how much of it was left as it is.
 
     With `apply` damaged shards are set aside, and the next `mgc embed` computes their clips again.
@@ -75,7 +78,7 @@ def verify(apply: bool) -> tuple[list[str], int]:
     Raises:
         MgcError, OSError: a shard cannot be read, or not be set aside.
     """
-    folders = {folder: sorted(folder.glob("shard-*.arrow")) for folder in _folders()}
+    folders = {folder: sorted(folder.glob("shard-*.arrow")) for folder in _folders(cache)}
     total = sum(map(len, folders.values()))
     problems, lines = [], []
     with Progress("verify", total, "shards") as progress:
@@ -93,13 +96,13 @@ def verify(apply: bool) -> tuple[list[str], int]:
     return [*problems, *lines, last], len(problems) + (0 if apply else len(lines))
 
 
-def prune(apply: bool) -> list[str]:
+def prune(apply: bool, workspace: Workspace) -> list[str]:
     """What can go and how many megabytes that is, in lines; gone only with `apply`. Interrupted, it goes on.
 
     Raises:
         MgcError, OSError: a shard cannot be read, or a file not be removed.
     """
-    removals = [removal for folder in _folders() for removal in _removals(folder)]
+    removals = [removal for folder in _folders(workspace.cache) for removal in _removals(folder, workspace)]
     if not removals:
         return ["nothing to remove"]
     files = [file for _, some in removals for file in some]
@@ -116,16 +119,16 @@ def prune(apply: bool) -> list[str]:
     return [*lines, f"{total} removed"]
 
 
-def _folders() -> list[Path]:
+def _folders(cache: Path) -> list[Path]:
     """The folders of representations: each has a card, or at least a shard."""
     patterns = (CARD, "shard-*", ".*.part")
-    return sorted({file.parent for pattern in patterns for file in cache_dir().glob(f"*/{pattern}")})
+    return sorted({file.parent for pattern in patterns for file in cache.glob(f"*/{pattern}")})
 
 
-def _held(folder: Path) -> Held:
+def _held(folder: Path, workspace: Workspace) -> Held:
     shards, damaged = look(folder)
     card, problem = _card(folder)
-    state, why = _state(card) if card else ("unknown", problem)
+    state, why = _state(card, workspace) if card else ("unknown", problem)
     spoiled = f"{len(damaged)} damaged shards: mgc cache verify" if damaged else ""
     paths = [*shards, *(one.path for one in damaged)]
     last = max(path.stat().st_mtime for path in paths or [folder])
@@ -151,10 +154,10 @@ def _card(folder: Path) -> tuple[dict[str, Any] | None, str]:
         return None, str(error)
 
 
-def _state(card: Mapping[str, Any]) -> tuple[State, str]:
+def _state(card: Mapping[str, Any], workspace: Workspace) -> tuple[State, str]:
     """Whether vectors with this card would be read today, and what else is to be said."""
     try:
-        today = open_representation(str(card["address"]))
+        today = open_representation(str(card["address"]), workspace)
     except MgcError as error:
         return "unknown", error.what
     # A variant (another pitch or speed) names its effect behind the code that makes it of the plain one.
@@ -166,11 +169,11 @@ def _state(card: Mapping[str, Any]) -> tuple[State, str]:
     return "stale", f"other {what} today"
 
 
-def _removals(folder: Path) -> Iterable[tuple[str, list[Path]]]:
+def _removals(folder: Path, workspace: Workspace) -> Iterable[tuple[str, list[Path]]]:
     """What can go of one folder: why, and which files."""
     name = printable(folder.name)
     card, problem = _card(folder)
-    state, why = _state(card) if card else ("unknown", problem)  # what nobody can tell stays
+    state, why = _state(card, workspace) if card else ("unknown", problem)  # what nobody can tell stays
     aside, parts = sorted(folder.glob(f"shard-*{ASIDE}")), sorted(half_written(folder))
     if aside:
         yield f"{name}: {len(aside)} damaged shards that were set aside", aside

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mgc.config import cache_dir
 from mgc.data.clips import state_of
 from mgc.representations import STATISTICS, Representation
 from mgc.util import files
@@ -91,9 +90,8 @@ class Store:
         MgcError: the folder cannot be made, read or written.
     """
 
-    def __init__(self, representation: Representation) -> None:
+    def __init__(self, representation: Representation, root: Path) -> None:
         self.representation = representation
-        root = cache_dir()
         suffix = f"-{representation.fingerprint}"
         here = sorted(folder for folder in root.glob(f"*{suffix}") if folder.is_dir())
         self.folder = here[0] if here else root / f"{_plain(representation.name)}{suffix}"
@@ -265,9 +263,9 @@ class Writer:
         self.flush()
 
 
-def kept() -> list[dict[str, object]]:
+def kept(root: Path) -> list[dict[str, object]]:
     """The cards of all representations in the store that hold at least one shard."""
-    cards = sorted(cache_dir().glob(f"*/{CARD}"))
+    cards = sorted(root.glob(f"*/{CARD}"))
     return [read_card(card) for card in cards if any(card.parent.glob("*.arrow"))]
 
 

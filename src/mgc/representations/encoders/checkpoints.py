@@ -162,8 +162,10 @@ def complete(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config.to_dict(), front.to_dict()
 
 
-def hash_of(folder: Path, *, code: bool) -> str:
+def hash_of(folder: Path, cache: Path, *, code: bool) -> str:
     """Hash of settings and weights, and of the code beside them where it is run."""
     settings = [folder / name for name in SETTINGS if (folder / name).is_file()]
     files = [*settings, *_weights(folder)[0], *(sorted(folder.glob("*.py")) if code else [])]
-    return hashlib.blake2b(" ".join(map(file_hash, files)).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        " ".join(file_hash(file, cache) for file in files).encode(), digest_size=16
+    ).hexdigest()

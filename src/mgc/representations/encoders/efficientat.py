@@ -3,17 +3,16 @@
 The network is in a module beside this one, imported when it is loaded.
 """
 
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mgc.audio import Windowing
-from mgc.config import weights_dir
 from mgc.data.clips import file_hash
 from mgc.representations.card import Layer, Representation, code_hash
 from mgc.util.errors import MgcError
+from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
@@ -91,19 +90,19 @@ def published() -> Representation:
         trained_on="AudioSet tags, distilled from transformers",
         weights="",
         code=code_hash("representations/efficientat.py", "representations/efficientat_network.py"),
-        load=lambda device: _load(_found(None), device),
+        load=_refuse,
     )
 
 
-def efficientat(folder: Path | None = None) -> Representation:
+def efficientat(workspace: Workspace, folder: Path | None = None) -> Representation:
     """mn04_as with its weights, from `folder` or the first of the usual ones that holds them.
 
     Raises:
         MgcError: they are not there, or cannot be read.
     """
-    file = _found(folder)
+    file = _found(workspace, folder)
     try:
-        weights = file_hash(file)
+        weights = file_hash(file, workspace.cache)
     except OSError as error:
         raise MgcError(f"the weights of EfficientAT cannot be read: {error.strerror}", where=file) from None
     card = published()
@@ -117,10 +116,10 @@ def efficientat(folder: Path | None = None) -> Representation:
     )
 
 
-def _found(folder: Path | None) -> Path:
-    if file := find_weights(folder):
+def _found(workspace: Workspace, folder: Path | None) -> Path:
+    if file := find_weights(workspace, folder):
         return file
-    places = [folder] if folder else usual_folders()
+    places = [folder] if folder else usual_folders(workspace)
     raise MgcError(
         "the weights of EfficientAT mn04 are not there",
         where=" or ".join(map(str, places)),
@@ -129,17 +128,21 @@ def _found(folder: Path | None) -> Path:
     )
 
 
-def usual_folders() -> list[Path]:
+def usual_folders(workspace: Workspace) -> list[Path]:
     """Where the short name looks: in `$MGC_WEIGHTS`, if that is set, and beside the converted weights."""
-    roots = [Path(os.environ["MGC_WEIGHTS"])] if os.environ.get("MGC_WEIGHTS") else []
-    return [root / FOLDER for root in (*roots, weights_dir())]
+    roots = [workspace.encoders] if workspace.encoders else []
+    return [root / FOLDER for root in (*roots, workspace.weights)]
 
 
-def find_weights(folder: Path | None = None) -> Path | None:
+def find_weights(workspace: Workspace, folder: Path | None = None) -> Path | None:
     """The file with the weights in `folder`, by default in the first of the usual ones that holds one."""
-    places = [folder] if folder else usual_folders()
+    places = [folder] if folder else usual_folders(workspace)
     found = (file for place in places for kind in WEIGHTS for file in sorted(place.glob(kind)))
     return next((file for file in found if file.is_file()), None)
+
+
+def _refuse(device: "torch.device") -> "_Encoder":
+    raise MgcError(f"{NAME}: a published configuration has no weights", fix="open it by its name")
 
 
 def _load(file: Path, device: "torch.device") -> "_Encoder":

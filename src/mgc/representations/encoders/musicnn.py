@@ -3,11 +3,13 @@
 The network and the way to its weights are in modules beside this one, imported when it is loaded.
 """
 
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mgc.audio import Windowing
-from mgc.config import weights_dir
 from mgc.representations.card import Layer, Representation, code_hash
+from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +38,7 @@ WINDOW = WINDOW_FRAMES * HOP_SAMPLES
 CONTEXT = HOP_SAMPLES  # half an STFT frame on both sides: frames at the joints are whole
 
 
-def musicnn() -> Representation:
+def musicnn(workspace: Workspace) -> Representation:
     """MSD_musicnn over windows of 3 s: max pool and mean pool (753 each), penultimate (200)."""
     return Representation(
         name="musicnn",
@@ -54,15 +56,15 @@ def musicnn() -> Representation:
         trained_on="Million Song Dataset, 50 tags",
         weights=WHEEL_SHA256,
         code=code_hash(*(f"representations/musicnn{part}.py" for part in ("", "_network", "_weights"))),
-        load=_load,
+        load=partial(_load, workspace.weights),
     )
 
 
-def _load(device: "torch.device") -> "_Encoder":
+def _load(weights: Path, device: "torch.device") -> "_Encoder":
     from mgc.representations.encoders.musicnn_network import MusicNN
     from mgc.representations.encoders.musicnn_weights import fetch_weights
 
-    return _Encoder(MusicNN.from_safetensors(fetch_weights(weights_dir())).to(device))
+    return _Encoder(MusicNN.from_safetensors(fetch_weights(weights)).to(device))
 
 
 class _Encoder:

@@ -28,6 +28,7 @@ from mgc.representations.encoders.checkpoints import (
 from mgc.representations.encoders.families import FAMILIES, Family, Settings, States
 from mgc.representations.encoders.known import SHORT_NAMES
 from mgc.util.errors import MgcError, did_you_mean
+from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ CODE = tuple(f"representations/{part}.py" for part in ("transformers_audio", "fa
 RANDOM = "(random weights)"
 
 
-def from_name(model: str, trust_remote_code: bool = False) -> Representation:
+def from_name(model: str, workspace: Workspace, trust_remote_code: bool = False) -> Representation:
     """The card of the encoder called `model`: a short name, a local folder, or a hub id (`owner/name`).
 
     Code that lies beside the weights is run when the encoder is loaded, if its family needs it and it is
@@ -62,7 +63,7 @@ def from_name(model: str, trust_remote_code: bool = False) -> Representation:
         parameters=None,
         licence=known.licence if known else "see the checkpoint's model card",
         trained_on=known.trained_on if known else "see the checkpoint's model card",
-        weights=hash_of(folder, code=family.remote),
+        weights=hash_of(folder, workspace.cache, code=family.remote),
         code=code_hash(*CODE),
         load=partial(_load, folder, family, frame, trust_remote_code),
     )

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mgc.config import results_dir
 from mgc.runs.record import load_records
 from mgc.runs.tables.comparing import Row, Section, compare_records
 from mgc.runs.tables.sentences import REPORTED, caption, verdict_sentence, verdicts
 from mgc.util import files
 from mgc.util.errors import MgcError, printable
+from mgc.workspace import Workspace
 
 WORDS = ("system", "representation", "head", "split", "reported elsewhere")  # columns that hold no numbers
 FORMATS = ("table", "markdown", "latex", "csv", "json")
@@ -196,11 +196,11 @@ def _escape_latex(text: str) -> str:
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-def write_tables(data: str) -> Path:
+def write_tables(data: str, workspace: Workspace) -> Path:
     """`results/<data>/table.md` and `table.csv` from the records of the data set; not from those that learned
     from fewer tracks a class."""
-    folder = results_dir() / data
-    whole = [record for record in load_records(data) if not record.recipe["data"].get("per_class")]
+    folder = workspace.results_of(data)
+    whole = [record for record in load_records(data, workspace) if not record.recipe["data"].get("per_class")]
     if not whole:
         return folder / "table.md"
     sections = compare_records(whole)

@@ -1,0 +1,63 @@
+"""Where results, cached embeddings, datasets and weights are kept."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mgc"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Folders for results, cached embeddings, known datasets and weights. None of them needs to exist.
+
+    Parameters
+    ----------
+    results
+        Runs, tables and reports: `results/<dataset>/<run>/`.
+    cache
+        The embedding cache, and the index of inspected audio files.
+    data
+        Known datasets such as `fma_small`, and the rendered demo set.
+    weights
+        Converted weights, and compiled code of libraries; shared between projects.
+    encoders
+        An additional folder that is searched for encoders called by a short name, such as
+        `efficientat-mn04/`. None if there is no such folder.
+
+    Examples
+    --------
+    >>> Workspace(results=Path("/tmp/results")).cache
+    PosixPath('embeddings_cache')
+    """
+
+    results: Path = Path("results")
+    cache: Path = Path("embeddings_cache")
+    data: Path = Path("data")
+    weights: Path = field(default_factory=_user_cache)
+    encoders: Path | None = None
+
+    @classmethod
+    def from_environment(cls, data: str | None = None) -> "Workspace":
+        """The workspace that the command line uses.
+
+        `$MGC_RESULTS`, `$MGC_EMBEDDINGS_CACHE`, `$MGC_DATA_ROOT` and `$MGC_WEIGHTS` replace the default of
+        `results`, `cache`, `data` and `encoders`; `$XDG_CACHE_HOME` moves `weights`. `data`, if given,
+        replaces `$MGC_DATA_ROOT`.
+        """
+
+        def folder(variable: str, default: Path) -> Path:
+            return Path(os.environ.get(variable) or default)
+
+        return cls(
+            results=folder("MGC_RESULTS", cls.results),
+            cache=folder("MGC_EMBEDDINGS_CACHE", cls.cache),
+            data=Path(data).expanduser() if data else folder("MGC_DATA_ROOT", cls.data),
+            encoders=Path(os.environ["MGC_WEIGHTS"]) if os.environ.get("MGC_WEIGHTS") else None,
+        )
+
+    def results_of(self, dataset: str) -> Path:
+        """The folder of a dataset's results."""
+        return self.results / dataset
