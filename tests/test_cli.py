@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_predictions_bit_for_bit(music: Path) -> No
         ok("baseline", "--data", music, "--again", *FAST)
         ok("probe", "--model", "logmel", "--data", music, "--split", "holdout")
         return [
-            r.predictions().to_frame() for r in load_records("music", workspace=here()) if r.path != "floor"
+            r.predictions().to_frame() for r in load_records("music", workspace=here()) if r.kind != "floor"
         ]
 
     first, second = predictions(), predictions()
@@ -114,7 +114,7 @@ def test_a_run_that_is_there_is_not_repeated_and_another_seed_is_another_run(mus
     assert "is there already" in again.stderr
     ok("baseline", "--data", music, "--seed", "1", *FAST)
     rows = json.loads(ok("compare", "--data", music, "--format", "json"))
-    assert [row["seeds"] for row in rows if row["path"] == "baseline"] == ["0 1"]
+    assert [row["seeds"] for row in rows if row["kind"] == "baseline"] == ["0 1"]
     only = json.loads(ok("compare", "--data", music, "--format", "json", "--seed", "1"))
     assert {row["seeds"] for row in only} == {"1"}
 
@@ -125,7 +125,7 @@ def test_several_seeds_are_one_row_of_means(music: Path) -> None:
     [row] = [
         r for r in json.loads(ok("compare", "--data", music, "--format", "json")) if r["path"] == "baseline"
     ]
-    each = [r.judged.accuracy for r in load_records("music", workspace=here()) if r.path == "baseline"]
+    each = [r.evaluation.accuracy for r in load_records("music", workspace=here()) if r.kind == "baseline"]
     assert row["accuracy"] == pytest.approx(np.mean(each))
     assert row["accuracy_deviation"] == pytest.approx(np.std(each, ddof=1))
     assert row["seeds"] == "0 1 2"
@@ -203,7 +203,7 @@ def test_splits_of_different_seeds_are_never_compared(music: Path) -> None:
     ok("baseline", "--data", music, *FAST)
     ok("probe", "--model", "logmel", "--data", music, "--split", "holdout", "--split-seed", "1")
     rows = json.loads(ok("compare", "--data", music, "--format", "json"))
-    other = [row for row in rows if row["path"] == "probe"]
+    other = [row for row in rows if row["kind"] == "probe"]
     assert other[0]["vs_baseline"] is None
     assert len({row["split_fingerprint"] for row in rows}) == 2
 
@@ -212,7 +212,7 @@ def test_a_config_file_and_what_overrides_it(music: Path, tmp_path: Path) -> Non
     config = tmp_path / "short.toml"
     config.write_text('hypothesis = "less is enough"\n[data]\nsplit = "holdout"\n[train]\nepochs = 1\n')
     ok("baseline", "--data", music, "--config", config, "--set", "train.batch_size=4", "--seed", "3")
-    record = next(r for r in load_records("music", workspace=here()) if r.path == "baseline")
+    record = next(r for r in load_records("music", workspace=here()) if r.kind == "baseline")
     assert (record.recipe["train"]["epochs"], record.recipe["train"]["batch_size"]) == (1, 4)
     assert (record.seed, record.hypothesis) == (3, "less is enough")
     config.write_text("[train]\nepoch = 1\n")
@@ -309,7 +309,7 @@ def test_layers_are_chosen_on_validation_or_weighted(music: Path, tiny_encoder: 
     told = ok(*command, "--layers", "sweep") + ok(*command, "--layers", "weighted")
     assert "tiny-wav2vec2 (best layer) + logistic" in told
     assert "tiny-wav2vec2 (weighted layers) + logistic" in told
-    sweep, summed = (r for r in load_records("music", workspace=here()) if r.path == "probe")
+    sweep, summed = (r for r in load_records("music", workspace=here()) if r.kind == "probe")
     [fold] = sweep.chosen
     losses = fold["val_log_loss_of_layers"]
     assert list(losses) == ["layer0", "layer1", "layer2"]
@@ -369,8 +369,8 @@ def test_folds_side_by_side_are_the_same_twice(music: Path) -> None:
     tables = []
     for _ in range(2):
         ok("baseline", "--data", music, "--again", *quick)
-        record = next(r for r in load_records("music", workspace=here()) if r.path == "baseline")
-        assert (record.split, record.judged.n_tracks) == ("cv5", 20)
+        record = next(r for r in load_records("music", workspace=here()) if r.kind == "baseline")
+        assert (record.split, record.evaluation.n_tracks) == ("cv5", 20)
         tables.append(record.predictions().to_frame())
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
@@ -400,11 +400,11 @@ def test_a_training_that_is_stopped_leaves_no_process_behind(music: Path) -> Non
 def test_emotify_musicnn_reaches_what_it_should() -> None:
     manifest = SHARED / "data/emotify/tracks.csv"
     assert "138 artists" in ok("probe", "--model", "musicnn", "--data", manifest)
-    record = next(r for r in load_records("emotify", workspace=here()) if r.path == "probe")
-    assert record.judged.n_tracks == 400
-    assert record.judged.accuracy >= 0.72
+    record = next(r for r in load_records("emotify", workspace=here()) if r.kind == "probe")
+    assert record.evaluation.n_tracks == 400
+    assert record.evaluation.accuracy >= 0.72
     floor = next(r for r in load_records("emotify", workspace=here()) if r.system == "logmel statistics")
-    assert floor.judged.accuracy < record.judged.accuracy_low
+    assert floor.evaluation.accuracy < record.evaluation.accuracy_low
 
 
 @pytest.mark.slow
@@ -413,5 +413,5 @@ def test_emotify_musicnn_reaches_what_it_should() -> None:
 def test_emotify_a_part_through_the_real_whisper_encoder() -> None:
     manifest, folder = SHARED / "data/emotify/tracks.csv", SHARED / "weights/whisper-tiny.en-encoder"
     ok("probe", "--model", folder, "--data", manifest, "--limit", "80")
-    record = next(r for r in load_records("emotify", workspace=here()) if r.path == "probe")
-    assert record.judged.accuracy > 0.45
+    record = next(r for r in load_records("emotify", workspace=here()) if r.kind == "probe")
+    assert record.evaluation.accuracy > 0.45

@@ -47,8 +47,8 @@ def kept(record: RunRecord, path: str, size: int | None, seed: int, right: int) 
     recipe = {**record.recipe, "data": data, "seed": seed}
     name = f"{path}-{size}-{seed}"
     one = replace(
-        record, run_id=name, system=path, name=path, path=path, head="", seed=seed, recipe=recipe,
-        learned=2.0 * (size or 80), split_fingerprint=name, scores=evaluate(said(right, seed)).to_dict(),
+        record, run_id=name, system=path, name=path, kind=path, head="", seed=seed, recipe=recipe,
+        training_tracks=2.0 * (size or 80), split_fingerprint=name, scores=evaluate(said(right, seed)).to_dict(),
     )  # fmt: skip
     one.save(said(right, shift=seed))
     return one
@@ -73,12 +73,12 @@ def test_the_crossing_is_between_the_points_it_lies_between(record: RunRecord) -
     assert "about 10 tracks a genre what baseline reaches with 80 (0.550)" in sentence
 
     points = curve_points(lines)
-    mine = points[points["path"] == "probe"]
+    mine = points[points["kind"] == "probe"]
     assert mine["accuracy"].tolist() == pytest.approx([0.5, 0.6, 0.8])
     assert mine["draws"].tolist() == [2, 2, 2]
     assert (mine["accuracy_low"] < mine["accuracy"]).all()
     assert (mine["accuracy"] < mine["accuracy_high"]).all()
-    assert points.loc[points["path"] == "baseline", "accuracy_deviation"].isna().all()
+    assert points.loc[points["kind"] == "baseline", "accuracy_deviation"].isna().all()
 
 
 @pytest.mark.parametrize(

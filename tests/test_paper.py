@@ -64,7 +64,7 @@ def run(
     card |= {"parameters": 1, "licence": "mine"}
     card |= {"cut": {"sample_rate_hz": 16_000, "window": 16_000}}
     record = RunRecord(
-        run_id=f"run-{digest}", system=name, path=path, representation=representation, head=head,
+        run_id=f"run-{digest}", system=name, kind=path, representation=representation, head=head,
         hypothesis=recipe.hypothesis, seed=seed, recipe=recipe.model_dump(mode="json"), data=data,
         data_fingerprint="d" * 16, licence=None, split="random" if leaky else "cv5",
         split_authority="LEAKY: random" if leaky else "two folds", split_fingerprint=f"s{leaky}",
@@ -239,15 +239,15 @@ def test_bundle_is_whole_and_runs(files: dict[str, bytes], content: Content, res
         assert {f"runs/{record.run_id}/{name}" for name in ("record.json", "predictions.parquet")} <= set(
             files
         )
-        if record.path != "floor":
+        if record.kind != "floor":
             file = results / "again.toml"
             file.write_bytes(files[f"configs/{record.run_id}.toml"])
-            kind = ProbeRecipe if record.path == "probe" else BaselineRecipe
+            kind = ProbeRecipe if record.kind == "probe" else BaselineRecipe
             assert read_recipe(kind, file) == kind.model_validate(without_places(record).recipe)
             assert (
                 files["commands.sh"]
                 .decode()
-                .count(f"mgc {record.path} --config configs/{record.run_id}.toml ")
+                .count(f"mgc {record.kind} --config configs/{record.run_id}.toml ")
                 == 1
             )
     subprocess.run(["sh", "-n"], input=files["commands.sh"], check=True)

@@ -82,7 +82,7 @@ def lab(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("MGC_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(template / "cache"))
     records = [load_record(file) for file in (tmp_path / "results" / "music").glob("*/record.json")]
-    by_path = {record.path: record for record in records}
+    by_path = {record.kind: record for record in records}
     yield Lab(template / "music", template / "ear", by_path["baseline"], by_path["probe"])
 
 
@@ -255,8 +255,8 @@ def test_an_export_predicts_the_same_without_data_and_results(
     said = {}
     for record, with_encoder in ((lab.network, False), (lab.probe, True)):
         ready = open_run(record.run_id, workspace=here())
-        said[record.path] = predict_files(ready, files)
-        export(ready.models, ready.calibration, tmp_path / record.path, with_encoder)
+        said[record.kind] = predict_files(ready, files)
+        export(ready.models, ready.calibration, tmp_path / record.kind, with_encoder)
     shutil.rmtree(tmp_path / "results")
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(tmp_path / "new cache"))
     for path, before in said.items():
@@ -299,7 +299,7 @@ def test_the_card_tells_the_record_and_a_folder_of_others_is_left_alone(lab: Lab
     ready = open_run(lab.probe.run_id, workspace=here())
     folder = export(ready.models, ready.calibration, tmp_path / "out")
     card = (folder / "README.md").read_text()
-    scores = lab.probe.judged
+    scores = lab.probe.evaluation
     assert f"Accuracy {scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]" in card
     assert lab.probe.split_authority in card
     assert f"value: {round(scores.accuracy, 4)}" in card

@@ -42,7 +42,7 @@ def said(seed: int, skill: float, tracks: int = 60) -> Predictions:
 def make_run(system: str, path: str, predictions: Predictions, **changes: object) -> RunRecord:
     recipe = (BaselineRecipe if path == "baseline" else ProbeRecipe)(data=DataRecipe(source="nowhere.csv"))
     plain = {
-        "run_id": f"{system}-{path}", "system": system, "path": path, "representation": f"{system} ear",
+        "run_id": f"{system}-{path}", "system": system, "kind": path, "representation": f"{system} ear",
         "head": "logistic" if path == "probe" else "", "hypothesis": f"{EVIL} & more", "seed": 0,
         "recipe": recipe.model_dump(mode="json"), "data": "tunes", "data_fingerprint": "d0", "licence": EVIL,
         "split": "holdout", "split_authority": f"drawn {EVIL}", "split_fingerprint": "s0",
@@ -124,9 +124,9 @@ def test_content_says_who_is_who(runs: list[RunRecord]) -> None:
     assert best == {"floor": "majority", "baseline": "cnn", "probe": "musicnn"}
     assert [entry.record.system for entry in c.probes] == ["musicnn", "whisper"]
     assert c.baseline and c.baseline.record.system == "cnn"
-    assert {entry.path for entry in c.front} == {"floor", "baseline", "probe"}
+    assert {entry.kind for entry in c.front} == {"floor", "baseline", "probe"}
     entry = c.probes[0]
-    scores = entry.record.judged
+    scores = entry.record.evaluation
     assert entry.confusion.tolist() == [list(row) for row in scores.confusion]
     assert entry.per_class["f1"] == pytest.approx([row.f1 for row in scores.per_class])
     assert [(g.tracks, g.seconds) for g in c.genres] == [(20, 600.0)] * 3
@@ -172,7 +172,7 @@ def test_the_page_is_whole_self_contained_and_harmless(runs: list[RunRecord]) ->
 def test_the_page_holds_the_numbers_and_says_what_is_missing(runs: list[RunRecord]) -> None:
     text = Page(render_page(content())).text
     for record in runs:
-        assert f"{record.judged.accuracy:.3f}" in text
+        assert f"{record.evaluation.accuracy:.3f}" in text
         assert f"mgc rerun {record.run_id}" in text
     assert content().verdict in text
     missing = text[text.index("What this page could not tell") :]

@@ -135,7 +135,7 @@ def refused(*words: object) -> str:
 
 def test_robust_end_to_end(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mgc("baseline", "--data", music, "--split", "holdout", "--set", "train.epochs=1")
-    records = {record.head or record.path: record for record in load_records("music", workspace=here())}
+    records = {record.head or record.kind: record for record in load_records("music", workspace=here())}
     run = records["baseline"]
     few = ["robust", "--data", music, "--only", "noise=0,gain=-20", "--format", "csv"]
     told = mgc(*few)

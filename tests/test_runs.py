@@ -68,7 +68,7 @@ def music(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def probed(music: Path) -> RunRecord:
     """The probe's record, as if it had been made of the copy."""
-    found = next(record for record in load_records("music", workspace=here()) if record.path == "probe")
+    found = next(record for record in load_records("music", workspace=here()) if record.kind == "probe")
     data = {**found.recipe["data"], "source": str(music)}
     return written(replace(found, recipe={**found.recipe, "data": data}))
 
@@ -119,7 +119,7 @@ def test_show_names_what_is_not_default_and_a_command_that_makes_this_very_run(p
     assert 'data.split = "holdout"' in told
     assert "data.limit = 16" in told
     assert "data.max_excluded" not in told
-    assert f"accuracy {probed.judged.accuracy:.3f}" in told
+    assert f"accuracy {probed.evaluation.accuracy:.3f}" in told
     assert "predictions.parquet" in told
     assert "strength" in told
     odd = replace(probed, recipe={**probed.recipe, "name": "a 'b' é", "hypothesis": "h"})
@@ -128,7 +128,7 @@ def test_show_names_what_is_not_default_and_a_command_that_makes_this_very_run(p
     assert "name=\"a 'b' é\"" in words
     (probed.folder / "record.json").unlink()
     ok(*words[1:])
-    again = [record for record in load_records("music", workspace=here()) if record.path == "probe"]
+    again = [record for record in load_records("music", workspace=here()) if record.kind == "probe"]
     assert [record.run_id for record in again] == [probed.run_id]
     assert again[0].name == "a 'b' é"
 

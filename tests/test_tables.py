@@ -40,7 +40,7 @@ def run(system: str, path: str, right: float, **changes: Any) -> RunRecord:
     learned = "some tags" if changes.pop("learned_elsewhere", path == "probe") else "nothing"
     recipe = {"data": {"limit": None}, "seed": seed, "system": system}
     parts: dict[str, Any] = {
-        "run_id": f"{path}-{system}-{seed}", "system": system, "path": path, "representation": "logmel",
+        "run_id": f"{path}-{system}-{seed}", "system": system, "kind": path, "representation": "logmel",
         "head": "svm" if path == "probe" else "", "hypothesis": "", "seed": seed, "recipe": recipe,
         "data": "set", "data_fingerprint": "d", "licence": None, "split": "cv5", "split_authority": "folds",
         "split_fingerprint": "s", "excluded": [], "scores": evaluate(predictions, n_bootstrap=40).to_dict(),
@@ -113,7 +113,7 @@ def test_the_answer_in_one_sentence() -> None:
     musicnn, gru = records[4], records[2]
     gain = paired([musicnn.predictions()], [gru.predictions()])
     assert told.startswith("A frozen pretrained encoder is better than a network from scratch here: ")
-    assert f"musicnn + svm ({musicnn.judged.accuracy:.3f}, the best of 2) against gru (" in told
+    assert f"musicnn + svm ({musicnn.evaluation.accuracy:.3f}, the best of 2) against gru (" in told
     assert f"{100 * gain.accuracy_difference:+.1f} points [" in told
     assert f"p = {2 * gain.p_value:.3g}, on 300 tracks of 100 artists." in told
     assert any("which flatters it" in line for line in caption(section))
@@ -138,9 +138,9 @@ def test_the_answer_is_true_where_a_side_is_missing_or_a_floor_is_above() -> Non
     cnn = run("cnn", "baseline", 0.6)
     told = verdict_sentence(section_of(floor, cnn, made_by_hand))
     assert "is open: no probe of a frozen pretrained encoder is here" in told
-    assert f"cnn ({cnn.judged.accuracy:.3f}, the only one); the floor logmel statistics scores" in told
+    assert f"cnn ({cnn.evaluation.accuracy:.3f}, the only one); the floor logmel statistics scores" in told
     told = verdict_sentence(section_of(floor, cnn, run("ast", "probe", 0.75)))
-    assert told.endswith(f"scores {floor.judged.accuracy:.3f}, more than ast + svm and cnn.")
+    assert told.endswith(f"scores {floor.evaluation.accuracy:.3f}, more than ast + svm and cnn.")
     leaky = [dataclasses.replace(cnn, leaky=True), run("ast", "probe", 0.75, leaky=True)]
     assert verdict_sentence(section_of(*leaky)).startswith("On a split that leaks, a frozen")
 
@@ -157,10 +157,10 @@ def test_several_seeds_have_the_means_of_all_scores() -> None:
         "top2_accuracy",
         "calibration_error",
     ):
-        mean = np.mean([getattr(record.judged, name) for record in records])
+        mean = np.mean([getattr(record.evaluation, name) for record in records])
         assert cell[name] == pytest.approx(mean)
     for name in ("accuracy", "macro_f1", "balanced_accuracy", "roc_auc"):
-        one = records[0].judged
+        one = records[0].evaluation
         assert cell[f"{name}_low"] < cell[name] < cell[f"{name}_high"]
         narrower = cell[f"{name}_high"] - cell[f"{name}_low"]
         assert narrower < getattr(one, f"{name}_high") - getattr(one, f"{name}_low")
@@ -203,18 +203,18 @@ def test_an_older_record_is_scored_again(monkeypatch: pytest.MonkeyPatch) -> Non
         del entry["roc_auc"]
     file.write_text(json.dumps(content))
     older = load_record(file)
-    assert older.judged == whole
+    assert older.evaluation == whole
     assert as_dict(section_of(older).rows[0])["roc_auc"] == whole.roc_auc
     for broken in ({}, {**record.scores, "per_class": [1]}, {**record.scores, "from_tomorrow": 1}):
         content["scores"] = broken
         file.write_text(json.dumps(content))
-        assert load_record(file).judged == whole
+        assert load_record(file).evaluation == whole
     (record.folder / "predictions.parquet").unlink()
     with pytest.raises(MgcError, match="predictions of a run cannot be read"):
-        _ = load_record(file).judged
+        _ = load_record(file).evaluation
     # Whole scores are believed: nothing is computed.
     monkeypatch.setattr("mgc.runs.record.evaluate", None)
-    assert record.judged == Scores.from_dict(record.scores)
+    assert record.evaluation == Scores.from_dict(record.scores)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the committed results")

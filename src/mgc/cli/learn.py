@@ -201,8 +201,8 @@ def tune(
 def _show(record: "RunRecord") -> None:
     from mgc.util.errors import printable
 
-    scores = record.judged
-    what = " + ".join(word for word in (record.called, record.head) if word)
+    scores = record.evaluation
+    what = " + ".join(word for word in (record.display_name, record.head) if word)
     typer.echo(f"{what} on {record.data}, split {record.split}, {scores.n_tracks} tracks")
     for line in [*scores.lines(), str(record.folder)]:
         typer.echo(printable(f"  {line}"))

@@ -115,7 +115,7 @@ def _sizes(recipe: CurveRecipe, planned: Sequence[Planned], workspace: Workspace
 def _floors(records: Sequence[RunRecord], workspace: Workspace) -> list[RunRecord]:
     """The newest line through log-mel statistics on the same training tracks: it costs nothing."""
     splits = {record.split_fingerprint for record in records}
-    floors = [r for r in load_records(records[0].data, workspace) if r.path == "floor" and r.head]
+    floors = [r for r in load_records(records[0].data, workspace) if r.kind == "floor" and r.head]
     return [*{r.split_fingerprint: r for r in floors if r.split_fingerprint in splits}.values()]
 
 
@@ -128,7 +128,7 @@ def lines_of(records: Sequence[RunRecord]) -> list[Line]:
     groups: dict[str, dict[int | None, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         recipe = {key: value for key, value in record.recipe.items() if key not in {*NAMES_ONLY, "seed"}}
-        key = json.dumps([record.system, record.path, record.name, recipe], sort_keys=True)
+        key = json.dumps([record.system, record.kind, record.name, recipe], sort_keys=True)
         groups[key][record.recipe["data"].get("per_class")].append(record)
     lines = [
         Line(tuple(sorted((System(tuple(point)) for point in sizes.values()), key=_tracks)))
@@ -141,7 +141,7 @@ def lines_of(records: Sequence[RunRecord]) -> list[Line]:
 
 
 def _tracks(point: System) -> float:
-    return float(np.mean([r.learned / len(r.scores["per_class"]) for r in point.records]))
+    return float(np.mean([r.training_tracks / len(r.scores["per_class"]) for r in point.records]))
 
 
 def curve_points(lines: Sequence[Line]) -> pd.DataFrame:
@@ -154,7 +154,7 @@ def curve_points(lines: Sequence[Line]) -> pd.DataFrame:
             rows.append(
                 {
                     "system": line.title,
-                    "path": point.record.path,
+                    "kind": point.record.kind,
                     "per_class": point.record.recipe["data"].get("per_class") or "all",
                     "tracks": tracks,
                     "draws": scores.seeds,
@@ -162,8 +162,8 @@ def curve_points(lines: Sequence[Line]) -> pd.DataFrame:
                     "accuracy_low": scores.accuracy_low,
                     "accuracy_high": scores.accuracy_high,
                     "accuracy_deviation": scores.accuracy_deviation,
-                    "interval_over": point.record.judged.interval_unit,
-                    "n_tracks": point.record.judged.n_tracks,
+                    "interval_over": point.record.evaluation.interval_unit,
+                    "n_tracks": point.record.evaluation.n_tracks,
                     "run_id": " ".join(r.run_id for r in point.records),
                 }
             )
@@ -201,7 +201,7 @@ def _crossing(tracks: np.ndarray, ours: np.ndarray, target: float) -> float:
 def sentences(lines: Sequence[Line]) -> list[str]:
     """For each probe and network: with how many tracks the probe knows what the network learns from all."""
     probes, networks = (
-        [line for line in lines if line.points[0].record.path == path] for path in ("probe", "baseline")
+        [line for line in lines if line.points[0].record.kind == path] for path in ("probe", "baseline")
     )
     return [_sentence(probe, network) for network in networks for probe in probes]
 
@@ -253,8 +253,8 @@ def _draw(points: pd.DataFrame, folder: Path) -> None:
 
     figure, axis = plt.subplots(figsize=(7.5, 5), layout="constrained")
     several = points["draws"].max() > 1
-    for number, (_, line) in enumerate(points.groupby(["path", "system"], sort=False)):
-        colour = "#7f7f7f" if line["path"].iloc[0] == "floor" else f"C{number}"
+    for number, (_, line) in enumerate(points.groupby(["kind", "system"], sort=False)):
+        colour = "#7f7f7f" if line["kind"].iloc[0] == "floor" else f"C{number}"
         x = line["tracks"] * 1.02 ** (number - 1)  # bars beside one another
         bars = [line["accuracy"] - line["accuracy_low"], line["accuracy_high"] - line["accuracy"]]
         axis.errorbar(

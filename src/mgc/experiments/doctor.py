@@ -186,7 +186,7 @@ def _judged(
     gain = paired([records[0].predictions()], [records[1].predictions()])
     points = [f"{100 * value:+.1f}" for value in (gain.accuracy_difference, gain.low, gain.high)]
     told = (
-        f"{gain.words}: {records[0].judged.accuracy:.3f} against {records[1].judged.accuracy:.3f}, "
+        f"{gain.words}: {records[0].evaluation.accuracy:.3f} against {records[1].evaluation.accuracy:.3f}, "
         f"{points[0]} points [{points[1]}, {points[2]}] on {gain.n_tracks} tracks of {dataset.name}"
     )
     return Finding(COLOURS[gain.verdict], question, told)

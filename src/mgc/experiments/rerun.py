@@ -76,7 +76,7 @@ def rerun(run: Run, workspace: Workspace, changes: Mapping[str, str | None], tol
 def _made_again(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:
     from mgc.experiments.study import run as run_recipe
 
-    if record.path != "floor":
+    if record.kind != "floor":
         return run_recipe(recipe, workspace)
     made = run_recipe(
         recipe.model_copy(update={"model": "logmel"}), workspace
@@ -84,7 +84,7 @@ def _made_again(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspa
     floors = (
         one
         for one in load_records(made.data, workspace)
-        if (one.path, one.system) == ("floor", record.system)
+        if (one.kind, one.system) == ("floor", record.system)
     )
     again = next(floors, None)
     if again is None:

@@ -66,7 +66,7 @@ class _System:
 
     @property
     def title(self) -> str:
-        return " + ".join(word for word in (self.models.record.called, self.models.record.head) if word)
+        return " + ".join(word for word in (self.models.record.display_name, self.models.record.head) if word)
 
     def judged(self, card: Representation, dataset: Dataset) -> Predictions:
         """What each fold's model says of its own test tracks, as the store holds them under `card`."""
@@ -145,8 +145,8 @@ def _best(recipe: RobustRecipe, workspace: Workspace) -> list[RunRecord]:
     best: dict[str, RunRecord] = {}
     for row in sorted(rows, key=lambda row: row.system.scores.accuracy):
         record = row.system.record
-        if record.path != "floor" and not record.leaky:
-            best[record.path] = record
+        if record.kind != "floor" and not record.leaky:
+            best[record.kind] = record
     if not best:
         what = "there are only floors, or runs on a split that leaks, which are not compared by themselves"
         raise MgcError(what, fix="run mgc baseline and mgc probe on an honest split, or name the runs")

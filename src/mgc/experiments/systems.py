@@ -268,25 +268,25 @@ class _Bench:
         )
 
     def run(
-        self, system: str, path: str, representation: Representation | None, head: str, recipe: Any, seed: int
+        self, system: str, kind: str, representation: Representation | None, head: str, recipe: Any, seed: int
     ) -> "_Run":
         """A run whose id follows from the recipe, the tracks, the split, the representation and the code."""
         # What the fingerprints cover, and what changes nothing, stays out: the same run has one id, wherever
         # the tracks and the weights lie.
         kept = recipe.model_dump(mode="json", exclude=NAMES_ONLY)
-        code = learning_code(path, recipe)
+        code = learning_code(kind, recipe)
         fingerprint = representation.fingerprint if representation else None
         tracks = [self.dataset.fingerprint, self.split.fingerprint]
-        parts = [system, path, head, kept, *tracks, fingerprint, code]
+        parts = [system, kind, head, kept, *tracks, fingerprint, code]
         digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()
         words = [system, head, self.split.name, f"s{seed}", digest]
         run_id = "-".join(word.replace(" ", "_") for word in words if word)
-        return _Run(self, system, path, representation, head, recipe, seed, run_id, code)
+        return _Run(self, system, kind, representation, head, recipe, seed, run_id, code)
 
 
-def learning_code(path: str, recipe: Any) -> str:
+def learning_code(kind: str, recipe: Any) -> str:
     """Hash of the code that decides what this system learns; that of other networks is none of it."""
-    if path != "baseline":
+    if kind != "baseline":
         heads = ("heads/__init__.py", "heads/logistic.py", "heads/neural.py")
         return code_hash("data/splits.py", "probing.py", *heads)
     known = find_network(recipe.network)
@@ -300,7 +300,7 @@ def learning_code(path: str, recipe: Any) -> str:
 class _Run:
     bench: _Bench
     system: str
-    path: str
+    kind: str
     representation: Representation | None
     head: str
     recipe: Any
@@ -327,7 +327,7 @@ class _Run:
         record = RunRecord(
             run_id=self.run_id,
             system=self.system,
-            path=self.path,
+            kind=self.kind,
             representation=self.representation.name if self.representation else "none",
             head=self.head,
             hypothesis=getattr(self.recipe, "hypothesis", ""),
@@ -340,7 +340,7 @@ class _Run:
             split_authority=split.authority,
             split_fingerprint=split.fingerprint,
             leaky=split.leaky,
-            learned=sum(len(fold.train) for fold in split.folds) / len(split.folds),
+            training_tracks=sum(len(fold.train) for fold in split.folds) / len(split.folds),
             notes=[*dataset.notes, *gaps(split)],
             name=getattr(self.recipe, "name", ""),
             reported=getattr(self.recipe, "reported", ""),

@@ -10,12 +10,12 @@ from mgc.workspace import Workspace
 
 def model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:
     """README.md of the export; `encoder` says where the encoder is."""
-    record, scores = models.record, models.record.judged
+    record, scores = models.record, models.record.evaluation
     told = without_places(record)
     card = told.representation_card
     unit = "artists" if scores.interval_unit == "group" else "tracks"
-    title = " + ".join(word for word in (record.called, record.head) if word)
-    trained = "trained from scratch" if record.path == "baseline" else "small heads on a frozen encoder"
+    title = " + ".join(word for word in (record.display_name, record.head) if word)
+    trained = "trained from scratch" if record.kind == "baseline" else "small heads on a frozen encoder"
     rows = "\n".join(
         f"| {_cell(row.label)} | {row.precision:.2f} | {row.recall:.2f} | {row.f1:.2f} | {row.support} |"
         for row in scores.per_class
@@ -68,7 +68,7 @@ facts of sound: do not judge artists by them.
 
 ## Data and licences
 
-- Music: {_cell(record.data)}, {record.learned:.0f} tracks to learn from in a fold,
+- Music: {_cell(record.data)}, {record.training_tracks:.0f} tracks to learn from in a fold,
   {len(record.excluded)} left out; licence: {record.licence or "not known to mgc"}.
 - Encoder or feature: licence {card["licence"]}; trained on: {card["trained_on"]}.
 {"".join(f"- {_cell(note)}{chr(10)}" for note in record.notes)}
@@ -98,7 +98,7 @@ def _comparison(record: RunRecord, workspace: Workspace) -> str:
 def _front_matter(record: RunRecord) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    scores = record.judged
+    scores = record.evaluation
     measured = {"accuracy": scores.accuracy, "f1": scores.macro_f1}
     results = [
         EvalResult(

@@ -55,7 +55,7 @@ def _clear(folder: Path) -> None:
 
 def _write(models: RunModels, calibration: Calibration, folder: Path, source: list[Path] | None) -> None:
     record = models.record
-    part = "fold" if record.path == "baseline" else "head"
+    part = "fold" if record.kind == "baseline" else "head"
     for number in range(len(models.folds)):
         name = f"{part}{number}.safetensors"
         _copy(record.folder / name, folder / name)

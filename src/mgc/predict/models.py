@@ -67,9 +67,9 @@ def load_models(
         MgcError: a floor without a model, files that are missing, damaged or of older code, an encoder that
             is not there or not the same, or a recipe that today's mgc does not know.
     """
-    if record.path == "floor" and not record.head:
+    if record.kind == "floor" and not record.head:
         raise MgcError(
-            f"{record.called} is a floor without a model: it has learned nothing but shares of classes",
+            f"{record.display_name} is a floor without a model: it has learned nothing but shares of classes",
             where=record.folder,
             fix="choose a run of mgc baseline or mgc probe",
         )
@@ -78,7 +78,7 @@ def load_models(
     tune_cpu()
     numbers = range(len(record.chosen))
     folds: tuple[FoldModel, ...]
-    if record.path == "baseline":
+    if record.kind == "baseline":
         folds = tuple(_network(record, number, representation, len(classes), device) for number in numbers)
     else:
         folds = tuple(_head(record, number, representation, len(classes)) for number in numbers)
@@ -90,7 +90,7 @@ def _classes(record: RunRecord) -> tuple[str, ...]:
     with suppress(KeyError, TypeError):  # told below, like what is empty
         classes = tuple(str(row["label"]) for row in record.scores["per_class"])
         told = [len(classes) > 1, record.representation_card["address"], record.chosen]
-        told += [record.path == "baseline" or choice["layer"] is not None for choice in record.chosen]
+        told += [record.kind == "baseline" or choice["layer"] is not None for choice in record.chosen]
         if all(told):
             return classes
     what = "the record does not tell the genres, the encoder or what was chosen in each fold: it is damaged"

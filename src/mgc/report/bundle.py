@@ -79,7 +79,7 @@ def write_bundle(content: Content, folder: Path) -> Path:
     members["report.html"] = page.encode("utf-8", errors="backslashreplace")
     left_out = [*_beside(content.folder, members), *_runs(content.folder, members)]
     for record in records:
-        if record.path != "floor":
+        if record.kind != "floor":
             members[f"configs/{record.run_id}.toml"] = config_of(record).encode()
     members["commands.sh"] = commands_of(records, content.first).encode()
     members["README.md"] = README.format(
@@ -94,13 +94,13 @@ def write_bundle(content: Content, folder: Path) -> Path:
 
 def config_of(record: RunRecord) -> str:
     """The recipe of a run as a file for `mgc baseline --config` or `mgc probe --config`."""
-    return f"# mgc {record.path} --config configs/{record.run_id}.toml\n\n{recipe_toml(record.recipe)}"
+    return f"# mgc {record.kind} --config configs/{record.run_id}.toml\n\n{recipe_toml(record.recipe)}"
 
 
 def commands_of(records: Sequence[RunRecord], first: RunRecord) -> str:
     """A shell script that repeats every recipe once, in the order of the runs; floors come with them."""
-    last = {recipe_toml(record.recipe): record for record in records if record.path != "floor"}
-    runs = [f'mgc {r.path} --config configs/{r.run_id}.toml --data "$DATA"' for r in last.values()]
+    last = {recipe_toml(record.recipe): record for record in records if record.kind != "floor"}
+    runs = [f'mgc {r.kind} --config configs/{r.run_id}.toml --data "$DATA"' for r in last.values()]
     lines = [
         "#!/bin/sh",
         "# What is there already is not run again.",

@@ -48,9 +48,9 @@ class Entry:
         return self.row.system.record
 
     @property
-    def path(self) -> str:
+    def kind(self) -> str:
         """ "floor", "baseline" (from scratch) or "probe"."""
-        return self.record.path
+        return self.record.kind
 
     @property
     def accuracy(self) -> float:
@@ -176,7 +176,7 @@ class Content:
 
     def best(self, path: str) -> Entry | None:
         """The system of a path ("floor", "baseline", "probe") with the highest accuracy."""
-        own = [entry for entry in self.systems if entry.path == path]
+        own = [entry for entry in self.systems if entry.kind == path]
         return max(own, key=lambda entry: entry.accuracy, default=None)
 
     @property
@@ -197,7 +197,7 @@ class Content:
     @property
     def probes(self) -> list[Entry]:
         """The best probe of each representation, the best first."""
-        own = sorted((e for e in self.systems if e.path == "probe"), key=lambda e: e.accuracy)
+        own = sorted((e for e in self.systems if e.kind == "probe"), key=lambda e: e.accuracy)
         best = {entry.record.representation: entry for entry in own}  # the last one of each counts
         return sorted(best.values(), key=lambda e: -e.accuracy)
 
@@ -220,7 +220,7 @@ class Content:
         An error is the worse the more systems are wrong and the surer they are: the mean over systems of the
         probability of what they say, where that is wrong. Disagreement is the entropy of their votes.
         """
-        trained = [entry for entry in self.systems if entry.path != "floor"]
+        trained = [entry for entry in self.systems if entry.kind != "floor"]
         if not trained:
             return []
         run = self.predictions
@@ -247,7 +247,7 @@ class Content:
     @cached_property
     def confused(self) -> list[tuple[str, str, float]]:
         """(truth, taken for, share of the truth's tracks), the mean over trained systems, largest first."""
-        trained = [entry.confusion for entry in self.systems if entry.path != "floor"]
+        trained = [entry.confusion for entry in self.systems if entry.kind != "floor"]
         if not trained:
             return []
         counts = np.mean(trained, axis=0)

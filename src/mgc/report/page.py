@@ -75,7 +75,7 @@ def render_page(content: Content) -> str:
     drawn = _maps(content, maps, music, missing)
     heard = _heard(content, music, missing)
     curves = [(entry, _curves(entry)) for entry in content.systems if entry.curves is not None]
-    lost = [e.title for e in content.systems if e.path == "baseline" and e.curves is None]
+    lost = [e.title for e in content.systems if e.kind == "baseline" and e.curves is None]
     missing += [f"There are no training curves of {', '.join(lost)}."] if lost else []
 
     environment = Environment(
@@ -163,7 +163,7 @@ def _table(content: Content, section: Section) -> list[dict[str, Any]]:
             "glyph": figures.interval(score.accuracy_low, score.accuracy, score.accuracy_high, axis, against),
             "axis": axis,
             "seconds": _seconds(row),
-            "family": FAMILIES[row.system.record.path],
+            "family": FAMILIES[row.system.record.kind],
             "is_baseline": row.system is section.baseline,
         }
         for row, score in zip(section.rows, scores, strict=True)

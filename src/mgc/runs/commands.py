@@ -16,7 +16,7 @@ from mgc.util.errors import MgcError
 def settings_of(record: RunRecord) -> dict[str, Any]:
     """Dotted keys of its recipe whose values are not today's defaults; for a network, its own ones."""
     default: BaselineRecipe | ProbeRecipe = ProbeRecipe()
-    if record.path == "baseline":
+    if record.kind == "baseline":
         from mgc.training.networks import NETWORKS, resolved
 
         network = record.recipe["network"]
@@ -39,10 +39,10 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 def command_of(record: RunRecord) -> str:
     """What makes this run again where its results lie, as it is typed; but for its hypothesis."""
     settings = {key: v for key, v in settings_of(record).items() if key not in ("hypothesis", "reported")}
-    if record.path == "floor":
+    if record.kind == "floor":
         settings["model"] = "logmel"  # any run on these tracks makes the floors too
     source = settings.pop("data.source", None) or record.recipe["data"]["source"]
-    words = ["mgc", "baseline" if record.path == "baseline" else "probe", "--data", source]
+    words = ["mgc", "baseline" if record.kind == "baseline" else "probe", "--data", source]
     for key, value in settings.items():
         words += [] if value is None else ["--set", f"{key}={_toml(value)}"]
     return shlex.join(words)
@@ -65,9 +65,9 @@ def recipe_of(
     kinds: dict[str, type[BaselineRecipe | ProbeRecipe]] = {
         "baseline": BaselineRecipe, "probe": ProbeRecipe, "floor": ProbeRecipe,
     }  # fmt: skip
-    if record.path not in kinds:
-        raise MgcError(f"mgc rerun knows no runs of the kind {record.path!r}", where=record.folder)
-    kind, tree = kinds[record.path], json.loads(json.dumps(record.recipe))
+    if record.kind not in kinds:
+        raise MgcError(f"mgc rerun knows no runs of the kind {record.kind!r}", where=record.folder)
+    kind, tree = kinds[record.kind], json.loads(json.dumps(record.recipe))
     today, then = set(_flat(kind().model_dump(mode="json"))), set(_flat(tree))
     where, fix = record.folder / "record.json", f"check out the code that made it: commit {record.commit}"
     if unknown := sorted(then - today):

@@ -112,7 +112,7 @@ def as_dict(run: Run) -> dict[str, Any]:
     return {
         "run_id": run.folder.name,
         "data": run.folder.parent.name,
-        "system": " + ".join(filter(None, (record.called, record.head))) if record else "",
+        "system": " + ".join(filter(None, (record.display_name, record.head))) if record else "",
         "split": record.split if record else "",
         "accuracy": record.scores.get("accuracy") if record else None,
         "created": record.created if record else "",
@@ -163,10 +163,10 @@ def show(run: Run) -> str:
     ]  # fmt: skip
     if record is None:
         return "\n".join(printable(line) for line in [*head, f"files in {run.folder}", *files])
-    scores = record.judged
+    scores = record.evaluation
     lines = [
         *head,
-        f"  {record.path}: {' + '.join(filter(None, (record.called, record.head)))}, {record.representation}",
+        f"  {record.kind}: {' + '.join(filter(None, (record.display_name, record.head)))}, {record.representation}",
         *([f"  hypothesis: {record.hypothesis}"] if record.hypothesis else []),
         f"data: {record.data}, {scores.n_tracks} tracks tested, {len(record.excluded)} left out, "
         f"licence {record.licence or 'unknown'}, fingerprint {record.data_fingerprint}",

@@ -35,7 +35,7 @@ class RunRecord:
 
     run_id: str
     system: str
-    path: str  # "baseline", "probe" or "floor"
+    kind: str  # "baseline", "probe" or "floor"
     representation: str
     head: str
     hypothesis: str
@@ -59,7 +59,7 @@ class RunRecord:
     device: str
     created: str  # ISO 8601, UTC
     leaky: bool = False  # the split puts artists on two sides on purpose: not comparable with an honest one
-    learned: float = 0.0  # training tracks, the mean over folds
+    training_tracks: float = 0.0  # training tracks, the mean over folds
     notes: list[str] = field(default_factory=list)  # what a reader should know of the data
     name: str = ""  # how tables call it, where the system's name is not enough
     reported: str = ""  # what others published of this system
@@ -68,12 +68,12 @@ class RunRecord:
     folder: Path = field(default=Path(), compare=False)
 
     @property
-    def called(self) -> str:
+    def display_name(self) -> str:
         """What tables call the system."""
         return self.name or self.system
 
     @cached_property
-    def judged(self) -> Scores:
+    def evaluation(self) -> Scores:
         """Its scores: those of the record, or, where they are of an mgc that knew other ones, found again.
 
         Raises:

@@ -48,9 +48,9 @@ def _accuracies(canvas: Any, content: Content) -> None:
     axis, rows = canvas.subplots(), shown_rows(content)
     for place, entry in enumerate(rows):
         s = entry.row.system.scores
-        axis.plot([s.accuracy_low, s.accuracy_high], [place, place], color=COLOURS[entry.path], lw=1.3)
-        axis.plot(s.accuracy, place, MARKS[entry.path], color=COLOURS[entry.path], ms=4.5)
-    for path in dict.fromkeys(entry.path for entry in rows):
+        axis.plot([s.accuracy_low, s.accuracy_high], [place, place], color=COLOURS[entry.kind], lw=1.3)
+        axis.plot(s.accuracy, place, MARKS[entry.kind], color=COLOURS[entry.kind], ms=4.5)
+    for path in dict.fromkeys(entry.kind for entry in rows):
         axis.plot([], [], MARKS[path], color=COLOURS[path], ms=4.5, label=KINDS[path])
     if content.baseline:
         axis.axvline(content.baseline.accuracy, color="black", lw=0.7, ls=(0, (4, 3)), zorder=0)

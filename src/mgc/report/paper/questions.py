@@ -27,7 +27,7 @@ def questions(content: Content) -> Iterator[str]:
     if len(pair) == 2:
         yield from _duel(pair[0], pair[1], classes)
     for entry in content.systems:
-        if entry.row.versus and entry.path == "floor" and entry.record.head:
+        if entry.row.versus and entry.kind == "floor" and entry.record.head:
             yield (
                 f"{plain(entry.title)}, which knows no order in time, stands at {points(entry.row.versus)} "
                 f"to the baseline: {entry.row.versus.words}. What does the network learn beyond means and "
@@ -88,8 +88,8 @@ def _duel(network: Entry, probe: Entry, classes: Sequence[str]) -> Iterator[str]
 
 def threats(content: Content) -> Iterator[str]:
     """Each where the records make it true."""
-    section, record, scores = content.sections[0], content.first, content.first.judged
-    systems = [entry.row.system for entry in content.systems if entry.path != "floor"]
+    section, record, scores = content.sections[0], content.first, content.first.evaluation
+    systems = [entry.row.system for entry in content.systems if entry.kind != "floor"]
     records = [each for entry in content.systems for each in entry.row.system.records]
     single = sum(len(system.records) == 1 for system in systems)
     encoders = [*dict.fromkeys(s.record.representation for s in systems if learned(s.record))]

@@ -32,7 +32,7 @@ def references(content: Content) -> Iterator[str]:
         "Dietterich": versus,
         "Efron & Tibshirani": True,
         "Fawcett": True,
-        "Field & Welsh": content.first.judged.interval_unit == "group",
+        "Field & Welsh": content.first.evaluation.interval_unit == "group",
         "Forman & Scholz": len(set(content.predictions.fold)) > 1,
         "Holm": any(v.p_corrected is not None for v in versus),
         "Lachin": any(v.tracks_needed for v in versus),

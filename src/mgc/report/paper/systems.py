@@ -24,7 +24,7 @@ def learned(record: RunRecord) -> bool:
 def shown_rows(content: Content) -> list[Entry]:
     """Rows of the main table: the best floors, the baseline, then by turns the best of each network and of
     each probed representation, up to MOST_ROWS; in the order of the whole table."""
-    chosen = [entry for entry in content.systems if entry.path == "floor"][-3:]
+    chosen = [entry for entry in content.systems if entry.kind == "floor"][-3:]
     chosen += [content.baseline] if content.baseline else []
     for turn in zip_longest(content.probes, _networks(content)):
         chosen += [entry for entry in turn if entry and entry not in chosen]
@@ -34,7 +34,7 @@ def shown_rows(content: Content) -> list[Entry]:
 
 def _networks(content: Content) -> list[Entry]:
     """The best of each network, the best first."""
-    own = sorted((e for e in content.systems if e.path == "baseline"), key=lambda e: e.accuracy)
+    own = sorted((e for e in content.systems if e.kind == "baseline"), key=lambda e: e.accuracy)
     best = {str(entry.record.recipe.get("network")): entry for entry in own}  # the last one of each counts
     return sorted(best.values(), key=lambda e: -e.accuracy)
 

@@ -22,7 +22,7 @@ from mgc.util.errors import counted
 def title_of(content: Content) -> str:
     """Of the paper."""
     kinds = {"baseline": "networks trained from scratch", "probe": "heads on fixed representations"}
-    there = [words for path, words in kinds.items() if any(entry.path == path for entry in content.systems)]
+    there = [words for path, words in kinds.items() if any(entry.kind == path for entry in content.systems)]
     return f"Music genres of {plain(content.data)}: {' and '.join(there) or 'floors'}"
 
 
@@ -48,7 +48,7 @@ def blocks_of(content: Content) -> list[Block]:
 
 
 def _hypotheses(content: Content) -> Iterator[Block]:
-    asked = [entry for entry in shown_rows(content) if entry.path != "floor"]
+    asked = [entry for entry in shown_rows(content) if entry.kind != "floor"]
     told = [f"{plain(e.title)}: {clipped(e.record.hypothesis, 240)}" for e in asked if e.record.hypothesis]
     yield Heading("Hypotheses")
     against = ", set against that of the baseline" if content.baseline else ""
@@ -61,12 +61,14 @@ def _hypotheses(content: Content) -> Iterator[Block]:
 
 def _data(content: Content) -> Iterator[Block]:
     record = content.first
-    known = "" if record.judged.interval_unit == "group" else " (those of unknown artist count as one each)"
+    known = (
+        "" if record.evaluation.interval_unit == "group" else " (those of unknown artist count as one each)"
+    )
     yield Heading("Data and preprocessing")
     yield Text(
-        f"{plain(content.data)}: {record.judged.n_tracks} tested tracks of {len(content.classes)} genres by "
-        f"{record.judged.n_groups} artists{known}, see {ref('table', 'genres')}. "
-        f"Split {plain(record.split)}: {plain(record.split_authority)}; {record.learned:.0f} training tracks"
+        f"{plain(content.data)}: {record.evaluation.n_tracks} tested tracks of {len(content.classes)} genres by "
+        f"{record.evaluation.n_groups} artists{known}, see {ref('table', 'genres')}. "
+        f"Split {plain(record.split)}: {plain(record.split_authority)}; {record.training_tracks:.0f} training tracks"
         f"{' a fold' if _folds(content) > 1 else ''}. Licence: {plain(record.licence or 'not stated')}. "
         f"{_left_out(record)} {_found(content)} "
         f"Fingerprints: tracks {record.data_fingerprint}, split {record.split_fingerprint}."
@@ -116,13 +118,13 @@ def _systems(content: Content) -> Iterator[Block]:
         learned = plain(record.representation_card.get("trained_on") or "not stated")
         changed = "the baseline" if entry is base else _changes(record, base)
         cells = [plain(entry.title), plain(record.representation), learned, changed, f"{record.parameters:,}"]
-        rows += [cells] if entry.path != "floor" else []
+        rows += [cells] if entry.kind != "floor" else []
     yield Table("setup", "The systems. Floors have nothing to set.", rows, (0.22, 0.14, 0.17, 0.33))
 
 
 def _changes(record: RunRecord, base: Entry | None) -> str:
     recipe = record.recipe
-    if record.path == "probe":
+    if record.kind == "probe":
         told = {key: recipe.get(key) for key in ("head", "layers", "pool", "keep")}
         return ", ".join(f"{k} {plain(value)}" for k, value in told.items() if value not in (None, "clip"))
     own, theirs = _flat(recipe), _flat(base.record.recipe if base else {})
@@ -217,7 +219,7 @@ def _cells(row: Row) -> list[str]:
     accuracy = f"{scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]"
     if scores.accuracy_deviation is not None:
         accuracy += f" ±{scores.accuracy_deviation:.3f} ({scores.seeds})"
-    against = "baseline" if row.system.record.path == "baseline" else ""
+    against = "baseline" if row.system.record.kind == "baseline" else ""
     if versus:
         against = f"{versus.accuracy_difference:+.3f} [{versus.low:+.3f}, {versus.high:+.3f}]"
     word = "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
@@ -270,5 +272,5 @@ def _commands(content: Content) -> Iterator[Block]:
     yield Text(
         "The bundle (mgc report --bundle) holds all recipes as configs, and all commands. The main ones:"
     )
-    lines = [f"mgc {r.path} --config configs/{r.run_id}.toml" for r in records.values() if r.path != "floor"]
+    lines = [f"mgc {r.kind} --config configs/{r.run_id}.toml" for r in records.values() if r.kind != "floor"]
     yield Code((*lines, f"mgc compare --data {shlex.quote(plain(content.data))}"))

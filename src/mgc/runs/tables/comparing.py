@@ -33,12 +33,12 @@ class System:
     @cached_property
     def scores(self) -> OverSeeds:
         """Means over the seeds."""
-        return over_seeds(self.predictions, [record.judged for record in self.records])
+        return over_seeds(self.predictions, [record.evaluation for record in self.records])
 
     @property
     def title(self) -> str:
         """Name and head."""
-        return " + ".join(word for word in (self.record.called, self.record.head) if word)
+        return " + ".join(word for word in (self.record.display_name, self.record.head) if word)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Section:
         place: Counter[tuple[str, bool]] = Counter()
         kept = []
         for row in reversed(self.rows):  # of each kind the best stands last
-            kind = row.system.record.path, row.leak is not None
+            kind = row.system.record.kind, row.leak is not None
             place[kind] += 1
             if place[kind] <= self.best or row.system is self.baseline:
                 kept.append(row)
@@ -114,7 +114,7 @@ def compare_records(
     hidden.subtract(_place_of(record) for system in systems for record in system.records)
     sections = [_section(group, baseline, below[key], hidden[key]) for key, group in apart.items()]
     sections = [replace(section, best=best) for section in _told_apart(sections)]
-    return sorted(sections, key=lambda s: -s.rows[0].system.record.judged.n_tracks)
+    return sorted(sections, key=lambda s: -s.rows[0].system.record.evaluation.n_tracks)
 
 
 def _told_apart(sections: Sequence[Section]) -> Iterator[Section]:
@@ -122,7 +122,7 @@ def _told_apart(sections: Sequence[Section]) -> Iterator[Section]:
 
     def looks(section: Section) -> tuple[str, int, str]:
         first = section.rows[0].system.record
-        return first.data, first.judged.n_tracks, first.split_authority
+        return first.data, first.evaluation.n_tracks, first.split_authority
 
     alike = Counter(map(looks, sections))
     for section in sections:
@@ -142,19 +142,19 @@ def _place_of(record: RunRecord) -> tuple[str, str]:
 
 def _key(record: RunRecord) -> str:
     """Equal for runs of one system and one recipe, on whatever split of as many tracks, by whatever seed."""
-    recipe = {} if record.path == "floor" else _filled(record)  # a floor has nothing to set
+    recipe = {} if record.kind == "floor" else _filled(record)  # a floor has nothing to set
     recipe = {key: value for key, value in recipe.items() if key not in {*NAMES_ONLY, "seed"}}
     card = record.representation_card
     # Weights that were drawn are another seed's, not another system's.
     drawn = str(card.get("address")).startswith(RANDOM_PREFIX)
     weights = None if drawn else card.get("weights")
     limit = record.recipe["data"]["limit"]
-    return json.dumps([record.system, record.path, recipe, weights, limit], sort_keys=True)
+    return json.dumps([record.system, record.kind, recipe, weights, limit], sort_keys=True)
 
 
 def _filled(record: RunRecord) -> dict[str, Any]:
     """Its recipe, with the defaults of keys that there were not yet when it ran: they changed nothing."""
-    kind = BaselineRecipe if record.path == "baseline" else ProbeRecipe
+    kind = BaselineRecipe if record.kind == "baseline" else ProbeRecipe
     default = kind().model_dump(mode="json")
     tables = {
         key: {**default[key], **value} for key, value in record.recipe.items() if isinstance(value, dict)
@@ -179,8 +179,8 @@ def _made_by(record: RunRecord) -> tuple[str, object]:
 
 
 def _section(systems: list[System], wanted: str | None, leaky: list[Row], superseded: int) -> Section:
-    candidates = [s for s in systems if s.record.path == "baseline"]
-    candidates.sort(key=lambda s: (s.record.called == "cnn", s.record.created))
+    candidates = [s for s in systems if s.record.kind == "baseline"]
+    candidates.sort(key=lambda s: (s.record.display_name == "cnn", s.record.created))
     named = (s for s in systems if wanted in {record.run_id for record in s.records})
     baseline = next(named, candidates[-1] if candidates else None)
     rows = []
@@ -196,7 +196,7 @@ def _section(systems: list[System], wanted: str | None, leaky: list[Row], supers
 def _corrected(rows: list[Row]) -> list[Row]:
     """By Holm's correction over all that are compared with the baseline. Floors are not: a floor is there to
     see that the others have learned something, and each would make every other comparison harder to win."""
-    family = {n: row.versus for n, row in enumerate(rows) if row.versus and row.system.record.path != "floor"}
+    family = {n: row.versus for n, row in enumerate(rows) if row.versus and row.system.record.kind != "floor"}
     corrected = list(rows)
     for (n, versus), p in zip(family.items(), holm([v.p_value for v in family.values()]), strict=True):
         corrected[n] = replace(rows[n], versus=replace(versus, p_corrected=p))
@@ -204,4 +204,4 @@ def _corrected(rows: list[Row]) -> list[Row]:
 
 
 def _order(system: System) -> tuple[int, float]:
-    return ("floor", "baseline", "probe").index(system.record.path), system.scores.accuracy
+    return ("floor", "baseline", "probe").index(system.record.kind), system.scores.accuracy

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from mgc.runs.tables.comparing import Row, Section, compare_records
 from mgc.runs.tables.sentences import REPORTED, caption, verdict_sentence, verdicts
 from mgc.util import files
 from mgc.util.errors import MgcError, printable
+from mgc.util.text import escape_latex, escape_markdown
 from mgc.workspace import Workspace
 
 WORDS = ("system", "representation", "head", "split", "reported elsewhere")  # columns that hold no numbers
@@ -52,13 +52,13 @@ def as_dict(row: Row) -> dict[str, Any]:
     record, scores, versus = row.system.record, row.system.scores, row.versus
     records = row.system.records
     return {
-        "system": record.called,
-        "path": record.path,
+        "system": record.display_name,
+        "kind": record.kind,
         "representation": record.representation,
         "head": record.head,
         "split": record.split,
         "leaky": record.leaky,
-        "n_tracks": record.judged.n_tracks,
+        "n_tracks": record.evaluation.n_tracks,
         "accuracy": scores.accuracy,
         "accuracy_low": scores.accuracy_low,
         "accuracy_high": scores.accuracy_high,
@@ -80,7 +80,7 @@ def as_dict(row: Row) -> dict[str, Any]:
         "leak_high": row.leak.high if row.leak else None,
         "parameters": record.parameters,
         "seconds": round(sum(sum(r.seconds.values()) for r in records) / len(records), 1),
-        "interval_over": record.judged.interval_unit,
+        "interval_over": record.evaluation.interval_unit,
         "reported": record.reported,
         "data_fingerprint": record.data_fingerprint,
         "split_fingerprint": record.split_fingerprint,
@@ -102,7 +102,7 @@ def _cells(row: Row) -> dict[str, str]:
         p_value = "" if row.p_holm is None else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
     elif row.leak:
         versus = "not comparable"
-    elif row.system.record.path == "baseline":
+    elif row.system.record.kind == "baseline":
         versus = "baseline"
     return {
         "system": cell["system"],
@@ -124,11 +124,11 @@ def _cells(row: Row) -> dict[str, str]:
 def _narrow_cells(row: Row) -> dict[str, str]:
     """What a terminal of 140 columns has room for."""
     cell, record = _cells(row), row.system.record
-    apart = "" if record.representation in record.called else cell["representation"]
+    apart = "" if record.representation in record.display_name else cell["representation"]
     if row.leak:
         cell["vs baseline [95 %]"] = f"{record.split}: LEAKY"
     kept = ("accuracy [95 %]", "over seeds", "macro-F1", "vs baseline [95 %]", "p (Holm)")
-    words = {"system": row.system.title, "kind": KINDS[record.path], "input": apart}
+    words = {"system": row.system.title, "kind": KINDS[record.kind], "input": apart}
     return words | {name: cell[name] for name in kept}
 
 
@@ -151,24 +151,17 @@ def _text(section: Section) -> str:
 
 def _markdown(section: Section) -> str:
     def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(map(_escape_markdown, cells))} |"
+        return f"| {' | '.join(map(escape_markdown, cells))} |"
 
     headings, *rows = _grid([_cells(row) for row in section.shown], ("system", "accuracy [95 %]"))
     table = [line(headings), line(["---"] * len(headings)), *map(line, rows)]
     sentences = [verdict_sentence(section), "", *caption(section), "", *(f"- {v}" for v in verdicts(section))]
-    return "\n".join([*table, "", *map(_escape_markdown, sentences)]).rstrip()
-
-
-def _escape_markdown(text: str) -> str:
-    """What would be a cell's end, a tag, an entity or emphasis becomes itself; `<0.001` is none of these."""
-    text = re.sub(r"&(?=#?\w+;)", "&amp;", printable(text))
-    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("|", "&#124;")
-    return re.sub(r"[*`\\]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    return "\n".join([*table, "", *map(escape_markdown, sentences)]).rstrip()
 
 
 def _latex(section: Section) -> str:
     def line(cells: Sequence[str]) -> str:
-        return " & ".join(map(_escape_latex, cells)) + r" \\"
+        return " & ".join(map(escape_latex, cells)) + r" \\"
 
     headings, *rows = _grid([_cells(row) for row in section.shown], ("system", "accuracy [95 %]"))
     return "\n".join(
@@ -183,17 +176,6 @@ def _latex(section: Section) -> str:
             r"\end{tabular}",
         ]
     )
-
-
-def _escape_latex(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-    }
-    special |= {"<": r"$<$", ">": r"$>$", "|": r"$|$"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
 def write_tables(data: str, workspace: Workspace) -> Path:

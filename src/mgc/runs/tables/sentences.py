@@ -12,7 +12,7 @@ REPORTED = "Reported elsewhere"
 def caption(section: Section) -> list[str]:
     """What must be known to read the rows, in sentences."""
     first = section.rows[0].system.record
-    scores = first.judged
+    scores = first.evaluation
     unit = "artists" if scores.interval_unit == "group" else "tracks"
     compared = [row for row in section.rows if row.p_holm is not None]
     told_apart = f" {section.told_apart}" if section.told_apart else ""
@@ -103,7 +103,7 @@ def _frozen_and_scratch(section: Section) -> tuple[list[System], list[System]]:
     best first, on the section's own split. Features made by hand and random twins are neither."""
 
     def best_first(path: str, pretrained: bool) -> list[System]:
-        systems = [row.system for row in section.rows if row.leak is None and row.system.record.path == path]
+        systems = [row.system for row in section.rows if row.leak is None and row.system.record.kind == path]
         side = [s for s in systems if _pretrained(s) == pretrained]
         return sorted(side, key=lambda s: -s.scores.accuracy)
 
@@ -122,7 +122,7 @@ def _best(side: list[System]) -> str:
 
 
 def _floor_above(section: Section, others: list[System]) -> str:
-    floors = [row.system for row in section.rows if row.leak is None and row.system.record.path == "floor"]
+    floors = [row.system for row in section.rows if row.leak is None and row.system.record.kind == "floor"]
     if not floors:
         return ""
     floor = max(floors, key=lambda s: s.scores.accuracy)
@@ -148,7 +148,7 @@ def verdicts(section: Section) -> list[str]:
 
 
 def _sentence_name(system: System) -> str:
-    return f"{system.title} from scratch" if system.record.path == "baseline" else system.title
+    return f"{system.title} from scratch" if system.record.kind == "baseline" else system.title
 
 
 def _leak_sentence(row: Row) -> str:
@@ -157,8 +157,8 @@ def _leak_sentence(row: Row) -> str:
     ours, honest = row.system.record, row.twin.record
     shown = "" if row.leak.low > 0 else ", no leak shown"
     learned = ""
-    if honest.learned:  # older records do not tell
-        learned = f", {ours.learned:.0f} against {honest.learned:.0f} training tracks"
+    if honest.training_tracks:  # older records do not tell
+        learned = f", {ours.training_tracks:.0f} against {honest.training_tracks:.0f} training tracks"
     return (
         f"LEAKY: {row.system.title} scores {_points(row.leak)} on the {ours.split} "
         f"split over {honest.split}{learned}{shown}."
