@@ -47,7 +47,7 @@ import typer
 from mgc.config import WINDOWS_AT_ONCE, DataRecipe
 from mgc.data import load, load_windows
 from mgc.representations import Representation, open_representation, pooling
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.card import Encoder
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.workspace import Workspace
@@ -118,7 +118,7 @@ class Bench:
         """The same from mgc, written to a store."""
         vectors: Vectors = [np.empty(0)] * len(paths)
         wanted = self.card.layer_slice("last")
-        with Store(self.card, root=Workspace.from_environment().cache).writer() as writer:
+        with EmbeddingCache(self.card, root=Workspace.from_environment().cache).writer() as writer:
             for place, array in pooling.represent(self.card, encoder, paths, self.device, WINDOWS_AT_ONCE):
                 writer.add(f"{place:032x}", paths[place].name, array)
                 vectors[place] = array[0, wanted].copy()

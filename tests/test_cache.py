@@ -21,9 +21,8 @@ from mgc.config import DataRecipe
 from mgc.data import Dataset
 from mgc.representations import Layer, Representation
 from mgc.representations.cache import maintenance as cache
-from mgc.representations.cache import store
 from mgc.representations.cache.embed import Embedded, embed_tracks
-from mgc.representations.cache.store import Store, kept
+from mgc.representations.cache.embeddings import EmbeddingCache, kept
 from mgc.util.errors import MgcError
 
 
@@ -55,12 +54,12 @@ def embed(folder: Path, seconds: float = 0.0) -> Embedded:
 
 
 def vectors(dataset: Dataset) -> dict[str, bytes]:
-    held = Store(card(), root=here().cache)
+    held = EmbeddingCache(card(), root=here().cache)
     return {track.track_id: held.read(track.content).tobytes() for track in dataset.tracks}
 
 
 def shards(of: Representation) -> list[Path]:
-    return sorted(Store(of, root=here().cache).folder.glob("shard-*.arrow"))
+    return sorted(EmbeddingCache(of, root=here().cache).folder.glob("shard-*.arrow"))
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +74,7 @@ def run(*words: str, code: int = 0) -> str:
 
 
 def fill(of: Representation, numbers: range) -> None:
-    with Store(of, root=here().cache).writer() as writer:
+    with EmbeddingCache(of, root=here().cache).writer() as writer:
         for number in numbers:
             writer.add(f"{number:032x}", f"track {number}", np.full((3, of.width), number))
 
@@ -118,13 +117,15 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(music: Path) -> None:
 
     with pytest.raises(MgcError, match=f"1 files changed while they were read: {track.track_id}"):
         embed_tracks(dataset, replace(card(), load=touch), "cpu", 1, workspace=here())
-    assert Store(card(), root=here().cache).missing(t.content for t in dataset.tracks) == {track.content}
+    assert EmbeddingCache(card(), root=here().cache).missing(t.content for t in dataset.tracks) == {
+        track.content
+    }
     assert embed(music).computed == 1
 
 
 def embed_in_a_process(environment: dict[str, str], folder: str) -> None:
     os.environ.update(environment)
-    store.SHARD_SECONDS = 0.1
+    embeddings.SHARD_SECONDS = 0.1
     embed(Path(folder), 0.005)
 
 
@@ -178,7 +179,7 @@ def test_ls_tells_what_is_held_and_whether_it_is_current(tmp_path: Path) -> None
 def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
     fill(card(), range(3))
     assert "1 shards are whole" in run("verify")
-    Store(card(), root=here().cache).refresh()  # the index knows the clips
+    EmbeddingCache(card(), root=here().cache).refresh()  # the index knows the clips
     [shard] = shards(card())
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 8
@@ -186,7 +187,7 @@ def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
     fill(card(), range(3, 5))
     wide = replace(card(), layers=(Layer("low", 3),))
     fill(wide, range(2))
-    (Store(wide, root=here().cache).folder / store.CARD).write_text(json.dumps(card().card()))
+    (EmbeddingCache(wide, root=here().cache).folder / embeddings.CARD).write_text(json.dumps(card().card()))
     told = run("verify", code=1)
     assert f"{shard} is damaged: its bytes are not those that were written (3 clips: track 0, track 1" in told
     assert "its rows are not of the shape and kind that its card tells" in told
@@ -195,8 +196,8 @@ def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
     assert f"set aside as {shard.name}.damaged" in run("verify", "--apply")
     assert "1 shards are whole" in run("verify")
     assert shard.with_name(f"{shard.name}.damaged").read_bytes() == content
-    assert len(Store(card(), root=here().cache).missing(f"{n:032x}" for n in range(5))) == 3
-    (Store(card(), root=here().cache).folder / store.CARD).write_text("[]")
+    assert len(EmbeddingCache(card(), root=here().cache).missing(f"{n:032x}" for n in range(5))) == 3
+    (EmbeddingCache(card(), root=here().cache).folder / embeddings.CARD).write_text("[]")
     assert "a card of the store is damaged: it must tell" in run("verify", code=1)
 
 
@@ -207,10 +208,10 @@ def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> N
         fill(one, range(3))
     fill(card(), range(2))  # doubled
     fill(card(), range(1, 5))  # neither it nor the first is in others as a whole
-    folder = Store(card(), root=here().cache).folder
+    folder = EmbeddingCache(card(), root=here().cache).folder
     part = folder / ".shard-old.arrow.1.part"
     part.write_bytes(bytes(2_000_000))
-    os.utime(part, (time.time() - 2 * store.STALE_SECONDS,) * 2)
+    os.utime(part, (time.time() - 2 * embeddings.STALE_SECONDS,) * 2)
     (folder / "shard-0-0.arrow.damaged").write_bytes(bytes(1_000_000))
     before = {file for file in folder.parent.rglob("*") if file.suffix != ".json"}
     told = run("prune")
@@ -224,13 +225,13 @@ def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> N
     ):
         assert words in told
     run("prune", "--apply")
-    assert not Store(old, root=here().cache).folder.exists()
+    assert not EmbeddingCache(old, root=here().cache).folder.exists()
     assert len(shards(gone)) == 1
     assert len(shards(card())) == 2
     assert not part.exists()
     for number in range(5):
         assert np.array_equal(
-            Store(card(), root=here().cache).read(f"{number:032x}"), np.full((3, 2), number)
+            EmbeddingCache(card(), root=here().cache).read(f"{number:032x}"), np.full((3, 2), number)
         )
     assert "nothing to remove" in run("prune")
 
@@ -238,7 +239,7 @@ def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> N
 def test_what_is_doubled_stays_where_its_copy_is_damaged() -> None:
     fill(card(), range(3))
     fill(card(), range(2))
-    large = max(shards(card()), key=lambda shard: len(store.look(shard.parent)[0][shard].clips))
+    large = max(shards(card()), key=lambda shard: len(embeddings.look(shard.parent)[0][shard].clips))
     large.write_bytes(large.read_bytes()[:-1])
     assert "nothing to remove" in run("prune")
     assert len(cache.held(workspace=here())) == len(kept(root=here().cache)) == 1

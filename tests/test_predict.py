@@ -30,7 +30,7 @@ from mgc.experiments.systems import baseline, probe
 from mgc.predict import Calibration, export, find_files, load_models, open_run, predict_files
 from mgc.predict.calibrate import temperature, tempered
 from mgc.predict.predict import _pooled
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.runs.record import RunRecord, load_record
 from mgc.util.errors import MgcError
 
@@ -91,7 +91,7 @@ def test_the_model_of_a_fold_says_again_what_the_record_says(lab: Lab, which: st
     record: RunRecord = getattr(lab, which)
     models = load_models(record)
     tracks = data.load(DataRecipe.model_validate(record.recipe["data"]), workspace=here()).by_id
-    store = Store(models.representation, root=here().cache)
+    store = EmbeddingCache(models.representation, root=here().cache)
     said = record.predictions()
     arrays = [store.read(tracks[track_id].content) for track_id in said.track_ids]
     assert models.classes == said.classes == ("calm", "pulse")
@@ -240,8 +240,10 @@ def test_windows_together_have_the_statistics_of_the_clip(lab: Lab, tmp_path: Pa
     predict_files(ready, [long])
     predict_files(ready, [long], over_time=True)
     (clip,) = data.inspect_all([long], cache=here().cache)
-    whole = Store(ready.models.representation, root=here().cache).read(clip.content).astype(np.float32)
-    windows = Store(ready.models.representation.windows, root=here().cache).read(clip.content)
+    whole = (
+        EmbeddingCache(ready.models.representation, root=here().cache).read(clip.content).astype(np.float32)
+    )
+    windows = EmbeddingCache(ready.models.representation.windows, root=here().cache).read(clip.content)
     length = ready.models.representation.cut.window / RATE
     assert len(windows) > 3
     share = np.clip(clip.seconds / length - np.arange(len(windows) // 3), 0, 1)

@@ -24,9 +24,8 @@ from mgc.audio import Windowing
 from mgc.config import DataRecipe, EmbedRecipe
 from mgc.data import load
 from mgc.representations import Layer, Representation
-from mgc.representations.cache import store
 from mgc.representations.cache.embed import embed
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.util.errors import MgcError
 
 CLIPS = 10
@@ -68,7 +67,7 @@ def launched(environment: dict[str, str], source: str, trap: Path, said: Path) -
     """What a launcher starts: `mgc embed --model slow --device cpu`, a window a batch, a clip a shard."""
     os.environ |= environment
     with said.open("w") as stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-        store.SHARD_BYTES = 1
+        embeddings.SHARD_BYTES = 1
         representations.REPRESENTATIONS["slow"] = partial(card, trap)
         from mgc.cli import main
 
@@ -140,7 +139,7 @@ def alone(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
 
 def vectors(clips: Path) -> dict[str, bytes]:
     held, tracks = (
-        Store(card(), root=here().cache),
+        EmbeddingCache(card(), root=here().cache),
         load(DataRecipe(source=str(clips)), workspace=here()).tracks,
     )
     missing = held.missing(track.content for track in tracks)
@@ -150,7 +149,7 @@ def vectors(clips: Path) -> dict[str, bytes]:
 def times_computed() -> Counter[str]:
     tables = [
         pa.ipc.open_file(str(file)).read_all()
-        for file in Store(card(), root=here().cache).folder.glob("shard-*.arrow")
+        for file in EmbeddingCache(card(), root=here().cache).folder.glob("shard-*.arrow")
     ]
     return Counter(name for table in tables for name in table.column("clip").to_pylist())
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import here, tone
+from mgc.representations.altered import RATE_HZ, Alteration, altered, parsed
 from typer.testing import CliRunner
 
 from mgc.audio import inspect, load
@@ -15,8 +16,7 @@ from mgc.config import DataRecipe
 from mgc.data import load as load_data
 from mgc.experiments.robust import _written
 from mgc.representations import open_representation
-from mgc.representations.altered import RATE_HZ, Alteration, altered, parsed
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.runs.record import load_records
 from mgc.util.errors import MgcError
 
@@ -149,12 +149,12 @@ def test_robust_end_to_end(music: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     # The store holds the noisy clip beside the clip, under the hash of the one file.
     plain = open_representation("logmel", workspace=here())
-    noisy = Store(altered(plain, parsed("noise=0")), root=here().cache)
+    noisy = EmbeddingCache(altered(plain, parsed("noise=0")), root=here().cache)
     contents = [track.content for track in load_data(DataRecipe(source=str(music)), workspace=here()).tracks]
     held = {*contents} - noisy.missing(contents)
     assert len(held) == 4
     assert all(
-        np.median(noisy.read(one) - Store(plain, root=here().cache).read(one)) > 1 for one in held
+        np.median(noisy.read(one) - EmbeddingCache(plain, root=here().cache).read(one)) > 1 for one in held
     )  # dB
 
     with monkeypatch.context() as patch:

@@ -21,13 +21,12 @@ import pyarrow as pa
 import pytest
 import soundfile
 from conftest import here, tone
+from mgc.representations.encoders.precision import in_bfloat16
 
 from mgc import audio
 from mgc.audio import Windowing
 from mgc.representations import Layer, Representation, open_representation
-from mgc.representations.cache import store
-from mgc.representations.cache.store import Store, kept
-from mgc.representations.encoders.precision import in_bfloat16
+from mgc.representations.cache.embeddings import EmbeddingCache, kept
 from mgc.util.errors import MgcError
 
 DIM = 24
@@ -55,11 +54,11 @@ def array(number: int) -> np.ndarray:
     return np.random.default_rng(number).normal(0, 10, (3, DIM))
 
 
-def fill(numbers: range, card: Representation = CARD) -> Store:
-    with Store(card, root=here().cache).writer() as writer:
+def fill(numbers: range, card: Representation = CARD) -> EmbeddingCache:
+    with EmbeddingCache(card, root=here().cache).writer() as writer:
         for number in numbers:
             writer.add(clip(number), f"track {number}", array(number))
-    return Store(card, root=here().cache)
+    return EmbeddingCache(card, root=here().cache)
 
 
 def shards(folder: Path) -> list[Path]:
@@ -73,7 +72,7 @@ def rows(folder: Path) -> Counter[str]:
 
 
 def assert_holds(numbers: range) -> None:
-    kept_now = Store(CARD, root=here().cache)
+    kept_now = EmbeddingCache(CARD, root=here().cache)
     assert kept_now.missing(map(clip, numbers)) == set()
     for number in numbers:
         assert np.array_equal(kept_now.read(clip(number)), array(number).astype(np.float16))
@@ -101,26 +100,26 @@ def test_arrays_of_any_length_are_kept() -> None:
     arrays = {
         clip(frames): np.random.default_rng(frames).normal(-40, 9, (frames, 8)) for frames in (1, 77, 1293)
     }
-    with Store(card, root=here().cache).writer() as writer:
+    with EmbeddingCache(card, root=here().cache).writer() as writer:
         for name, one in arrays.items():
             writer.add(name, "track", one)
     for name, one in arrays.items():
-        assert np.array_equal(Store(card, root=here().cache).read(name), one.astype(np.float16))
+        assert np.array_equal(EmbeddingCache(card, root=here().cache).read(name), one.astype(np.float16))
 
 
 def test_float32_keeps_what_float16_cannot() -> None:
     card = replace(CARD, dtype="float32")
     large = array(0) * 1e5
-    with Store(card, root=here().cache).writer() as writer:
+    with EmbeddingCache(card, root=here().cache).writer() as writer:
         writer.add(clip(0), "loud", large)
-    assert Store(card, root=here().cache).folder != Store(CARD, root=here().cache).folder
-    assert Store(card, root=here().cache).read(clip(0)).dtype == np.float32
+    assert EmbeddingCache(card, root=here().cache).folder != EmbeddingCache(CARD, root=here().cache).folder
+    assert EmbeddingCache(card, root=here().cache).read(clip(0)).dtype == np.float32
     assert np.array_equal(
-        Store(card, root=here().cache).pooled([clip(0)], "low")[0], large[:, :16].astype(np.float32)
+        EmbeddingCache(card, root=here().cache).pooled([clip(0)], "low")[0], large[:, :16].astype(np.float32)
     )
     with (
         pytest.raises(MgcError, match=r"beyond 3.4028e\+38, the limit of float32"),
-        Store(card, root=here().cache).writer() as writer,
+        EmbeddingCache(card, root=here().cache).writer() as writer,
     ):
         writer.add(clip(1), "too loud", large * 1e40)
 
@@ -129,7 +128,7 @@ def test_float32_keeps_what_float16_cannot() -> None:
 def test_a_value_that_float16_cannot_hold_is_refused_with_the_track(value: float) -> None:
     with (
         pytest.raises(MgcError, match="beyond 65504, the limit of float16") as caught,
-        Store(CARD, root=here().cache).writer() as writer,
+        EmbeddingCache(CARD, root=here().cache).writer() as writer,
     ):
         writer.add(clip(0), "good", array(0))
         writer.add(clip(1), "the bad one", np.full((3, DIM), value))
@@ -176,13 +175,15 @@ def test_what_changes_the_numbers_has_another_folder() -> None:
 
 def test_the_name_and_place_of_an_encoder_and_of_a_clip_decide_nothing(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(0, 1.0, 16_000, 0), 16_000)
-    with Store(CARD, root=here().cache).writer() as writer:
+    with EmbeddingCache(CARD, root=here().cache).writer() as writer:
         writer.add(audio.inspect(tmp_path / "a.wav").content, "a", array(0))
     (tmp_path / "a.wav").rename(tmp_path / "b.wav")
     moved = replace(CARD, name="elsewhere", address="/else/where")
-    assert Store(moved, root=here().cache).missing([audio.inspect(tmp_path / "b.wav").content]) == set()
+    assert (
+        EmbeddingCache(moved, root=here().cache).missing([audio.inspect(tmp_path / "b.wav").content]) == set()
+    )
     # the card tells where the encoder was when something was last computed
-    assert fill(range(1, 2), moved).folder == Store(CARD, root=here().cache).folder
+    assert fill(range(1, 2), moved).folder == EmbeddingCache(CARD, root=here().cache).folder
     assert [card["address"] for card in kept(root=here().cache)] == ["/else/where"]
 
 
@@ -234,11 +235,11 @@ def test_bfloat16_is_an_encoder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_call_of_many_hours_does_not_leave_thousands_of_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    with Store(CARD, root=here().cache).writer() as writer:
+    with EmbeddingCache(CARD, root=here().cache).writer() as writer:
         for number in range(1000):
             now += 40.0  # eleven hours
             writer.add(clip(number), "t", array(number))
-    assert 200 < len(shards(Store(CARD, root=here().cache).folder)) < 300
+    assert 200 < len(shards(EmbeddingCache(CARD, root=here().cache).folder)) < 300
 
 
 # --- accidents --------------------------------------------------------------------------------------------
@@ -248,9 +249,9 @@ def write_slowly(cache: str, numbers: range, log: str, per_shard: int) -> None:
     """In a process of its own: what is missing is added, and written down in `log` when it was."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["MGC_EMBEDDINGS_CACHE"] = cache
-    store.SHARD_BYTES = per_shard * 2 * DIM * 2
-    missing = Store(CARD, root=here().cache).missing(map(clip, numbers))
-    with Store(CARD, root=here().cache).writer() as writer, Path(log).open("a") as diary:
+    embeddings.SHARD_BYTES = per_shard * 2 * DIM * 2
+    missing = EmbeddingCache(CARD, root=here().cache).missing(map(clip, numbers))
+    with EmbeddingCache(CARD, root=here().cache).writer() as writer, Path(log).open("a") as diary:
         for number in numbers:
             if clip(number) in missing:
                 writer.add(clip(number), f"track {number}", array(number))
@@ -263,7 +264,7 @@ def write_slowly(cache: str, numbers: range, log: str, per_shard: int) -> None:
 def processes() -> multiprocessing.context.ForkServerContext:
     """Children of a process that has imported the store once, and has no threads."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mgc.representations.cache.store", "pytest", "soundfile"])
+    context.set_forkserver_preload(["mgc.representations.cache.embeddings", "pytest", "soundfile"])
     return context
 
 
@@ -291,7 +292,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_a_killed_writer_loses_nothing_that_a_shard_held(start: Start) -> None:
     numbers, folder = (
         range(400),
-        Store(CARD, root=here().cache).folder,
+        EmbeddingCache(CARD, root=here().cache).folder,
     )  # more than ten slow kills let through
     held: set[str] = set()
     for _ in range(10):
@@ -320,7 +321,7 @@ def test_an_interrupted_writer_keeps_all_that_was_added(start: Start, tmp_path: 
     added = [int(word) for word in (tmp_path / "log").read_text().split()]
     assert 20 < len(added) < 10_000
     assert_holds(range(len(added)))
-    assert not list(Store(CARD, root=here().cache).folder.glob(".*.part"))
+    assert not list(EmbeddingCache(CARD, root=here().cache).folder.glob(".*.part"))
 
 
 def test_two_writers_of_the_same_clips_do_no_harm(start: Start) -> None:
@@ -330,7 +331,7 @@ def test_two_writers_of_the_same_clips_do_no_harm(start: Start) -> None:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
     assert_holds(numbers)
-    assert len(Store(CARD, root=here().cache).pooled([clip(number) for number in numbers])) == 40
+    assert len(EmbeddingCache(CARD, root=here().cache).pooled([clip(number) for number in numbers])) == 40
 
 
 def test_a_reader_sees_what_another_has_written_since() -> None:
@@ -346,7 +347,7 @@ def test_a_full_disk_is_told_and_harms_nothing(
     step: tuple[object, str], problem: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = fill(range(3)).folder
-    (folder / store.CARD).unlink()  # so that it is written first
+    (folder / embeddings.CARD).unlink()  # so that it is written first
     before = {shard: shard.read_bytes() for shard in shards(folder)}
 
     def full(*_: object, **__: object) -> None:
@@ -390,10 +391,10 @@ def test_a_disk_that_is_really_full_keeps_what_it_holds(
     with pytest.raises(MgcError, match="No space left on device"):
         fill(range(40, 200))
     assert_holds(range(40))
-    [shard] = shards(Store(CARD, root=here().cache).folder)
+    [shard] = shards(EmbeddingCache(CARD, root=here().cache).folder)
     aside = shard.with_name("moved away")
     shard.rename(aside)
-    assert Store(CARD, root=here().cache).missing([clip(0)]) == {
+    assert EmbeddingCache(CARD, root=here().cache).missing([clip(0)]) == {
         clip(0)
     }  # the index, which cannot be written, is no hindrance
     aside.rename(shard)
@@ -419,7 +420,7 @@ def test_half_written_files_are_ignored_and_old_ones_cleared() -> None:
     old, new = folder / ".shard-old.arrow.1.part", folder / ".shard-new.arrow.2.part"
     for part in (old, new):
         part.write_bytes(b"half")
-    os.utime(old, (time.time() - 2 * store.STALE_SECONDS,) * 2)
+    os.utime(old, (time.time() - 2 * embeddings.STALE_SECONDS,) * 2)
     assert_holds(range(1))
     fill(range(1, 2))
     assert (old.exists(), new.exists()) == (False, True)
@@ -438,7 +439,11 @@ def test_a_damaged_shard_is_set_aside_whatever_byte_it_is(capsys: pytest.Capture
     assert_holds(range(4))  # so that the index knows its clips
     for content in spoiled:
         shard.write_bytes(content)
-        assert Store(CARD, root=here().cache).missing(map(clip, range(4))) == {clip(0), clip(1), clip(2)}
+        assert EmbeddingCache(CARD, root=here().cache).missing(map(clip, range(4))) == {
+            clip(0),
+            clip(1),
+            clip(2),
+        }
         aside = shard.with_name(f"{shard.name}.damaged")
         assert aside.read_bytes() == content
         said = capsys.readouterr().err
@@ -452,7 +457,7 @@ def test_a_damaged_shard_is_set_aside_whatever_byte_it_is(capsys: pytest.Capture
 
 def rot(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bit flips in the middle of the values, and neither size nor times tell."""
-    state = store.state_of(shard)
+    state = embeddings.state_of(shard)
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
@@ -466,9 +471,9 @@ def test_no_byte_is_used_unlooked_at(
     assert_holds(range(3))
     [shard] = shards(filled.folder)
     rot(shard, monkeypatch)
-    assert Store(CARD, root=here().cache).missing([clip(1)]) == set()  # the index answers
+    assert EmbeddingCache(CARD, root=here().cache).missing([clip(1)]) == set()  # the index answers
     with pytest.raises(MgcError, match=f"{clip(1)} is not in the store"):
-        Store(CARD, root=here().cache).read(clip(1))
+        EmbeddingCache(CARD, root=here().cache).read(clip(1))
     assert "3 clips: track 0, track 1, track 2" in capsys.readouterr().err
     fill(range(3))
     assert_holds(range(3))
@@ -478,33 +483,33 @@ def test_a_clip_of_a_damaged_shard_is_read_from_another(monkeypatch: pytest.Monk
     fill(range(3))
     folder = fill(range(3)).folder
     assert_holds(range(3))
-    reader = Store(CARD, root=here().cache)
+    reader = EmbeddingCache(CARD, root=here().cache)
     reader.refresh()
     rot(shards(folder)[0], monkeypatch)
     assert np.array_equal(reader.read(clip(2)), array(2).astype(np.float16))
     assert len(shards(folder)) == 1
     shards(folder)[0].unlink()  # pruned by another process
-    reader = Store(CARD, root=here().cache)
+    reader = EmbeddingCache(CARD, root=here().cache)
     with pytest.raises(MgcError, match="not in the store"):
         reader.read(clip(2))
 
 
 def test_a_shard_is_opened_once_for_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fill(range(3)).folder
-    seconds = Store(CARD, root=here().cache).seconds([clip(0), clip(2)])
+    seconds = EmbeddingCache(CARD, root=here().cache).seconds([clip(0), clip(2)])
 
     def never(path: Path) -> None:
         raise AssertionError(f"{path} was opened")
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "open_shard", never)
-        assert Store(CARD, root=here().cache).missing([clip(2), clip(3)]) == {clip(3)}
-        assert Store(CARD, root=here().cache).seconds([clip(0), clip(2)]) == seconds
-    index = folder / store.INDEX
+        assert EmbeddingCache(CARD, root=here().cache).missing([clip(2), clip(3)]) == {clip(3)}
+        assert EmbeddingCache(CARD, root=here().cache).seconds([clip(0), clip(2)]) == seconds
+    index = folder / embeddings.INDEX
     whole = index.read_bytes()
     for content in (b"", whole[:-9], whole.replace(clip(1).encode(), clip(7).encode()), b"00000000\n"):
         index.write_bytes(content)
-        assert Store(CARD, root=here().cache).missing([clip(1), clip(7)]) == {clip(7)}
+        assert EmbeddingCache(CARD, root=here().cache).missing([clip(1), clip(7)]) == {clip(7)}
         assert index.read_bytes() == whole
 
 
@@ -516,7 +521,7 @@ def test_a_shard_that_nobody_may_read_is_told(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Path, "open", refused)
     with pytest.raises(MgcError, match="cannot be read: Permission denied") as caught:
-        Store(CARD, root=here().cache).missing([clip(0)])
+        EmbeddingCache(CARD, root=here().cache).missing([clip(0)])
     assert caught.value.where == shard
 
 
@@ -533,7 +538,7 @@ def test_a_damaged_shard_of_a_read_only_cache_is_told_and_not_read(
 
     for name in ("rename", "replace", "mkdir", "unlink"):
         monkeypatch.setattr(Path, name, refused)
-    reader = Store(CARD, root=here().cache)
+    reader = EmbeddingCache(CARD, root=here().cache)
     assert reader.missing(map(clip, range(5))) == lost
     assert reader.missing(map(clip, range(5))) == lost
     assert capsys.readouterr().err.count("cannot be set aside (Read-only file system)") == 1

@@ -18,6 +18,7 @@ from mgc.util.errors import MgcError, did_you_mean
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Keep = Literal["clip", "windows"]
+EncoderPrecision = Literal["float32", "bfloat16"]
 WINDOWS_AT_ONCE = 8
 # scikit-learn takes none from 2**32 on, and a fold adds its number.
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -154,7 +155,11 @@ class EmbedRecipe(Recipe):
 
     data: DataRecipe = Field(default_factory=DataRecipe)
     model: str = "musicnn"
-    random_weights: bool = Field(False, description="the same encoder with weights drawn from the seed")
+    random_weights: bool = Field(False, description="the same encoder with weights drawn from a seed")
+    random_seed: Seed | None = Field(None, description="seed of random weights; default: the run's seed")
+    precision: EncoderPrecision = Field(
+        "float32", description="bfloat16: faster where the device supports it"
+    )
     trust_remote_code: bool = Field(False, description="run code that lies beside an encoder's weights")
     keep: Keep = Field("clip", description="statistics of the whole clip, or of each of its windows")
     batch_size: int = Field(WINDOWS_AT_ONCE, ge=1, description="windows encoded at once")
@@ -176,7 +181,11 @@ class ProbeRecipe(Recipe):
     reported: str = Field("", description="what others published of this system: shown, never compared")
     data: DataRecipe = Field(default_factory=DataRecipe)
     model: str | None = Field(None, min_length=1, description="default: every representation in the store")
-    random_weights: bool = Field(False, description="the same encoder with weights drawn from the seed")
+    random_weights: bool = Field(False, description="the same encoder with weights drawn from a seed")
+    random_seed: Seed | None = Field(None, description="seed of random weights; default: the run's seed")
+    precision: EncoderPrecision = Field(
+        "float32", description="bfloat16: faster where the device supports it"
+    )
     trust_remote_code: bool = Field(False, description="run code that lies beside an encoder's weights")
     head: str = "logistic"
     layers: str = Field("last", description="a layer's name, last, sweep (chosen on validation) or weighted")

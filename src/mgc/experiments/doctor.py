@@ -5,7 +5,7 @@ its twin with random weights are probed alike, on all of the data set, by the on
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -17,7 +17,7 @@ from mgc.config import DoctorRecipe, ProbeRecipe
 from mgc.data import Dataset, Track
 from mgc.evaluate import Verdict, paired
 from mgc.experiments.systems import probe
-from mgc.representations import Representation, address_of, open_representation
+from mgc.representations import Representation, open_representation, spec_of
 from mgc.representations.card import Encoder
 from mgc.representations.encoders.transformers_audio import RANDOM
 from mgc.representations.features.logmel import statistics
@@ -51,8 +51,8 @@ def examine(recipe: DoctorRecipe, workspace: Workspace) -> Iterator[Finding]:
     Raises:
         MgcError: no such encoder, data, split or device.
     """
-    address = address_of(recipe.model, recipe.random_weights, recipe.seed)
-    representation = open_representation(address, workspace, recipe.trust_remote_code)
+    spec = spec_of(recipe, recipe.model)
+    representation = open_representation(spec, workspace, recipe.trust_remote_code)
     device = make_accelerator(recipe.device).device
     tune_cpu()
     dataset = data.load(recipe.data, workspace)
@@ -168,7 +168,7 @@ def _judged(
     question = "better than random weights"
     if RANDOM in representation.name:
         return Finding("amber", question, "not asked: its weights are random")
-    twin = address_of(representation.address, True, recipe.seed)
+    twin = replace(representation.spec, random_seed=recipe.seed)
     try:
         open_representation(twin, workspace)
     except MgcError as error:
@@ -176,12 +176,13 @@ def _judged(
     records = [
         probe(
             ProbeRecipe(
-                data=recipe.data, model=model, seed=recipe.seed, device=recipe.device,
+                data=recipe.data, model=spec.name, random_weights=spec is twin, precision=spec.precision,
+                seed=recipe.seed, device=recipe.device,
                 trust_remote_code=recipe.trust_remote_code,
             ),
             workspace,
         )[0]
-        for model in (representation.address, twin)
+        for spec in (representation.spec, twin)
     ]  # fmt: skip
     gain = paired([records[0].predictions()], [records[1].predictions()])
     points = [f"{100 * value:+.1f}" for value in (gain.accuracy_difference, gain.low, gain.high)]

@@ -128,8 +128,8 @@ def _circumstances(was: RunRecord, now: RunRecord) -> tuple[list[str], list[str]
     pairs = {
         "tracks": (was.data_fingerprint, now.data_fingerprint),
         "split": (was.split_fingerprint, now.split_fingerprint),
-        "representation": tuple(str(r.representation_card.get("fingerprint")) for r in (was, now)),
-        "code that learns": (was.code, now.code),
+        "representation": tuple(str(r.representation_card.get("key")) for r in (was, now)),
+        "revisions": (was.revisions, now.revisions),
     }
     lines = [
         f"{what}: the same" if then == today else f"{what}: OTHER, {then} then, {today} now"

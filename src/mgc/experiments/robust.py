@@ -19,15 +19,16 @@ import pandas as pd
 from soundfile import SoundFileError
 
 from mgc import data
+from mgc.audio.effects import EFFECTS, Alteration
 from mgc.config import CompareRecipe, DataRecipe, RobustRecipe
 from mgc.data import Dataset, Track
 from mgc.data.loading import limited
 from mgc.evaluate import Difference, Predictions, Scores, evaluate, holm, paired
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import Representation
-from mgc.representations.altered import EFFECTS, Alteration, altered, parsed
 from mgc.representations.cache.embed import embed_tracks
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache, library_versions
+from mgc.representations.derived import altered
 from mgc.runs import find_run
 from mgc.runs.record import RunRecord, select_records
 from mgc.runs.tables import compare_records
@@ -70,7 +71,7 @@ class _System:
 
     def judged(self, card: Representation, dataset: Dataset) -> Predictions:
         """What each fold's model says of its own test tracks, as the store holds them under `card`."""
-        store, said = Store(card, self.models.workspace.cache), self.said
+        store, said = EmbeddingCache(card, self.models.workspace.cache), self.said
         probabilities = np.zeros_like(said.probabilities)
         for number in np.unique(said.fold):
             places = np.flatnonzero(said.fold == number)
@@ -118,10 +119,10 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> list[Heard]:
 
 
 def _alterations(recipe: RobustRecipe) -> list[Alteration]:
-    everything = dict.fromkeys(parsed(text) for text in recipe.alterations)
+    everything = dict.fromkeys(Alteration.parse(text) for text in recipe.alterations)
     for word in recipe.only:
         if "=" in word:
-            everything[parsed(word)] = None
+            everything[Alteration.parse(word)] = None
         elif word not in EFFECTS:
             raise MgcError(
                 f"there is no alteration {word!r}", where="--only", fix=did_you_mean(word, EFFECTS)
@@ -129,7 +130,9 @@ def _alterations(recipe: RobustRecipe) -> list[Alteration]:
     chosen = [one for one in everything if not recipe.only or {one.effect, one.text} & {*recipe.only}]
     # By effect in the order of the table, from weak to strong.
     effects = [*EFFECTS]
-    return sorted(chosen, key=lambda one: (effects.index(one.effect), EFFECTS[one.effect].rising * one.value))
+    return sorted(
+        chosen, key=lambda one: (effects.index(one.effect), EFFECTS[one.effect].stronger * one.value)
+    )
 
 
 def _record_of(word: str, workspace: Workspace) -> RunRecord:
@@ -204,7 +207,10 @@ def _embed(
 ) -> None:
     """Altered clips that the store lacks under any of `cards` are written once for all, some at a time."""
     contents = [track.content for track in tracks]
-    missing = set[str]().union(*(Store(card, workspace.cache).missing(contents) for card in cards))
+    caches = [EmbeddingCache(card, workspace.cache) for card in cards]
+    missing = set[str]().union(*(cache.missing(contents) for cache in caches))
+    if missing and any(cache.libraries() and library_versions() not in cache.libraries() for cache in caches):
+        missing = set(contents)  # cached clips are needed too, to compare library versions
     todo = [track for track in tracks if track.content in missing]
     ends = np.cumsum([track.seconds for track in todo])
     for part in np.unique(ends // SECONDS_AT_ONCE):

@@ -78,7 +78,7 @@ facts of sound: do not judge artists by them.
 
 Run {record.run_id} of {record.created[:10]}, seed {record.seed}, on {record.device}, commit {record.commit},
 {versions}. Tracks {record.data_fingerprint}, split {record.split_fingerprint},
-representation {card["fingerprint"]}."""
+representation {card["key"]}."""
 
 
 def _cell(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mgc.predict.calibrate import Calibration
 from mgc.predict.card import model_card
-from mgc.predict.models import RunModels, split_address
+from mgc.predict.models import RunModels
 from mgc.representations import REPRESENTATIONS
 from mgc.representations.encoders.checkpoints import as_folder, locate
 from mgc.representations.encoders.efficientat import NAME, find_weights
@@ -34,7 +34,9 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
     """
     record = models.record
     _refuse_other(folder, record)
-    source = _encoder_files(record, models.representation.address, models.workspace) if with_encoder else None
+    source = (
+        _encoder_files(record, models.representation.spec.name, models.workspace) if with_encoder else None
+    )
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     try:
@@ -137,9 +139,8 @@ def _refuse_other(folder: Path, record: RunRecord) -> None:
 # ---- the encoder ----------------------------------------------------------------------------------------
 
 
-def _encoder_files(record: RunRecord, address: str, workspace: Workspace) -> list[Path]:
+def _encoder_files(record: RunRecord, place: str, workspace: Workspace) -> list[Path]:
     """The files of an encoder that lie in a folder here, be it one of the hub's local cache."""
-    _, place = split_address(address)
     if place == NAME:
         weights = find_weights(workspace)
         return [weights] if weights else []
@@ -155,7 +156,7 @@ def _encoder_files(record: RunRecord, address: str, workspace: Workspace) -> lis
 
 
 def _where_the_encoder_is(models: RunModels, copied: bool) -> str:
-    _, place = split_address(models.representation.address)
+    place = models.representation.spec.name
     if copied:
         return f"in the folder {ENCODER}/"
     if place in REPRESENTATIONS:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +16,8 @@ from mgc.config import BaselineRecipe, Device, ProbeRecipe
 from mgc.probing.fitting import Vectors, probabilities, vectors_of
 from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
-from mgc.representations import RANDOM_PREFIX, WINDOWS_PREFIX, Representation, open_representation
-from mgc.representations.cache.store import Store
+from mgc.representations import ModelSpec, Representation, open_representation
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.runs.record import RunRecord
 from mgc.training.folds import OFFSET, SCALE, WHOLE_SECONDS, normalise_of
 from mgc.training.loop import Side, predict
@@ -29,7 +29,7 @@ from mgc.workspace import Workspace
 
 
 class FoldModel(Protocol):
-    """What was learned on one fold. `arrays` are what `Store.read` gives of N clips, of any float type."""
+    """The model of one fold. `arrays` are those of N clips from `EmbeddingCache.read`, of any float type."""
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """(N, C) float64, rows sum to 1; uncalibrated."""
@@ -74,7 +74,7 @@ def load_models(
             fix="choose a run of mgc baseline or mgc probe",
         )
     classes = _classes(record)
-    representation = _same(record, open_representation(_address(record, model), workspace, trust_remote_code))
+    representation = _opened(record, model, workspace, trust_remote_code)
     tune_cpu()
     numbers = range(len(record.chosen))
     folds: tuple[FoldModel, ...]
@@ -89,7 +89,7 @@ def _classes(record: RunRecord) -> tuple[str, ...]:
     """The genres, of a record that tells all that its models need."""
     with suppress(KeyError, TypeError):  # told below, like what is empty
         classes = tuple(str(row["label"]) for row in record.scores["per_class"])
-        told = [len(classes) > 1, record.representation_card["address"], record.chosen]
+        told = [len(classes) > 1, record.representation_card["spec"], record.chosen]
         told += [record.kind == "baseline" or choice["layer"] is not None for choice in record.chosen]
         if all(told):
             return classes
@@ -100,20 +100,13 @@ def _classes(record: RunRecord) -> tuple[str, ...]:
 # ---- the representation ---------------------------------------------------------------------------------
 
 
-def split_address(address: str) -> tuple[str, str]:
-    """What stands before an encoder's name or folder ("windows:", "random:0:"), and the name or folder."""
-    front = ""
-    if address.startswith(WINDOWS_PREFIX):
-        front, address = WINDOWS_PREFIX, address.removeprefix(WINDOWS_PREFIX)
-    if address.startswith(RANDOM_PREFIX):
-        _, seed, address = address.split(":", 2)
-        front += f"{RANDOM_PREFIX}{seed}:"
-    return front, address
-
-
-def _address(record: RunRecord, model: str | None) -> str:
-    front, place = split_address(str(record.representation_card["address"]))
-    return front + (model or place)
+def _opened(
+    record: RunRecord, model: str | None, workspace: Workspace, trust_remote_code: bool
+) -> Representation:
+    """The representation of the run; `model` replaces the folder or name of its encoder."""
+    spec = ModelSpec.from_dict(record.representation_card["spec"])
+    spec = replace(spec, name=model) if model else spec
+    return _same(record, open_representation(spec, workspace, trust_remote_code))
 
 
 def _same(record: RunRecord, representation: Representation) -> Representation:
@@ -123,10 +116,9 @@ def _same(record: RunRecord, representation: Representation) -> Representation:
         MgcError: other weights, layers or windows.
     """
     then, now = record.representation_card, representation.card()
-    if then.get("fingerprint") == now["fingerprint"]:
+    if then.get("key") == now["key"]:
         return representation
-    decisive = ("weights", "cut", "layers", "pooled", "keep")  # the first cards did not tell all of these
-    other = [key for key in decisive if then.get(key, now[key]) != now[key]]
+    other = [key for key in ("weights", "cut", "layers", "pooled") if then.get(key) != now[key]]
     if other:
         raise MgcError(
             f"{representation.name} is not what the run has learned from: other {', '.join(other)}",
@@ -235,7 +227,7 @@ class _Head:
         return self.probabilities([array[part] for part in parts])
 
 
-class _Arrays(Store):
+class _Arrays(EmbeddingCache):
     """A store that holds nothing but what it is given, and no files."""
 
     def __init__(self, representation: Representation, arrays: dict[str, np.ndarray]) -> None:

@@ -20,7 +20,8 @@ from mgc.predict.calibrate import Calibration
 from mgc.predict.export import CONFIG, read_export
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import STATISTICS, Representation
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
+from mgc.representations.derived import per_window
 from mgc.representations.pooling import represent
 from mgc.runs import find_run
 from mgc.runs.record import load_record
@@ -130,11 +131,11 @@ def predict_files(ready: Ready, files: Sequence[Path], over_time: bool = False) 
         MgcError: the encoder cannot be loaded, or a store that fails while it is written.
     """
     representation = ready.models.representation
-    if over_time and representation.pooled and representation.keep == "clip":
-        representation = representation.windows
+    if over_time and representation.pooled and representation.spec.keep == "clip":
+        representation = per_window(representation)
     with _writable_cache(ready.models.workspace.cache) as cache:
         clips = inspect_all(files, cache)
-        store = Store(representation, cache)
+        store = EmbeddingCache(representation, cache)
         errors = {clip.content: clip.problem for clip in clips if clip.problem}
         usable = {c.content: file for file, c in zip(files, clips, strict=True) if c.problem is None}
         errors |= _fill(store, usable, ready.device)
@@ -176,7 +177,7 @@ def _writable_cache(cache: Path) -> Iterator[Path]:
         yield cache
 
 
-def _fill(store: Store, files: dict[str, Path], device: Device) -> dict[str, str]:
+def _fill(store: EmbeddingCache, files: dict[str, Path], device: Device) -> dict[str, str]:
     """Compute what the store lacks of `files`, by their hash; the hashes of those that fail, and why."""
     failed: dict[str, str] = {}
     encoder = None
@@ -207,7 +208,9 @@ def _fill(store: Store, files: dict[str, Path], device: Device) -> dict[str, str
     return failed
 
 
-def _predict(ready: Ready, store: Store, clips: Sequence[Clip], over_time: bool) -> list[tuple[Stretch, ...]]:
+def _predict(
+    ready: Ready, store: EmbeddingCache, clips: Sequence[Clip], over_time: bool
+) -> list[tuple[Stretch, ...]]:
     """Of each clip its stretches: one, if not over time."""
     arrays = [store.read(clip.content) for clip in clips]
     if not over_time:
@@ -258,7 +261,7 @@ def _over_time(models: RunModels, array: np.ndarray, seconds: float) -> tuple[np
     if representation.frames_a_second:
         return edges, [fold.of_parts(array, [slice(*pair) for pair in pairs]) for fold in models.folds]
     parts = [array[len(STATISTICS) * start : len(STATISTICS) * end] for start, end in pairs]
-    if representation.keep == "clip":
+    if representation.spec.keep == "clip":
         share = np.clip(seconds * rate - np.arange(rows), 1e-3, 1.0)  # that is new of each window
         parts = [_pooled(part, share[slice(*pair)]) for part, pair in zip(parts, pairs, strict=True)]
     return edges, [fold.probabilities(parts) for fold in models.folds]

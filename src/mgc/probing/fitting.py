@@ -19,7 +19,7 @@ from mgc.data import Dataset, Split
 from mgc.probing.heads import Fitted, Head, find_head, fit_head, weighted
 from mgc.probing.heads.neural import WeightedLayers
 from mgc.representations import STATISTICS, Representation
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.features.logmel import statistics
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress, say
@@ -84,7 +84,7 @@ class _Fit:
 
 
 def fit_folds(
-    store: Store, dataset: Dataset, split: Split, recipe: ProbeRecipe
+    store: EmbeddingCache, dataset: Dataset, split: Split, recipe: ProbeRecipe
 ) -> tuple[list[HeadOfFold], float]:
     """A head a fold, on the layer on which it has the smallest log loss on validation; and the seconds.
 
@@ -177,7 +177,7 @@ def probabilities(fitted: Fitted, rows: np.ndarray, counts: np.ndarray, classes:
     return np.add.reduceat(each, np.cumsum([0, *counts[:-1]]), axis=0) / counts[:, np.newaxis]
 
 
-def vectors_of(store: Store, clips: list[str], recipe: ProbeRecipe) -> dict[str, Vectors]:
+def vectors_of(store: EmbeddingCache, clips: list[str], recipe: ProbeRecipe) -> dict[str, Vectors]:
     """What the recipe asks for of each clip (a hash), a layer each.
 
     Raises:
@@ -202,7 +202,7 @@ def _layers(representation: Representation, recipe: ProbeRecipe) -> list[str]:
     return [recipe.layers]
 
 
-def _vectors(store: Store, clips: list[str], name: str, recipe: ProbeRecipe) -> Vectors:
+def _vectors(store: EmbeddingCache, clips: list[str], name: str, recipe: ProbeRecipe) -> Vectors:
     """The statistics that the recipe asks for, of one layer, or of all layers side by side ("weighted")."""
     if name == "weighted":
         layers = list(vectors_of(store, clips, recipe).values())
@@ -211,13 +211,13 @@ def _vectors(store: Store, clips: list[str], name: str, recipe: ProbeRecipe) -> 
     return _rows(store, clips, name, [STATISTICS.index(word) for word in words])
 
 
-def _rows(store: Store, clips: list[str], layer: str, wanted: list[int]) -> Vectors:
+def _rows(store: EmbeddingCache, clips: list[str], layer: str, wanted: list[int]) -> Vectors:
     """The `wanted` statistics of one layer side by side, a row a clip or window."""
     representation = store.representation
     if not representation.pooled:
         pooled = np.stack([statistics(store.read(clip)) for clip in clips])
         ends = np.arange(len(clips) + 1)
-    elif representation.keep == "windows":
+    elif representation.spec.keep == "windows":
         piece = representation.layer_slice(layer)
         arrays = [store.read(clip)[:, piece].astype(np.float32) for clip in clips]
         pooled = np.concatenate(arrays).reshape(-1, len(STATISTICS), piece.stop - piece.start)

@@ -74,18 +74,18 @@ def _file(record: RunRecord) -> Path:
 
 def _vectors(record: RunRecord, workspace: Workspace, clips: list[str]) -> np.ndarray:
     """(N, D): what the head saw of each clip, windows averaged; of a swept probe the first fold's layer."""
-    fingerprint = record.representation_card.get("fingerprint")
+    key = record.representation_card.get("key")
     # Looked for before anything is opened: a report never fetches weights.
-    if not any(workspace.cache.glob(f"*-{fingerprint}")):
+    if not any(workspace.cache.glob(f"*-{key}*")):
         raise MgcError("the store does not hold its vectors", fix="run mgc probe again, which computes them")
     from mgc.probing.fitting import vectors_of
-    from mgc.representations import open_representation
-    from mgc.representations.cache.store import Store
+    from mgc.representations import ModelSpec, open_representation
+    from mgc.representations.cache.embeddings import EmbeddingCache
 
-    representation = open_representation(str(record.representation_card["address"]), workspace)
-    if representation.fingerprint != fingerprint:
+    representation = open_representation(ModelSpec.from_dict(record.representation_card["spec"]), workspace)
+    if representation.key != key:
         raise MgcError("the encoder is not what it was", fix="run mgc probe again")
-    store = Store(representation, workspace.cache)
+    store = EmbeddingCache(representation, workspace.cache)
     if missing := store.missing(clips):
         raise MgcError(f"the store lacks the vectors of {len(missing)} tracks", fix="mgc embed computes them")
     layer = str(record.chosen[0]["layer"]) if record.chosen else "last"

@@ -1,7 +1,4 @@
-"""From windows to one array a clip: batches of equal windows, pooled over real frames only.
-
-Pooled are the statistics of `kinds.STATISTICS`: mean, standard deviation, maximum.
-"""
+"""From windows to one array for each clip: batches of equally long windows, pooled over real frames only."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,29 +15,29 @@ from mgc.representations.card import Encoder, Representation
 
 @dataclass
 class _Clip:
-    """What has been seen of one clip; windows still in flight are counted."""
+    """The state of one clip while its windows are processed."""
 
     weight: float = 0.0
     mean: np.ndarray | float = 0.0  # (width,) float64
-    spread: np.ndarray | float = 0.0  # (width,) sum of squared deviations from the mean
+    squares: np.ndarray | float = 0.0  # (width,) sum of squared deviations from the mean
     largest: np.ndarray | float = -np.inf  # (width,)
     windows: int = 0  # read so far
-    parts: dict[int, np.ndarray] = field(default_factory=dict)  # of window k: frames (T, D), or pooled
+    parts: dict[int, np.ndarray] = field(default_factory=dict)  # of window k: frames (T, D) or statistics
     in_flight: int = 0
     complete: bool = False
 
-    def merge(self, weight: float, mean: np.ndarray, spread: np.ndarray, largest: np.ndarray) -> None:
-        """Chan, Golub and LeVeque's update (1983): exact whatever the order and size of the parts."""
+    def merge(self, weight: float, mean: np.ndarray, squares: np.ndarray, largest: np.ndarray) -> None:
+        """The update of Chan, Golub and LeVeque (1983): exact for any order and size of the parts."""
         total = self.weight + weight
         delta = mean - self.mean
         self.mean = self.mean + delta * (weight / total)
-        self.spread = self.spread + spread + delta**2 * (self.weight * weight / total)
+        self.squares = self.squares + squares + delta**2 * (self.weight * weight / total)
         self.largest = np.maximum(self.largest, largest)
         self.weight = total
 
     def statistics(self) -> np.ndarray:
         """(3, width)."""
-        return np.stack([self.mean, np.sqrt(self.spread / self.weight), self.largest])
+        return np.stack([self.mean, np.sqrt(self.squares / self.weight), self.largest])
 
 
 def represent(
@@ -50,12 +47,12 @@ def represent(
     device: torch.device,
     batch_size: int,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(position in `paths`, array) for each clip as soon as its windows are through.
+    """Yield (position in `paths`, array) for each clip as soon as its windows are processed.
 
-    Pooled: (3, width), mean, standard deviation and maximum over real frames; where windows are kept,
-    (3 * windows, width), those of one window after the other. Else: (T, D), all real frames.
-    A clip's array does not depend on its neighbours: windows of different lengths are never padded to
-    share a batch.
+    A pooled array is (3, width): mean, standard deviation and maximum over real frames. With windows kept
+    apart it is (3 * windows, width), one window after the other. Any other array is (T, D), all real frames.
+    A clip's array does not depend on its neighbours: windows of different lengths are never padded to share a
+    batch.
     """
     clips: dict[int, _Clip] = defaultdict(_Clip)
     waiting: dict[int, list[tuple[int, int, Window]]] = defaultdict(list)
@@ -100,15 +97,15 @@ def _run(
         moments = [_moments(layer.float(), weights.float()) for layer in layers]
         # (3, B, width)
         pooled = torch.stack([torch.cat(kind, dim=1) for kind in zip(*moments, strict=True)])
-        means, spreads, largest = pooled.double().cpu().numpy()
+        means, squares, largest = pooled.double().cpu().numpy()
         totals = weights.float().sum(dim=1).double().cpu().numpy()
         for row, (position, number, _) in enumerate(batch):
             clip = clips[position]
             clip.in_flight -= 1
             if totals[row] == 0:
                 continue
-            one = _Clip() if representation.keep == "windows" else clip
-            one.merge(float(totals[row]), means[row], spreads[row], largest[row])
+            one = _Clip() if representation.spec.keep == "windows" else clip
+            one.merge(float(totals[row]), means[row], squares[row], largest[row])
             if one is not clip:
                 clip.parts[number] = one.statistics()
     else:
@@ -123,16 +120,16 @@ def _moments(frames: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor,
     """Weighted mean, sum of squared deviations, and maximum over time: (B, T, D), (B, T) -> (B, D) each."""
     weight = weights.unsqueeze(2)
     mean = (frames * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1e-12)
-    spread = ((frames - mean.unsqueeze(1)) ** 2 * weight).sum(dim=1)
+    squares = ((frames - mean.unsqueeze(1)) ** 2 * weight).sum(dim=1)
     largest = frames.masked_fill(weight == 0, -torch.inf).amax(dim=1)
-    return mean, spread, largest
+    return mean, squares, largest
 
 
 def _array(representation: Representation, clip: _Clip) -> np.ndarray:
     if representation.pooled and not clip.parts:
         return clip.statistics()
     frames = np.concatenate([clip.parts[number] for number in sorted(clip.parts)])
-    clip.parts.clear()  # two hours of log-mel are 160 MB: not held twice
+    clip.parts.clear()  # two hours of log-mel are 160 MB, which should not be held twice
     if representation.pooled:
         return frames
     return representation.finish(frames) if representation.finish else frames

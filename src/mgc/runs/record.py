@@ -24,8 +24,12 @@ from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
 
-# Parts of a recipe that fingerprints cover, or that change nothing about the result.
-NAMES_ONLY = {"data", "model", "device", "hypothesis", "name", "reported", "trust_remote_code"}
+# Parts of a recipe that the hashes of tracks, split and representation cover, or that cannot change the
+# result.
+NAMES_ONLY = {
+    *("data", "model", "random_weights", "random_seed", "keep", "precision"),
+    *("device", "hypothesis", "name", "reported", "trust_remote_code"),
+}
 LIBRARIES = ("mgc", "torch", "transformers", "librosa", "soxr", "numpy", "scikit-learn", "accelerate")
 
 
@@ -53,7 +57,7 @@ class RunRecord:
     chosen: list[dict[str, Any]]  # a fold: what validation chose
     seconds: dict[str, float]  # a stage
     representation_card: dict[str, Any]
-    code: str
+    revisions: dict[str, int]  # of the code that decided the result, see `mgc.experiments.systems`
     commit: str | None
     versions: dict[str, str]
     device: str
@@ -66,6 +70,11 @@ class RunRecord:
     frames: int = 0  # of a crop, as a network takes it
     # Where the run lies; not part of what is written, since folders are moved.
     folder: Path = field(default=Path(), compare=False)
+
+    @property
+    def revisions_text(self) -> str:
+        """Its revisions in one phrase."""
+        return "revisions " + ", ".join(f"{what} {number}" for what, number in self.revisions.items())
 
     @property
     def display_name(self) -> str:
@@ -206,7 +215,8 @@ def without_places(record: RunRecord) -> RunRecord:
     card, recipe, data = dict(record.representation_card), dict(record.recipe), dict(record.recipe["data"])
     data |= {"source": _last(data["source"])}
     recipe |= {"data": data} | ({"model": _last(recipe["model"])} if recipe.get("model") else {})
-    card |= {"address": _last(card["address"])} if card.get("address") else {}
+    if spec := card.get("spec"):
+        card |= {"spec": {**spec, "name": _last(spec["name"])}}
     # The path of an encoder ends with a comma or the text, and may hold spaces.
     source = re.sub(r"(?<![^ ])(?:~|\.\.?)?/(?:[^/,]+/)*([^/,]+)", r"\1", str(card.get("source") or ""))
     card |= {"source": source} if source else {}
@@ -222,7 +232,7 @@ def text_without_places(text: str) -> str:
 
 
 def _last(place: str) -> str:
-    """A folder's or file's own name, after what stands before it ("hf:", "windows:", "random:0:")."""
+    """The name of a folder or file, with a prefix such as "hf:"."""
     return re.sub(r"(?<![^:])(?:[/~]|\.\.?/).*", lambda path: Path(path[0]).name, place)
 
 

@@ -15,8 +15,8 @@ from mgc.config import BaselineRecipe
 from mgc.data import Dataset, Fold, Split
 from mgc.representations import Representation, open_representation
 from mgc.representations.cache.embed import embed_tracks
-from mgc.representations.cache.store import Store
-from mgc.representations.features.variants import variants
+from mgc.representations.cache.embeddings import EmbeddingCache
+from mgc.representations.derived import variants
 from mgc.training.augment import Augment
 from mgc.training.loop import Epoch, Side, Trained, predict, save_whole, train
 from mgc.training.networks import OPTIONS, count_parameters, find_network, make_network
@@ -74,7 +74,7 @@ def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Rep
             f"{representation.name} was trained on {representation.trained_on}: a network on top of it does "
             "not learn from scratch",
             where="representation",
-            fix=f"mgc probe --model {representation.address} --head mlp",
+            fix=f"mgc probe --model {representation.spec.name} --head mlp",
         )
     return [representation, *variants(representation, recipe.augment)]
 
@@ -121,12 +121,12 @@ class _Table:
 
     recipe: BaselineRecipe
     dataset: Dataset
-    stores: list[Store]  # the representation, then its variants
+    stores: list[EmbeddingCache]  # the representation, then its variants
     crop_frames: int
 
     @staticmethod
     def of(recipe: BaselineRecipe, dataset: Dataset, workspace: Workspace) -> "_Table":
-        stores = [Store(card, workspace.cache) for card in representations_of(recipe, workspace)]
+        stores = [EmbeddingCache(card, workspace.cache) for card in representations_of(recipe, workspace)]
         rate = stores[0].representation.frames_a_second
         if rate is None:  # a vector a track
             return _Table(recipe, dataset, stores, 1)

@@ -75,37 +75,31 @@ def several() -> bool:
 
 
 class Crew:
-    """The processes that torchrun or `accelerate launch` has started for one piece of work, on one machine
-    or many; this is process `number` of `size`, and computes on `device`.
+    """The processes that torchrun or `accelerate launch` started for one piece of work, on one machine or
+    many. This is process `number` of `size`, and it computes on `device`.
 
-    What they tell one another goes through gloo also where they compute on GPUs: it is little, and a process
-    that has died is noticed at once.
+    They exchange messages through gloo even where they compute on GPUs: the messages are small, and gloo
+    notices at once when a process has died.
 
     Raises:
-        MgcError: that device is not there, or the processes do not find one another.
+        MgcError: the device is not available, or the processes cannot connect.
     """
 
     def __init__(self, device: str) -> None:
         _refuse_missing(device)
         cpu = device in ("cpu", "mps") or not torch.cuda.is_available()
         try:
-            state = PartialState(cpu=cpu, backend="gloo", timeout=PATIENCE)
+            self._state = PartialState(cpu=cpu, backend="gloo", timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:
-            fix = "look at the launcher's addresses; $GLOO_SOCKET_IFNAME names the network interface"
-            raise MgcError(f"the processes do not find one another: {error}", fix=fix) from None
-        self.number: int = state.process_index
-        self.size: int = state.num_processes
-        self.device: torch.device = state.device
-        self._here: int = state.local_process_index
-        self._state = state
+            fix = "check the launcher's addresses; $GLOO_SOCKET_IFNAME names the network interface"
+            raise MgcError(f"the processes cannot connect: {error}", fix=fix) from None
+        self.number: int = self._state.process_index
+        self.size: int = self._state.num_processes
+        self.device: torch.device = self._state.device
+        self.first = self.number == 0  # the process that plans and reports
 
-    @property
-    def first(self) -> bool:
-        """This is the process that plans and tells."""
-        return self.number == 0
-
-    def of_first(self, make: Callable[[], Result]) -> Result | MgcError:
-        """What `make` gives in the first process, in every one of them; or the error it ended by."""
+    def from_first(self, make: Callable[[], Result]) -> Result | MgcError:
+        """The result of `make` in the first process, sent to all; or the error that it raised."""
         box: list[Any] = [None]
         if self.first:
             try:
@@ -115,29 +109,27 @@ class Crew:
         made: Result | MgcError = self._exchange(broadcast_object_list, box)[0]
         return made
 
-    def in_turn(self, make: Callable[[], Result]) -> Result:
-        """What `make` gives here, after a process on this machine has made it: it may download something."""
-        if self._here != 0:
-            self.gather(None)
-            return make()
-        made = make()
+    def in_turn(self, load: Callable[[], object]) -> None:
+        """Call `load` in one process of each machine, then in the others: it may download something."""
+        if self._state.is_local_main_process:
+            load()
         self.gather(None)
-        return made
+        load()
 
-    def gather(self, one: Result) -> list[Result]:
-        """What each process has given, in their order, as soon as all have."""
-        return self._exchange(gather_object, [one])
+    def gather(self, value: Result) -> list[Result]:
+        """The value of each process, in their order, once all have called this."""
+        return self._exchange(gather_object, [value])
 
     def leave(self) -> None:
-        """Nothing more will be exchanged."""
+        """End the exchange."""
         self._state.destroy_process_group()
 
     def _exchange(self, how: Callable[[list[Result]], list[Result]], box: list[Result]) -> list[Result]:
         try:
             return how(box)
-        except RuntimeError as error:  # gloo's words for a connection that has ended
-            what = "another process was ended from outside, often for want of memory"
-            fix = "what all had computed is kept: run the same command again, with any number of processes"
+        except RuntimeError as error:  # raised by gloo when a connection ends
+            what = "another process was killed, often for lack of memory"
+            fix = "finished work is kept: run the same command again, with any number of processes"
             raise MgcError(what, where=str(error).splitlines()[0], fix=fix) from None
 
 
@@ -153,7 +145,7 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
     if name not in native:
         raise MgcError(
             f"this {device.type} does not compute in {name}",
-            fix="use train.precision=auto, or float32; for an encoder leave bfloat16: out",
+            fix="use train.precision=auto or float32; for an encoder omit --precision",
         )
     return getattr(torch, name)
 

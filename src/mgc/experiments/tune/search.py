@@ -68,8 +68,8 @@ def tune(
     check_points(recipe, spaces, dataset, file)
     base = trial_recipe(recipe, {}, 1)
     prepare(base, dataset, split, workspace)
-    code: list[Any] = [card.fingerprint for card in representations_of(base, workspace)]
-    code += [revisions_of("baseline", base), REVISION]
+    code: list[Any] = [card.key for card in representations_of(base, workspace)]
+    code += [revisions_of(base), REVISION]
     unimportant = dict.fromkeys(("name", "hypothesis", "reported", "data", "device", "workers"), True)
     kept = recipe.model_dump(mode="json", exclude={**unimportant, "base": unimportant})
     parts = json.dumps([kept, dataset.fingerprint, split.fingerprint, code])

@@ -27,6 +27,7 @@ from mgc.representations.encoders.checkpoints import (
 )
 from mgc.representations.encoders.families import FAMILIES, Family, Settings, States
 from mgc.representations.encoders.known import SHORT_NAMES
+from mgc.representations.spec import ModelSpec
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.workspace import Workspace
 
@@ -54,7 +55,7 @@ def from_name(model: str, workspace: Workspace, trust_remote_code: bool = False)
     family, cut, layers, frame = _read(model, folder)
     return Representation(
         name=model if known else Path(model).resolve().name,
-        address=str(folder.absolute()) if source.startswith("folder") else model,
+        spec=ModelSpec(str(folder.absolute()) if source.startswith("folder") else model),
         source=source,
         cut=cut,
         layers=layers,
@@ -77,7 +78,7 @@ def published(name: str) -> Representation:
         raise MgcError(f"{name}: a published configuration has no weights", fix="open it by its name")
 
     return Representation(
-        name, name, known.page, cut, layers, True, None, known.licence, known.trained_on, "",
+        name, ModelSpec(name), known.page, cut, layers, True, None, known.licence, known.trained_on, "",
         family.revision, refuse,
     )  # fmt: skip
 
@@ -106,10 +107,10 @@ def random_twin(model: str, seed: int) -> Representation:
             fix="random weights are drawn for configurations without cqt, deepnorm and attention_relax",
         )
     drawn = json.dumps([*settings, seed, family.kind], sort_keys=True)
-    place = folder.absolute() if folder and source.startswith("folder") else model
+    place = str(folder.absolute()) if folder and source.startswith("folder") else model
     return Representation(
         name=f"{model if known else Path(model).resolve().name} {RANDOM}",
-        address=f"random:{seed}:{place}",
+        spec=ModelSpec(place, random_seed=seed),
         source=f"random weights, seed {seed}; configuration: {source}",
         cut=cut,
         layers=layers,

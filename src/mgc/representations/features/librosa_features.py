@@ -17,6 +17,7 @@ import numpy as np
 
 from mgc.audio import Windowing
 from mgc.representations.card import Encoder, Layer, Representation
+from mgc.representations.spec import ModelSpec
 from mgc.util.workers import cores
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _card(
 ) -> Representation:
     return Representation(
         name=name,
-        address=name,
+        spec=ModelSpec(name),
         source=source,
         cut=cut,
         layers=(Layer(name, dim),),

@@ -9,6 +9,7 @@ import numpy as np
 
 from mgc.audio import Windowing
 from mgc.representations.card import Layer, Representation
+from mgc.representations.spec import ModelSpec
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,7 @@ def logmel44() -> Representation:
 def _card(name: str, numbers: Numbers) -> Representation:
     return Representation(
         name=name,
-        address=name,
+        spec=ModelSpec(name),
         source="librosa.feature.melspectrogram and power_to_db",
         cut=numbers.cut,
         layers=(Layer(name, N_MELS),),

@@ -6,6 +6,7 @@ import numpy as np
 
 from mgc.representations.card import Layer, Representation
 from mgc.representations.features.logmel import logmel, top_db
+from mgc.representations.spec import ModelSpec
 
 N_MFCC = 13
 
@@ -15,7 +16,7 @@ def mfcc() -> Representation:
     return replace(
         logmel(),
         name="mfcc",
-        address="mfcc",
+        spec=ModelSpec("mfcc"),
         source="librosa.feature.mfcc",
         layers=(Layer("mfcc", N_MFCC),),
         revision=1,
