@@ -19,10 +19,12 @@ from mgc.audio import Windowing
 from mgc.cli import app
 from mgc.config import DataRecipe
 from mgc.data import Dataset
-from mgc.representations import Layer, Representation
+from mgc.representations import Layer, ModelSpec, Representation
+from mgc.representations.cache import embeddings
 from mgc.representations.cache import maintenance as cache
 from mgc.representations.cache.embed import Embedded, embed_tracks
-from mgc.representations.cache.embeddings import EmbeddingCache, kept
+from mgc.representations.cache.embeddings import EmbeddingCache, cards
+from mgc.representations.derived import per_window
 from mgc.util.errors import MgcError
 
 
@@ -39,7 +41,7 @@ def load_slow(seconds: float, device: object) -> object:
 
 def card(seconds: float = 0.0) -> Representation:
     return Representation(
-        name="slow", address="slow", source="a test", cut=Windowing(16_000, 16_000),
+        name="slow", spec=ModelSpec("slow"), source="a test", cut=Windowing(16_000, 16_000),
         layers=(Layer("low", 1), Layer("high", 1)), pooled=True, parameters=None, licence="none",
         trained_on="nothing", weights="weights", revision=1, load=partial(load_slow, seconds),
     )  # fmt: skip
@@ -50,21 +52,21 @@ def load(folder: Path) -> Dataset:
 
 
 def embed(folder: Path, seconds: float = 0.0) -> Embedded:
-    return embed_tracks(load(folder), card(seconds), "cpu", 1, workspace=here())
+    return embed_tracks(load(folder), card(seconds), here(), "cpu", 1)
 
 
 def vectors(dataset: Dataset) -> dict[str, bytes]:
-    held = EmbeddingCache(card(), root=here().cache)
+    held = EmbeddingCache(card(), here().cache)
     return {track.track_id: held.read(track.content).tobytes() for track in dataset.tracks}
 
 
 def shards(of: Representation) -> list[Path]:
-    return sorted(EmbeddingCache(of, root=here().cache).folder.glob("shard-*.arrow"))
+    return sorted(EmbeddingCache(of, here().cache).folder.glob("shard-*.arrow"))
 
 
 @pytest.fixture(autouse=True)
 def the_slow_encoder_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(representations.REPRESENTATIONS, "slow", card)
+    monkeypatch.setitem(representations.REPRESENTATIONS, "slow", lambda workspace: card())
 
 
 def run(*words: str, code: int = 0) -> str:
@@ -74,7 +76,7 @@ def run(*words: str, code: int = 0) -> str:
 
 
 def fill(of: Representation, numbers: range) -> None:
-    with EmbeddingCache(of, root=here().cache).writer() as writer:
+    with EmbeddingCache(of, here().cache).writer() as writer:
         for number in numbers:
             writer.add(f"{number:032x}", f"track {number}", np.full((3, of.width), number))
 
@@ -116,10 +118,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(music: Path) -> None:
         return changing
 
     with pytest.raises(MgcError, match=f"1 files changed while they were read: {track.track_id}"):
-        embed_tracks(dataset, replace(card(), load=touch), "cpu", 1, workspace=here())
-    assert EmbeddingCache(card(), root=here().cache).missing(t.content for t in dataset.tracks) == {
-        track.content
-    }
+        embed_tracks(dataset, replace(card(), load=touch), here(), "cpu", 1)
+    assert EmbeddingCache(card(), here().cache).missing(t.content for t in dataset.tracks) == {track.content}
     assert embed(music).computed == 1
 
 
@@ -157,8 +157,8 @@ def test_ls_tells_what_is_held_and_whether_it_is_current(tmp_path: Path) -> None
     fill(card(), range(3))
     fill(card(), range(2, 5))
     fill(replace(card(), revision=0), range(2))
-    fill(replace(card(), effect="stretcher revision 1 pitch +2"), range(1))
-    fill(replace(card(), address=str(tmp_path / "gone"), weights="others"), range(1))
+    fill(per_window(card()), range(1))
+    fill(replace(card(), spec=ModelSpec(str(tmp_path / "gone")), weights="others"), range(1))
     rows = json.loads(run("ls", "--format", "json"))
     assert sorted((row["state"], row["clips"], row["shards"]) for row in rows) == [
         ("current", 1, 1), ("current", 5, 2), ("stale", 2, 1), ("unknown", 1, 1),
@@ -168,18 +168,18 @@ def test_ls_tells_what_is_held_and_whether_it_is_current(tmp_path: Path) -> None
     assert whole["source"] == "a test"
     assert whole["written"][:4] == time.strftime("%Y")
     table = run("ls")
-    assert "other code or settings today" in table
+    assert "other revision or settings today" in table
     assert "4 representations in" in table
     shards(card())[0].write_bytes(b"")
     assert "1 damaged shards" in run("ls")
     assert len(shards(card())) == 2  # looking changes nothing
-    assert "there is no format" in CliRunner().invoke(app, ["cache", "ls", "--format", "html"]).stderr
+    assert "unknown format" in CliRunner().invoke(app, ["cache", "ls", "--format", "html"]).stderr
 
 
 def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
     fill(card(), range(3))
-    assert "1 shards are whole" in run("verify")
-    EmbeddingCache(card(), root=here().cache).refresh()  # the index knows the clips
+    assert "1 shards are intact" in run("verify")
+    EmbeddingCache(card(), here().cache).refresh()  # the index knows the clips
     [shard] = shards(card())
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 8
@@ -187,31 +187,33 @@ def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
     fill(card(), range(3, 5))
     wide = replace(card(), layers=(Layer("low", 3),))
     fill(wide, range(2))
-    (EmbeddingCache(wide, root=here().cache).folder / embeddings.CARD).write_text(json.dumps(card().card()))
+    (EmbeddingCache(wide, here().cache).folder / embeddings.CARD).write_text(
+        json.dumps(card().card() | {"libraries": []})
+    )
     told = run("verify", code=1)
     assert f"{shard} is damaged: its bytes are not those that were written (3 clips: track 0, track 1" in told
-    assert "its rows are not of the shape and kind that its card tells" in told
+    assert "its rows do not have the shape and dtype of its card" in told
     assert "2 of 3 shards are damaged" in told
     assert shard.exists()
     assert f"set aside as {shard.name}.damaged" in run("verify", "--apply")
-    assert "1 shards are whole" in run("verify")
+    assert "1 shards are intact" in run("verify")
     assert shard.with_name(f"{shard.name}.damaged").read_bytes() == content
-    assert len(EmbeddingCache(card(), root=here().cache).missing(f"{n:032x}" for n in range(5))) == 3
-    (EmbeddingCache(card(), root=here().cache).folder / embeddings.CARD).write_text("[]")
-    assert "a card of the store is damaged: it must tell" in run("verify", code=1)
+    assert len(EmbeddingCache(card(), here().cache).missing(f"{n:032x}" for n in range(5))) == 3
+    (EmbeddingCache(card(), here().cache).folder / embeddings.CARD).write_text("[]")
+    assert "a card in the embedding cache is damaged: it must hold" in run("verify", code=1)
 
 
 def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> None:
     assert "nothing to remove" in run("prune")
-    old, gone = replace(card(), revision=0), replace(card(), address=str(tmp_path), weights="others")
+    old, gone = replace(card(), revision=0), replace(card(), spec=ModelSpec(str(tmp_path)), weights="others")
     for one in (card(), old, gone):
         fill(one, range(3))
     fill(card(), range(2))  # doubled
     fill(card(), range(1, 5))  # neither it nor the first is in others as a whole
-    folder = EmbeddingCache(card(), root=here().cache).folder
+    folder = EmbeddingCache(card(), here().cache).folder
     part = folder / ".shard-old.arrow.1.part"
     part.write_bytes(bytes(2_000_000))
-    os.utime(part, (time.time() - 2 * embeddings.STALE_SECONDS,) * 2)
+    os.utime(part, (time.time() - 2 * cache.ABANDONED_SECONDS,) * 2)
     (folder / "shard-0-0.arrow.damaged").write_bytes(bytes(1_000_000))
     before = {file for file in folder.parent.rglob("*") if file.suffix != ".json"}
     told = run("prune")
@@ -219,19 +221,19 @@ def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> N
     for words in (
         "1.0 MB  slow",
         "2.0 MB  slow",
-        "stale, other code",
-        "1 shards whose clips all stand",
-        "3.0 MB can",
+        "stale, other revision",
+        "1 shards whose clips are all",
+        "3.0 MB can be removed",
     ):
         assert words in told
     run("prune", "--apply")
-    assert not EmbeddingCache(old, root=here().cache).folder.exists()
+    assert not EmbeddingCache(old, here().cache).folder.exists()
     assert len(shards(gone)) == 1
     assert len(shards(card())) == 2
     assert not part.exists()
     for number in range(5):
         assert np.array_equal(
-            EmbeddingCache(card(), root=here().cache).read(f"{number:032x}"), np.full((3, 2), number)
+            EmbeddingCache(card(), here().cache).read(f"{number:032x}"), np.full((3, 2), number)
         )
     assert "nothing to remove" in run("prune")
 
@@ -239,7 +241,7 @@ def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> N
 def test_what_is_doubled_stays_where_its_copy_is_damaged() -> None:
     fill(card(), range(3))
     fill(card(), range(2))
-    large = max(shards(card()), key=lambda shard: len(embeddings.look(shard.parent)[0][shard].clips))
+    large = max(shards(card()), key=lambda shard: len(embeddings.scan(shard.parent)[0][shard].clips))
     large.write_bytes(large.read_bytes()[:-1])
     assert "nothing to remove" in run("prune")
-    assert len(cache.held(workspace=here())) == len(kept(root=here().cache)) == 1
+    assert len(cache.held(workspace=here())) == len(cards(here().cache)) == 1

@@ -15,7 +15,7 @@ from mgc.cli import app
 from mgc.config import DataRecipe, DoctorRecipe
 from mgc.evaluate import Difference
 from mgc.experiments import doctor
-from mgc.representations import Representation, open_representation
+from mgc.representations import ModelSpec, Representation, open_representation
 from mgc.util.errors import MgcError
 
 Outputs = tuple[list[torch.Tensor], torch.Tensor]
@@ -135,7 +135,7 @@ def test_only_a_shown_defeat_is_red(
     asked: list[str | None] = []
 
     def probe(recipe: Any) -> list[Record]:
-        asked.append(recipe.model)
+        asked.append((recipe.model, recipe.random_weights))
         return [Record()]
 
     gain = Difference(40, 20, "group", (low + high) / 2, low, high, 9, 1, p)
@@ -148,7 +148,7 @@ def test_only_a_shown_defeat_is_red(
     card = open_representation(str(tiny_encoder), workspace=here())
     finding = doctor._judged(card, Data(), DoctorRecipe(model=str(tiny_encoder), seed=5))  # type: ignore[arg-type]
     assert finding.verdict == colour
-    assert asked == [card.address, f"random:5:{card.address}"]
+    assert asked == [(card.spec.name, False), (card.spec.name, True)]
     assert np.isfinite(gain.accuracy_difference)
 
 
@@ -156,5 +156,5 @@ def test_what_has_no_twin_is_amber() -> None:
     card = open_representation("logmel", workspace=here())
     finding = doctor._judged(card, None, DoctorRecipe(model="logmel"))  # type: ignore[arg-type]
     assert finding.verdict == "amber"
-    with pytest.raises(MgcError, match="no 'logmel' with random weights"):
-        open_representation("random:0:logmel", workspace=here())
+    with pytest.raises(MgcError, match="logmel cannot have random weights"):
+        open_representation(ModelSpec("logmel", random_seed=0), here())

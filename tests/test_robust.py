@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import here, tone
-from mgc.representations.altered import RATE_HZ, Alteration, altered, parsed
 from typer.testing import CliRunner
 
 from mgc.audio import inspect, load
+from mgc.audio.effects import RATE_HZ, Alteration
 from mgc.cli import app
 from mgc.config import DataRecipe
 from mgc.data import load as load_data
 from mgc.experiments.robust import _written
-from mgc.representations import open_representation
+from mgc.representations import ModelSpec, open_representation
 from mgc.representations.cache.embeddings import EmbeddingCache
+from mgc.representations.derived import altered
 from mgc.runs.record import load_records
 from mgc.util.errors import MgcError
 
@@ -32,7 +33,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, st
 
 
 def heard(clip: tuple[Path, np.ndarray, str], text: str, folder: Path, content: str = "") -> np.ndarray:
-    parsed(text).write(clip[0], content or clip[2], folder / "out.caf")
+    Alteration.parse(text).write(clip[0], content or clip[2], folder / "out.caf")
     assert [file.name for file in folder.iterdir()] == ["out.caf"]
     assert soundfile.info(folder / "out.caf").samplerate == RATE_HZ
     return load(folder / "out.caf")
@@ -88,7 +89,7 @@ def test_filters_take_off_48_db_an_octave_and_more(text, kept_hz, gone_hz, tmp_p
     for hz, expected in ((kept_hz, 0.0), (gone_hz, -70.0)):
         file = tmp_path / f"{hz}.wav"
         soundfile.write(file, 0.5 * np.sin(2 * np.pi * hz * t), RATE_HZ, subtype="FLOAT")
-        parsed(text).write(file, "0" * 32, tmp_path / "out.caf")
+        Alteration.parse(text).write(file, "0" * 32, tmp_path / "out.caf")
         change = power_db(load(tmp_path / "out.caf")[RATE_HZ:]) - power_db(load(file)[RATE_HZ:])
         assert change == pytest.approx(0.0, abs=0.2) if expected == 0 else change < expected
 
@@ -105,19 +106,20 @@ def test_crops_are_ten_seconds_of_the_clip(clip, tmp_path) -> None:
 )
 def test_what_alters_nothing_known_is_refused(text) -> None:
     with pytest.raises(MgcError) as error:
-        parsed(text)
+        Alteration.parse(text)
     assert error.value.fix
 
 
 def test_cards_are_apart_and_cannot_be_filled_by_mistake() -> None:
     plain = open_representation("logmel", workspace=here())
-    cards = [altered(plain, parsed(text)) for text in ("noise=10", "noise=20", "mp3=32")]
-    assert len({plain.fingerprint, *(card.fingerprint for card in cards)}) == 4
-    assert open_representation(cards[0].address, workspace=here()) == cards[0]
+    cards = [altered(plain, Alteration.parse(text)) for text in ("noise=10", "noise=20", "mp3=32")]
+    assert len({plain.key, *(card.key for card in cards)}) == 4
+    assert open_representation(cards[0].spec, here()) == cards[0]
     assert (
-        open_representation("altered:noise=10.0:logmel", workspace=here()).fingerprint == cards[0].fingerprint
+        open_representation(ModelSpec("logmel", alteration=Alteration("noise", 10.0)), here()).key
+        == cards[0].key
     )
-    with pytest.raises(MgcError, match="as they are"):
+    with pytest.raises(MgcError, match="only used to evaluate"):
         cards[0].load(None)  # type: ignore[arg-type]
 
 
@@ -149,7 +151,7 @@ def test_robust_end_to_end(music: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     # The store holds the noisy clip beside the clip, under the hash of the one file.
     plain = open_representation("logmel", workspace=here())
-    noisy = EmbeddingCache(altered(plain, parsed("noise=0")), root=here().cache)
+    noisy = EmbeddingCache(altered(plain, Alteration.parse("noise=0")), root=here().cache)
     contents = [track.content for track in load_data(DataRecipe(source=str(music)), workspace=here()).tracks]
     held = {*contents} - noisy.missing(contents)
     assert len(held) == 4
@@ -176,7 +178,7 @@ def test_nothing_is_left_behind(music: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     tracks = load_data(DataRecipe(source=str(music)), workspace=here()).tracks
     broken = [*tracks[:3], replace(tracks[3], path=tmp_path / "none.wav")]
-    with pytest.raises(MgcError, match="cannot be read"), _written(parsed("gain=-6"), broken):
+    with pytest.raises(MgcError, match="cannot be read"), _written(Alteration.parse("gain=-6"), broken):
         pass
     assert not [*tmp_path.glob("mgc-altered-*")]
 
@@ -189,7 +191,7 @@ def test_a_full_disk_is_told(music: Path, monkeypatch: pytest.MonkeyPatch) -> No
     tracks = load_data(DataRecipe(source=str(music)), workspace=here()).tracks
     with (
         pytest.raises(MgcError, match="altered clips cannot be written"),
-        _written(parsed("gain=-6"), tracks),
+        _written(Alteration.parse("gain=-6"), tracks),
     ):
         pass
 
