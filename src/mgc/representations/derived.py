@@ -1,4 +1,4 @@
-"""Representations derived from another: per window, in bfloat16, of altered clips, at other pitch or speed."""
+"""Representations derived from another one: per window, in bfloat16, altered, at another pitch or speed."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -58,8 +58,7 @@ def altered(card: Representation, alteration: Alteration) -> Representation:
     return replace(_derived(card, alteration.label, step, alteration=alteration), load=refuse)
 
 
-# ---- bfloat16
-# -----------------------------------------------------------------------------------------------
+# ---- bfloat16 ---------------------------------------------------------------------------------------------
 
 
 def in_bfloat16(card: Representation) -> Representation:
@@ -104,8 +103,7 @@ def _load_bfloat16(load: Callable[["torch.device"], Encoder], name: str, device:
     return encoder
 
 
-# ---- pitch and speed
-# ----------------------------------------------------------------------------------------
+# ---- pitch and speed --------------------------------------------------------------------------------------
 #
 # Signalsmith Stretch (MIT, as `python-stretch`) takes 0.2 s for 30 s of audio on one core. Compared with
 # librosa.effects on real clips it needs two thirds of the time, keeps clicks in place (librosa: up to 30 ms

@@ -24,7 +24,7 @@ from mgc import data
 from mgc.config import WINDOWS_AT_ONCE, Device, EmbedRecipe
 from mgc.data import Dataset, Track
 from mgc.data.clips import state_of
-from mgc.representations import Representation, open_representation, spec_of
+from mgc.representations import STATISTICS, Representation, open_representation, spec_of
 from mgc.representations.cache.embeddings import EmbeddingCache, library_versions
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress, say
@@ -201,8 +201,7 @@ def _compute(
         raise MgcError(text, fix="the other clips are kept; run the same command again")
 
 
-# ---- library versions
-# ---------------------------------------------------------------------------------------
+# ---- library versions -------------------------------------------------------------------------------------
 
 
 def _comparable(
@@ -258,23 +257,26 @@ def recompute(
     arrays = represent(
         cache.representation, encoder(), [track.path for track in some], where, WINDOWS_AT_ONCE
     )
-    return {some[n].track_id: deviation(cache.read(some[n].content), array) for n, array in arrays}
+    return {
+        some[n].track_id: deviation(cache.read(some[n].content), array, cache.representation.pooled)
+        for n, array in arrays
+    }
 
 
-def deviation(cached: np.ndarray, computed: np.ndarray) -> float:
-    """The largest difference between two arrays (rows, columns), relative to the cached value.
+def deviation(cached: np.ndarray, computed: np.ndarray, pooled: bool) -> float:
+    """The largest difference between two arrays of one clip, relative to the cached value.
 
-    So that values next to zero do not decide, the typical magnitude of the row (its median) is added to each
-    value; a hundredth of it for float32 arrays, whose columns have different units. Infinite if the shapes
-    differ.
+    The three statistics of a `pooled` column are compared with the largest of them. So that values next to zero
+    do not decide, the median magnitude is added to each; 1e-4 of it for float32 arrays, whose columns have
+    different units. Infinite if the shapes differ.
     """
     if cached.shape != computed.shape:
         return float("inf")
-    magnitude = np.abs(cached.astype(np.float64))
-    typical = np.median(magnitude, axis=1, keepdims=True) * (0.01 if cached.dtype == np.float32 else 1.0)
-    difference = np.abs(computed - cached.astype(np.float64))
-    smallest = np.finfo(np.float16).tiny  # of rows of zeros
-    return float((difference / np.maximum(magnitude + typical, smallest)).max(initial=0.0))
+    before = cached.astype(np.float64).reshape(-1, len(STATISTICS) if pooled else 1, cached.shape[1])
+    magnitude = np.abs(before).max(axis=1, keepdims=True)
+    floor = np.median(magnitude) * (1e-4 if cached.dtype == np.float32 else 1.0)
+    difference = np.abs(computed.reshape(before.shape) - before)
+    return float((difference / np.maximum(magnitude + floor, np.finfo(np.float16).tiny)).max(initial=0.0))
 
 
 def _changes(before: Sequence[dict[str, str]]) -> str:
