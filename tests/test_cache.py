@@ -149,6 +149,104 @@ def test_two_processes_embed_the_same_at_once(music: Path, monkeypatch: pytest.M
     assert vectors(dataset) == together
 
 
+# --- library versions -------------------------------------------------------------------------------------
+
+OTHER = {"torch": "1.0", "transformers": "1", "librosa": "0.1", "soxr": "0", "numpy": "1", "libsndfile": "1"}
+
+
+def as_if_by_other_versions(change: float = 0.0) -> None:
+    """The cached arrays pretend to come from other library versions; one of them is changed by a share."""
+    cache = EmbeddingCache(card(), here().cache)
+    cache.refresh()
+    clips = [clip for shard in shards(card()) for clip in embeddings.scan(shard.parent)[0][shard].clips]
+    arrays = {clip: cache.read(clip).copy() for clip in clips}
+    arrays[clips[-1]] *= np.float16(1 + change)
+    for shard in shards(card()):
+        shard.unlink()
+    with EmbeddingCache(card(), here().cache).writer() as writer:
+        for clip, array in arrays.items():
+            writer.add(clip, "a track", array)
+    file = cache.folder / embeddings.CARD
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"libraries": [OTHER]}))
+
+
+def first(music: Path, count: int) -> Dataset:
+    """The first tracks of each genre."""
+    dataset = load(music)
+    some = [track for track in dataset.tracks if int(track.track_id[-5]) < count]
+    return replace(dataset, tracks=tuple(some))
+
+
+def embed_some(dataset: Dataset) -> Embedded:
+    return embed_tracks(dataset, card(), here(), "cpu", 1)
+
+
+def test_embeddings_of_other_versions_that_agree_are_extended(
+    music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed_some(first(music, 1))
+    as_if_by_other_versions()
+    done = embed(music)
+    assert done.computed == 18
+    assert done.folder == EmbeddingCache(card(), here().cache).folder
+    assert EmbeddingCache(card(), here().cache).libraries() == [OTHER, embeddings.library_versions()]
+    message = capsys.readouterr().err
+    assert "torch 1.0" in message
+    assert "2 cached clips were recomputed and agree" in message
+    assert embed(music).computed == 0
+
+
+def test_a_changed_vector_of_other_versions_is_detected_and_not_extended(
+    music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = embed_some(first(music, 1)).folder
+    as_if_by_other_versions(change=0.02)
+    before = [shard.read_bytes() for shard in sorted(old.glob("shard-*"))]
+    done = embed(music)
+    assert done.computed == 20
+    assert done.folder == old.with_name(f"{old.name}-g2")
+    assert [shard.read_bytes() for shard in sorted(old.glob("shard-*"))] == before
+    message = " ".join(capsys.readouterr().err.split())
+    assert "2 cached clips were recomputed and differ by up to" in message
+    assert "0.5 % is accepted" in message
+    assert embed(music).computed == 0
+    rows = {row.folder: row for row in cache.held(here())}
+    assert [rows[name].state for name in (old.name, done.folder.name)] == ["stale", "current"]
+    # A process with the old versions still uses the old generation.
+    card_file = done.folder / embeddings.CARD
+    card_file.write_text(json.dumps(json.loads(card_file.read_text()) | {"libraries": []}))
+    old_card = json.loads((old / embeddings.CARD).read_text()) | {
+        "libraries": [embeddings.library_versions()]
+    }
+    (old / embeddings.CARD).write_text(json.dumps(old_card))
+    assert EmbeddingCache(card(), here().cache).folder == old
+
+
+def test_without_a_cached_clip_at_hand_a_new_generation_starts(
+    music: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = embed_some(first(music, 1)).folder
+    as_if_by_other_versions()
+    dataset = load(music)
+    others = replace(dataset, tracks=tuple(t for t in dataset.tracks if t.track_id[-5] != "0"))
+    assert embed_some(others).folder != old
+    assert "None of the cached clips is among these tracks" in " ".join(capsys.readouterr().err.split())
+
+
+def test_verify_recomputes_on_demand(music: Path) -> None:
+    tracks = load(music).tracks
+    assert cache.recomputed(tracks, 3, here()) == (["the embedding cache is empty"], 0)
+    embed_some(first(music, 1))
+    lines, differing = cache.recomputed(tracks, 3, here())
+    assert differing == 0
+    assert "2 clips recomputed: agrees" in lines[0]
+    as_if_by_other_versions(change=0.02)
+    lines, differing = cache.recomputed(tracks, 3, here())
+    assert differing == 1
+    assert "2 clips recomputed: differs" in lines[0]
+    assert "none of these tracks is cached" in cache.recomputed(tracks[5:8], 3, here())[0][0]
+
+
 # --- mgc cache --------------------------------------------------------------------------------------------
 
 

@@ -286,18 +286,29 @@ class _Bench:
         self, system: str, kind: str, representation: Representation | None, head: str, recipe: AnyRecipe
     ) -> "_Run":
         """A run with its id and folder."""
-        revisions = revisions_of(recipe) if representation else {"split": SPLIT}
-        parts = {
-            "system": [system, kind, head],
-            "settings": settings_that_decide(recipe, representation),
-            "tracks": [self.dataset.fingerprint, self.split.fingerprint],
-            "representation": representation.key if representation else None,
-            "revisions": revisions,
-        }
-        digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=4).hexdigest()
-        words = [system, head, self.split.name, f"s{recipe.seed}", digest]
-        run_id = "-".join(word.replace(" ", "_") for word in words if word)
+        run_id, revisions = run_id_of(system, kind, head, recipe, self.split, representation)
         return _Run(self, system, kind, representation, head, recipe, run_id, revisions)
+
+
+def run_id_of(
+    system: str, kind: str, head: str, recipe: AnyRecipe, split: Split, representation: Representation | None
+) -> tuple[str, dict[str, int]]:
+    """The id of a run, and the revisions that are part of it.
+
+    The id is a hash of what was asked for (only settings that differ from their defaults), the tracks, the split,
+    the representation, and the revisions of what the run uses.
+    """
+    revisions = revisions_of(recipe) if representation else {"split": SPLIT}
+    parts = {
+        "system": [system, kind, head],
+        "settings": settings_that_decide(recipe, representation),
+        "tracks": [split.dataset.fingerprint, split.fingerprint],
+        "representation": representation.key if representation else None,
+        "revisions": revisions,
+    }
+    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=4).hexdigest()
+    words = [system, head, split.name, f"s{recipe.seed}", digest]
+    return "-".join(word.replace(" ", "_") for word in words if word), revisions
 
 
 def settings_that_decide(recipe: AnyRecipe, representation: Representation | None) -> dict[str, Any]:

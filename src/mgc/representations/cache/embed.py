@@ -266,9 +266,9 @@ def recompute(
 def deviation(cached: np.ndarray, computed: np.ndarray, pooled: bool) -> float:
     """The largest difference between two arrays of one clip, relative to the cached value.
 
-    The three statistics of a `pooled` column are compared with the largest of them. So that values next to zero
-    do not decide, the median magnitude is added to each; 1e-4 of it for float32 arrays, whose columns have
-    different units. Infinite if the shapes differ.
+    The three statistics of a `pooled` column are compared with the largest of them. So that values next to
+    zero do not decide, the median magnitude is added to each; 1e-4 of it for float32 arrays, whose columns
+    have different units. Infinite if the shapes differ.
     """
     if cached.shape != computed.shape:
         return float("inf")
