@@ -292,7 +292,7 @@ def test_an_export_asks_for_its_encoder_and_refuses_another(lab: Lab, tmp_path: 
 def test_other_code_of_the_representation_is_told_and_not_refused(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    card = lab.network.representation_card | {"code": "older", "fingerprint": "older"}
+    card = lab.network.representation_card | {"revision": 0, "key": "older"}
     load_models(replace(lab.network, representation_card=card))
     assert "code that computes logmel has changed" in capsys.readouterr().err
 

@@ -80,7 +80,7 @@ def written(record: RunRecord) -> RunRecord:
 
 
 def test_the_list_tells_every_folder_of_a_run(probed: RunRecord) -> None:
-    newer = replace(probed, run_id="mfcc-newer", code="other", created="2999-01-01T00:00:00")
+    newer = replace(probed, run_id="mfcc-newer", revisions={"split": 9}, created="2999-01-01T00:00:00")
     newer.save(probed.predictions())
     data = here().results / "music"
     for name in ("broken", "begun", "tune-cnn-1"):
@@ -173,7 +173,7 @@ def test_a_rerun_is_the_same_to_the_bit_wherever_the_tracks_lie(probed: RunRecor
 def test_a_rerun_of_other_predictions_or_code_says_so(probed: RunRecord) -> None:
     said = probed.predictions()
     shifted = said.probabilities @ np.array([[0.9, 0.1], [0.1, 0.9]])
-    old = replace(probed, code="0123", versions={**probed.versions, "torch": "1.0"}, commit="abc")
+    old = replace(probed, revisions={"split": 9}, versions={**probed.versions, "torch": "1.0"}, commit="abc")
     old.save(Predictions(said.classes, said.track_ids, said.labels, shifted, said.groups, said.fold))
     done = mgc("rerun", probed.run_id)
     assert done.exit_code == 1, done.output

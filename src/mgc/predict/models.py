@@ -178,31 +178,16 @@ def _network(
         raise MgcError("the weights of a fold hold NaN or infinity: damaged", where=file, fix=again)
     normalise, learned = normalise_of(recipe), None
     if normalise == "train":
-        if OFFSET not in weights:
-            what = "an older mgc did not keep what the training side is normalised by"
-            raise MgcError(what, where=file, fix=again)
         learned = Side([], np.zeros(0, np.int64), weights.pop(OFFSET)[None], weights.pop(SCALE)[None])
-    frames = record.frames or _frames(record, recipe, representation, number)
     options = {key: getattr(recipe, key) for key in OPTIONS}
-    network = make_network(recipe.network, classes, representation.width, frames, options)
+    network = make_network(recipe.network, classes, representation.width, record.frames, options)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         what = f"the weights are not those of today's {recipe.network}: {str(error).splitlines()[-1].strip()}"
         raise MgcError(what, where=file, fix=again) from None
     network = network.to(make_accelerator(device).device).eval()
-    return _Network(network, frames, normalise, learned, representation.pooled, device)
-
-
-def _frames(record: RunRecord, recipe: BaselineRecipe, representation: Representation, number: int) -> int:
-    """The frames of a crop where an older record does not tell them: what the recipe asks for."""
-    if representation.frames_a_second is None:
-        return 1
-    asked = round((recipe.train.crop_seconds or WHOLE_SECONDS) * representation.frames_a_second)
-    frames = max(asked, find_network(recipe.network).min_frames)
-    if number == 0:
-        say(f"{record.run_id}: an older mgc did not keep the frames of a crop; the recipe asks for {frames}")
-    return frames
+    return _Network(network, record.frames, normalise, learned, representation.pooled, device)
 
 
 # ---- heads ----------------------------------------------------------------------------------------------

@@ -12,32 +12,19 @@ from mgc.audio import Window
 from mgc.data import load_windows
 from mgc.representations.card import Encoder, Representation
 
+Batch = list[tuple[int, int, Window]]  # position of the clip, number of the window in it
+
 
 @dataclass
 class _Clip:
-    """The state of one clip while its windows are processed."""
+    """What the encoder returned for the windows of a clip."""
 
-    weight: float = 0.0
-    mean: np.ndarray | float = 0.0  # (width,) float64
-    squares: np.ndarray | float = 0.0  # (width,) sum of squared deviations from the mean
-    largest: np.ndarray | float = -np.inf  # (width,)
     windows: int = 0  # read so far
-    parts: dict[int, np.ndarray] = field(default_factory=dict)  # of window k: frames (T, D) or statistics
-    in_flight: int = 0
-    complete: bool = False
-
-    def merge(self, weight: float, mean: np.ndarray, squares: np.ndarray, largest: np.ndarray) -> None:
-        """The update of Chan, Golub and LeVeque (1983): exact for any order and size of the parts."""
-        total = self.weight + weight
-        delta = mean - self.mean
-        self.mean = self.mean + delta * (weight / total)
-        self.squares = self.squares + squares + delta**2 * (self.weight * weight / total)
-        self.largest = np.maximum(self.largest, largest)
-        self.weight = total
-
-    def statistics(self) -> np.ndarray:
-        """(3, width)."""
-        return np.stack([self.mean, np.sqrt(self.squares / self.weight), self.largest])
+    in_flight: int = 0  # read, but not encoded yet
+    complete: bool = False  # all windows were read
+    # By number of the window: real frames (T, D), or their moments (3, width) with the weight of the window.
+    parts: dict[int, np.ndarray] = field(default_factory=dict)
+    weights: dict[int, float] = field(default_factory=dict)
 
 
 def represent(
@@ -55,7 +42,7 @@ def represent(
     batch.
     """
     clips: dict[int, _Clip] = defaultdict(_Clip)
-    waiting: dict[int, list[tuple[int, int, Window]]] = defaultdict(list)
+    waiting: dict[int, Batch] = defaultdict(list)  # by length
     last = -1
 
     def finished() -> Iterator[tuple[int, np.ndarray]]:
@@ -73,63 +60,65 @@ def represent(
             clip.in_flight += 1
             clip.windows += 1
             if len(batch) == batch_size:
-                _run(representation, encoder, waiting.pop(len(window.samples)), clips, device)
+                _encode(representation, encoder, waiting.pop(len(window.samples)), clips, device)
                 yield from finished()
         if last >= 0:
             clips[last].complete = True
         for batch in waiting.values():
-            _run(representation, encoder, batch, clips, device)
+            _encode(representation, encoder, batch, clips, device)
         yield from finished()
 
 
-def _run(
+def _encode(
     representation: Representation,
     encoder: Encoder,
-    batch: list[tuple[int, int, Window]],
+    batch: Batch,
     clips: dict[int, _Clip],
     device: torch.device,
 ) -> None:
+    """Encode a batch of windows, and add the results to their clips."""
     waveforms = torch.from_numpy(np.stack([window.samples for *_, window in batch])).to(device)  # (B, S)
     covered = torch.tensor([window.covered for *_, window in batch], device=device)
     real = torch.tensor([window.real for *_, window in batch], device=device)
     layers, weights = encoder(waveforms, covered, real)
     if representation.pooled:
         moments = [_moments(layer.float(), weights.float()) for layer in layers]
-        # (3, B, width)
-        pooled = torch.stack([torch.cat(kind, dim=1) for kind in zip(*moments, strict=True)])
-        means, squares, largest = pooled.double().cpu().numpy()
+        parts = torch.cat(moments, dim=2).cpu().numpy()  # (B, 3, width)
         totals = weights.float().sum(dim=1).double().cpu().numpy()
-        for row, (position, number, _) in enumerate(batch):
-            clip = clips[position]
-            clip.in_flight -= 1
-            if totals[row] == 0:
-                continue
-            one = _Clip() if representation.spec.keep == "windows" else clip
-            one.merge(float(totals[row]), means[row], squares[row], largest[row])
-            if one is not clip:
-                clip.parts[number] = one.statistics()
     else:
-        frames = layers[0].float().cpu().numpy()  # (B, T, D)
-        kept = weights.cpu().numpy() > 0
-        for row, (position, number, _) in enumerate(batch):
-            clips[position].parts[number] = frames[row][kept[row]]
-            clips[position].in_flight -= 1
+        parts = layers[0].float().cpu().numpy()  # (B, T, D)
+        real_frames = weights.cpu().numpy() > 0
+    for row, (position, number, _) in enumerate(batch):
+        clip = clips[position]
+        clip.in_flight -= 1
+        if not representation.pooled:
+            clip.parts[number] = parts[row][real_frames[row]]
+        elif totals[row] > 0:
+            clip.parts[number], clip.weights[number] = parts[row], float(totals[row])
 
 
-def _moments(frames: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Weighted mean, sum of squared deviations, and maximum over time: (B, T, D), (B, T) -> (B, D) each."""
+def _moments(frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted mean, variance and maximum over time: (B, T, D), (B, T) -> (B, 3, D)."""
     weight = weights.unsqueeze(2)
-    mean = (frames * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1e-12)
-    squares = ((frames - mean.unsqueeze(1)) ** 2 * weight).sum(dim=1)
+    total = weight.sum(dim=1).clamp_min(1e-12)
+    mean = (frames * weight).sum(dim=1) / total
+    variance = ((frames - mean.unsqueeze(1)) ** 2 * weight).sum(dim=1) / total
     largest = frames.masked_fill(weight == 0, -torch.inf).amax(dim=1)
-    return mean, squares, largest
+    return torch.stack([mean, variance, largest], dim=1)
 
 
 def _array(representation: Representation, clip: _Clip) -> np.ndarray:
-    if representation.pooled and not clip.parts:
-        return clip.statistics()
-    frames = np.concatenate([clip.parts[number] for number in sorted(clip.parts)])
-    clip.parts.clear()  # two hours of log-mel are 160 MB, which should not be held twice
-    if representation.pooled:
-        return frames
-    return representation.finish(frames) if representation.finish else frames
+    parts = [clip.parts[number] for number in sorted(clip.parts)]
+    if not representation.pooled:
+        clip.parts.clear()  # two hours of log-mel are 160 MB, which should not be held twice
+        frames = np.concatenate(parts)
+        return representation.finish(frames) if representation.finish else frames
+    means, variances, largest = np.stack(parts).astype(np.float64).transpose(1, 0, 2)  # (windows, width) each
+    if representation.spec.keep == "windows":
+        return np.stack([means, np.sqrt(variances), largest], axis=1).reshape(-1, representation.width)
+    share = np.array([clip.weights[number] for number in sorted(clip.weights)])[:, None]
+    share /= share.sum()
+    mean = (share * means).sum(axis=0)
+    # The variance within windows, and that between them.
+    variance = (share * (variances + (means - mean) ** 2)).sum(axis=0)
+    return np.stack([mean, np.sqrt(variance), largest.max(axis=0)])

@@ -5,17 +5,14 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, gather_object
 
 from mgc.util.errors import MgcError
-
-Result = TypeVar("Result")
 
 # How long a process waits for another that is still there: the first may look at a hundred thousand files,
 # and the slowest part may take hours more than the fastest. Of one that has died the others learn at once.
@@ -74,9 +71,8 @@ def several() -> bool:
     return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-class Crew:
-    """The processes that torchrun or `accelerate launch` started for one piece of work, on one machine or
-    many. This is process `number` of `size`, and it computes on `device`.
+def join(device: str) -> PartialState:
+    """This process's place among those that torchrun or `accelerate launch` started, on one machine or many.
 
     They exchange messages through gloo even where they compute on GPUs: the messages are small, and gloo
     notices at once when a process has died.
@@ -84,53 +80,24 @@ class Crew:
     Raises:
         MgcError: the device is not available, or the processes cannot connect.
     """
+    _refuse_missing(device)
+    cpu = device in ("cpu", "mps") or not torch.cuda.is_available()
+    try:
+        return PartialState(cpu=cpu, backend="gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        fix = "check the launcher's addresses; $GLOO_SOCKET_IFNAME names the network interface"
+        raise MgcError(f"the processes cannot connect: {error}", fix=fix) from None
 
-    def __init__(self, device: str) -> None:
-        _refuse_missing(device)
-        cpu = device in ("cpu", "mps") or not torch.cuda.is_available()
-        try:
-            self._state = PartialState(cpu=cpu, backend="gloo", timeout=PATIENCE)
-        except (RuntimeError, ValueError) as error:
-            fix = "check the launcher's addresses; $GLOO_SOCKET_IFNAME names the network interface"
-            raise MgcError(f"the processes cannot connect: {error}", fix=fix) from None
-        self.number: int = self._state.process_index
-        self.size: int = self._state.num_processes
-        self.device: torch.device = self._state.device
-        self.first = self.number == 0  # the process that plans and reports
 
-    def from_first(self, make: Callable[[], Result]) -> Result | MgcError:
-        """The result of `make` in the first process, sent to all; or the error that it raised."""
-        box: list[Any] = [None]
-        if self.first:
-            try:
-                box = [make()]
-            except MgcError as error:
-                box = [error]
-        made: Result | MgcError = self._exchange(broadcast_object_list, box)[0]
-        return made
-
-    def in_turn(self, load: Callable[[], object]) -> None:
-        """Call `load` in one process of each machine, then in the others: it may download something."""
-        if self._state.is_local_main_process:
-            load()
-        self.gather(None)
-        load()
-
-    def gather(self, value: Result) -> list[Result]:
-        """The value of each process, in their order, once all have called this."""
-        return self._exchange(gather_object, [value])
-
-    def leave(self) -> None:
-        """End the exchange."""
-        self._state.destroy_process_group()
-
-    def _exchange(self, how: Callable[[list[Result]], list[Result]], box: list[Result]) -> list[Result]:
-        try:
-            return how(box)
-        except RuntimeError as error:  # raised by gloo when a connection ends
-            what = "another process was killed, often for lack of memory"
-            fix = "finished work is kept: run the same command again, with any number of processes"
-            raise MgcError(what, where=str(error).splitlines()[0], fix=fix) from None
+@contextmanager
+def peers() -> Iterator[None]:
+    """A context for an exchange with the other processes, which may have died."""
+    try:
+        yield
+    except RuntimeError as error:  # raised by gloo when a connection ends
+        what = "another process was killed, often for lack of memory"
+        fix = "finished work is kept: run the same command again, with any number of processes"
+        raise MgcError(what, where=str(error).splitlines()[0], fix=fix) from None
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:

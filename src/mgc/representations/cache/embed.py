@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import torch
 
     from mgc.representations.card import Encoder
-    from mgc.util.devices import Crew
 
 LATE_SECONDS = 60.0  # a network folder may show files of other machines this late
 CLIPS_TO_COMPARE = 2
@@ -66,10 +65,10 @@ def embed(recipe: EmbedRecipe, workspace: Workspace) -> Embedded:
     spec = spec_of(recipe, recipe.model)
     representation = open_representation(spec, workspace, recipe.trust_remote_code)
     if "LOCAL_RANK" in os.environ:  # set by a launcher
-        from mgc.util.devices import Crew, several
+        from mgc.util.devices import several
 
         if several():
-            return _embed_together(recipe, representation, workspace, Crew(recipe.device))
+            return _embed_together(recipe, representation, workspace)
     dataset = _load(recipe, workspace)
     return embed_tracks(dataset, representation, workspace, recipe.device, recipe.batch_size)
 
@@ -109,42 +108,53 @@ def embed_tracks(
     return _summary(cache, wanted, len(todo))
 
 
-def _embed_together(
-    recipe: EmbedRecipe, representation: Representation, workspace: Workspace, crew: "Crew"
-) -> Embedded:
+def _embed_together(recipe: EmbedRecipe, representation: Representation, workspace: Workspace) -> Embedded:
     """This process's part of the work. The first returns when all have finished, and reports all errors."""
-    from mgc.util.devices import share_cores
+    from accelerate.utils import broadcast_object_list, gather_object
+
+    from mgc.util.devices import join, peers, share_cores
     from mgc.util.workers import cores
 
-    encoder = once(lambda: representation.encoder(crew.device))
+    state = join(recipe.device)
+    number, size, first = state.process_index, state.num_processes, state.is_main_process
+    encoder = once(lambda: representation.encoder(state.device))
 
-    def plan() -> tuple[int, tuple[Track, ...], list[Track]]:
-        wanted = _load(recipe, workspace).tracks
-        cache = EmbeddingCache(representation, workspace.cache)
-        if _missing(cache, wanted):
-            cache = _comparable(cache, wanted, encoder, crew.device)
-        return cache.generation, wanted, _missing(cache, wanted)
+    def plan() -> tuple[int, tuple[Track, ...], list[Track]] | MgcError:
+        try:
+            wanted = _load(recipe, workspace).tracks
+            cache = EmbeddingCache(representation, workspace.cache)
+            if _missing(cache, wanted):
+                cache = _comparable(cache, wanted, encoder, state.device)
+            return cache.generation, wanted, _missing(cache, wanted)
+        except MgcError as error:
+            return error
 
-    planned = crew.from_first(plan)
+    made = plan() if first else None
+    with peers():
+        [planned] = broadcast_object_list([made])
     if isinstance(planned, MgcError):
-        if crew.first:
+        if first:
             raise planned
         return Embedded(representation, 0, 0, 0.0, workspace.cache, first=False)
     generation, wanted, todo = planned
     cache = EmbeddingCache(representation, workspace.cache, generation)
-    own = sorted(todo, key=lambda track: (-track.seconds, track.content))[crew.number :: crew.size]
+    own = sorted(todo, key=lambda track: (-track.seconds, track.content))[number::size]
     error = ""
     if todo:
         share_cores(cores())
-        crew.in_turn(encoder)
-        what = f"embed {representation.name} (process 1 of {crew.size})" if crew.first else None
+        if state.is_local_main_process:
+            encoder()  # first in one process of each machine: it may download something
+        with peers():
+            gather_object([None])
+        what = f"embed {representation.name} (process 1 of {size})" if first else None
         try:
-            _compute(cache, own, encoder(), crew.device, recipe.batch_size, what)
+            _compute(cache, own, encoder(), state.device, recipe.batch_size, what)
         except MgcError as problem:
-            error = str(problem)
-    errors = [f"process {n} of {crew.size}: {text}" for n, text in enumerate(crew.gather(error), 1) if text]
-    crew.leave()
-    if not crew.first:
+            error = f"process {number + 1} of {size}: {problem}"
+    with peers():
+        errors = list(filter(None, gather_object([error])))
+    state.destroy_process_group()
+    if not first:
         return Embedded(representation, len(own), len(own), 0.0, cache.folder, first=False)
     if errors:
         fix = "embeddings computed so far are kept; fix the problem and run the same command again"
