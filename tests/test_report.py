@@ -1,4 +1,4 @@
-"""The report's content and page, made from records alone; no browser is asked."""
+"""The content of reports and the page, from records alone, without a browser."""
 
 import html.parser
 import json
@@ -26,7 +26,7 @@ EVIL = "<script>alert(1)</script>"
 CLASSES = ("folk", "pop", "rock")
 
 
-def said(seed: int, skill: float, tracks: int = 60) -> Predictions:
+def predictions(seed: int, skill: float, tracks: int = 60) -> Predictions:
     """Probabilities that favour the truth by `skill`."""
     rng = np.random.default_rng(seed)
     labels = np.arange(tracks) % len(CLASSES)
@@ -54,6 +54,7 @@ def make_run(system: str, path: str, predictions: Predictions, **changes: object
         "code": "c", "commit": None, "versions": {"mgc": EVIL}, "device": EVIL,
         "created": f"2026-01-01T00:00:0{len(system) % 10}", "name": f"{system} {EVIL}", "reported": EVIL,
     }  # fmt: skip
+    plain["folder"] = here().results_of("tunes") / str(plain["run_id"])
     record = RunRecord(**{**plain, **changes})  # type: ignore[arg-type]
     record.save(predictions)
     return record
@@ -61,13 +62,13 @@ def make_run(system: str, path: str, predictions: Predictions, **changes: object
 
 @pytest.fixture
 def runs() -> list[RunRecord]:
-    """A floor, two networks, one of them with curves, and two probes, whose every text is hostile."""
+    """A floor, two networks, one of them with curves, and two probes, all of whose texts are hostile."""
     made = [
-        make_run("majority", "floor", said(0, 0.0)),
-        make_run("cnn", "baseline", said(1, 1.0)),
-        make_run("gru", "baseline", said(2, 0.8)),
-        make_run("musicnn", "probe", said(3, 2.5)),
-        make_run("whisper", "probe", said(4, 1.5)),
+        make_run("majority", "floor", predictions(0, 0.0)),
+        make_run("cnn", "baseline", predictions(1, 1.0)),
+        make_run("gru", "baseline", predictions(2, 0.8)),
+        make_run("musicnn", "probe", predictions(3, 2.5)),
+        make_run("whisper", "probe", predictions(4, 1.5)),
     ]
     epochs = np.arange(6)
     table = {"fold": 0, "epoch": epochs, "train_loss": 1 / (1 + epochs), "val_loss": 1.0, "best": epochs == 3}
@@ -82,7 +83,7 @@ def name_tracks(record: RunRecord) -> None:
         (i, CLASSES[k], EVIL, f"{EVIL} {i}", "", 30.0) for i, k in zip(run.track_ids, run.labels, strict=True)
     ]
     columns = ["track_id", "label", "artist", "title", "album", "seconds"]
-    pd.DataFrame(rows, columns=columns).to_csv(tracks_file("tunes", "d0"), index=False)
+    pd.DataFrame(rows, columns=columns).to_csv(tracks_file(here().results_of("tunes"), "d0"), index=False)
 
 
 def content(**options: object) -> Content:
@@ -90,7 +91,7 @@ def content(**options: object) -> Content:
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would see: tags, headings, addresses, text."""
+    """Tags, headings, links and text of a page."""
 
     VOID = ("meta", "img", "br", "link", "input")
 
@@ -117,7 +118,7 @@ class Page(html.parser.HTMLParser):
             self.text += data
 
 
-def test_content_says_who_is_who(runs: list[RunRecord]) -> None:
+def test_content_finds_the_best_of_each_kind(runs: list[RunRecord]) -> None:
     name_tracks(runs[0])
     c = content(baseline="cnn-baseline")
     best = {path: entry.record.system for path in ("floor", "baseline", "probe") if (entry := c.best(path))}
@@ -139,11 +140,11 @@ def test_clips_are_the_worst_errors_and_the_most_disputed(runs: list[RunRecord])
     disputed = [clip for clip in c.clips if clip.why == "disagreement"]
     assert len(errors) == len(disputed) == 8
     assert not {clip.track_id for clip in errors} & {clip.track_id for clip in disputed}
-    blame = [sum(one.probability for one in clip.said if one.label != clip.label) for clip in errors]
+    blame = [sum(one.probability for one in clip.answers if one.label != clip.label) for clip in errors]
     assert blame == sorted(blame, reverse=True)
-    assert len(disputed[0].votes) == 3  # four systems, three classes: as many minds as can be
-    assert {len(clip.said) for clip in c.clips} == {4}  # the floor has no vote
-    assert all(sum(one.label != clip.label for one in clip.said) >= 2 for clip in errors)
+    assert len(disputed[0].votes) == 3  # four systems disagree on all three classes
+    assert {len(clip.answers) for clip in c.clips} == {4}  # the floor has no vote
+    assert all(sum(one.label != clip.label for one in clip.answers) >= 2 for clip in errors)
 
 
 def test_the_page_is_whole_self_contained_and_harmless(runs: list[RunRecord]) -> None:
@@ -153,7 +154,7 @@ def test_the_page_is_whole_self_contained_and_harmless(runs: list[RunRecord]) ->
     assert not page.open
     assert sum(tag == "script" for tag, _ in page.tags) == 1  # its own
     assert "<script>alert" not in text
-    assert page.text.count(EVIL) > 20  # told, as text
+    assert page.text.count(EVIL) > 20  # shown as text
     for tag, attributes in page.tags:
         assert not {name for name in attributes if name.startswith("on")}
         for name in ("src", "href"):
@@ -169,14 +170,14 @@ def test_the_page_is_whole_self_contained_and_harmless(runs: list[RunRecord]) ->
     assert titled == sum(attributes.get("role") == "img" for _, attributes in page.tags) > 5
 
 
-def test_the_page_holds_the_numbers_and_says_what_is_missing(runs: list[RunRecord]) -> None:
+def test_the_page_shows_the_numbers_and_lists_what_is_missing(runs: list[RunRecord]) -> None:
     text = Page(render_page(content())).text
     for record in runs:
         assert f"{record.evaluation.accuracy:.3f}" in text
         assert f"mgc rerun {record.run_id}" in text
     assert content().verdict in text
-    missing = text[text.index("What this page could not tell") :]
-    for words in ("Titles and artists are not known", "mgc data check", "audio cannot be found", "no map of"):
+    missing = text[text.index("Not available") :]
+    for words in ("Titles and artists are unknown", "mgc data check", "audio was not found", "no map of"):
         assert words in missing
     assert "no training curves of gru" in missing
 
@@ -221,10 +222,10 @@ def test_check_and_damaged_check(runs: list[RunRecord]) -> None:
     }
     file.write_text(json.dumps(check))
     text = render_page(content(audio=False))
-    assert "61 tracks looked at, 60 used" in text and "1 × clipped" in text and "<script>alert" not in text
+    assert "61 tracks checked, 60 used" in text and "1 × clipped" in text and "<script>alert" not in text
     for damaged in ("{", "[]", "{}", json.dumps(check | {"findings": 5})):
         file.write_text(damaged)
-        with pytest.raises(MgcError, match=r"check's result cannot be read"):
+        with pytest.raises(MgcError, match="result of the data check cannot be read"):
             content()
 
 
@@ -238,20 +239,20 @@ def test_damaged_curves_are_named(runs: list[RunRecord], text: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["title,artist\nx,y\n", "twice", "seconds"])
-def test_damaged_names_of_tracks_are_told_on_the_page(runs: list[RunRecord], damage: str) -> None:
+def test_damaged_names_of_tracks_are_reported_on_the_page(runs: list[RunRecord], damage: str) -> None:
     name_tracks(runs[0])
-    file = tracks_file("tunes", "d0")
+    file = tracks_file(here().results_of("tunes"), "d0")
     text = {"twice": file.read_text() * 2, "seconds": file.read_text().replace("30.0", "x")}.get(
         damage, damage
     )
     file.write_text(text)
-    assert f"not known: {file.name}: damaged" in " ".join(content().missing)
+    assert f"Titles and artists are unknown: {file.name}: damaged" in " ".join(content().missing)
 
 
 def test_a_single_floor_makes_a_page() -> None:
-    make_run("majority", "floor", said(0, 0.0))
+    make_run("majority", "floor", predictions(0, 0.0))
     text = Page(render_page(content())).text
-    assert "No network from scratch" in text and "None." in text
+    assert "There is no network from scratch" in text and "None." in text
 
 
 def test_writing_replaces_the_page_at_once(runs: list[RunRecord], tmp_path: Path) -> None:

@@ -60,10 +60,12 @@ class Music:
 
 def find_music(content: Content) -> Music:
     """Load the tracks from the place that the command names, or else from where the runs found them."""
+    recipe = _recipe(content)
     try:
-        dataset = data.load(_recipe(content), content.workspace)
+        dataset = data.load(recipe, content.workspace)
     except (MgcError, OSError) as error:
         what = error.what.split("\n")[0] if isinstance(error, MgcError) else str(error)
+        what = what.replace(recipe.source, Path(recipe.source).name)  # reports name no folders
         return Music(None, False, f"The audio was not found: {what}. Give its present place with --data.")
     if dataset.fingerprint == content.first.data_fingerprint:
         return Music(dataset, True, "")

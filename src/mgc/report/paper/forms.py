@@ -195,9 +195,9 @@ TYPST_HEAD = """\
 #set figure(placement: auto)
 #set table(stroke: none, inset: (x: 2pt, y: 2.5pt))
 #show raw: set text(font: ("DejaVu Sans Mono", "DejaVu Sans"), size: 7.5pt)
+#show title: set text(17pt)
 #align(center)[
-  #text(17pt, weight: "bold")[#%(title)s]
-
+  #title()
   #%(author)s #box(width: 6cm, stroke: (bottom: 0.5pt))
 ]
 """
