@@ -14,10 +14,9 @@ from markupsafe import Markup
 
 from mgc import __version__
 from mgc.evaluate import calibration_error, reliability, roc_aucs, roc_curves
-from mgc.report import figures
 from mgc.report.audio import Excerpt, Music, excerpt, find_music
 from mgc.report.content import NAMES, Content, Entry, recipe_toml
-from mgc.report.figures import Axis, Line, axis_for, key, share_axis
+from mgc.report.figures import Axis, Chart, Line, axis_for, scaled, share_axis
 from mgc.report.maps import MAPS, Map, kept_map, make_map
 from mgc.runs.record import text_without_places
 from mgc.runs.tables import KINDS, Section, as_dict, caption, verdicts
@@ -71,10 +70,6 @@ def render_page(content: Content) -> str:
         script=_template("page.js"),
         tables=[_table(content, section) for section in content.sections],
         others=[entry for entry in content.systems if entry.title not in front],
-        system_keys=[(e.title, key(k, shape=False)) for k, e in enumerate(content.front)],
-        curve_keys=[(part, key(k, shape=False)) for k, part in enumerate(("training", "validation"))],
-        genre_keys=[(label, key(k, shape=True)) for k, label in enumerate(content.classes)],
-        bars=_bars(content),
         f1={entry.title: entry.per_class["f1"] for entry in content.systems},
         rocs=_rocs(content),
         auc={entry.title: roc_aucs(entry.row.system.predictions[0]) for entry in content.systems},
@@ -113,8 +108,8 @@ def _table(content: Content, section: Section) -> dict[str, Any]:
     scores = [row.system.scores for row in section.rows]
     ends = np.array([[s.accuracy_low, s.accuracy_high] for s in scores])
     low, high = np.floor(10 * ends.min()) / 10, np.ceil(10 * ends.max()) / 10
-    axis = Axis("accuracy", float(low), float(high), ())
-    against = section.baseline.scores.accuracy if section.baseline else None
+    axis = Axis("accuracy", float(low), float(high))
+    against = [section.baseline.scores.accuracy] if section.baseline else []
     titles = {id(entry.row): entry.title for entry in content.systems}
     rows = [
         {
@@ -122,7 +117,9 @@ def _table(content: Content, section: Section) -> dict[str, Any]:
             "row": row,
             "record": row.system.record,
             "scores": s,
-            "glyph": figures.interval(s.accuracy_low, s.accuracy, s.accuracy_high, axis, against),
+            "interval": axis.position([s.accuracy_low, s.accuracy, s.accuracy_high, *against], 4, 186).round(
+                1
+            ),
             "seconds": as_dict(row)["seconds"],
             "kind": KINDS[row.system.record.kind],
             "is_baseline": row.system is section.baseline,
@@ -132,16 +129,7 @@ def _table(content: Content, section: Section) -> dict[str, Any]:
     return {"rows": rows, "axis": axis, "caption": caption(section), "verdicts": verdicts(section)}
 
 
-def _bars(content: Content) -> list[tuple[str, Markup]]:
-    """For each genre, the F1 of the systems shown first."""
-    bars = []
-    for number, label in enumerate(content.classes):
-        values = [(e.title, float(e.per_class["f1"][number]), k) for k, e in enumerate(content.front)]
-        bars.append((label, figures.bars(f"F1 of {label}", values)))
-    return bars
-
-
-def _rocs(content: Content) -> list[tuple[str, Markup]]:
+def _rocs(content: Content) -> list[tuple[str, Chart]]:
     """For each genre, the ROC curves of the systems shown first, with their first seed."""
     curves = [roc_curves(entry.row.system.predictions[0]) for entry in content.front]
     rocs = []
@@ -153,15 +141,15 @@ def _rocs(content: Content) -> list[tuple[str, Markup]]:
         ]
         axes = share_axis("false positive rate"), share_axis("true positive rate")
         title = f"ROC curves of {label} against the rest"
-        rocs.append((label, figures.lines(title, *axes, drawn, diagonal=True)))
+        rocs.append((label, Chart(title, *axes, drawn, diagonal=True)))
     return rocs
 
 
-def _curves(entry: Entry) -> list[Markup]:
+def _curves(entry: Entry) -> list[Chart]:
     """Loss and accuracy by epoch: faint lines for the folds, and a strong line for their mean."""
     table = entry.curves
     assert table is not None
-    pictures = []
+    charts = []
     epochs = axis_for("epoch", table["epoch"].to_numpy() + 1)
     for quantity, unit in (("loss", "nats"), ("accuracy", "share")):
         columns = {"training": f"train_{quantity}", "validation": f"val_{quantity}"}
@@ -177,22 +165,23 @@ def _curves(entry: Entry) -> list[Markup]:
         values = table[[*columns.values()]].to_numpy(float)
         y_axis = axis_for(f"{quantity} ({unit})", values[np.isfinite(values)], zero=quantity == "loss")
         title = f"{quantity} of {entry.title}"
-        pictures.append(figures.lines(title, epochs, y_axis, drawn, height=200, dots=dots))
-    return pictures
+        charts.append(Chart(title, epochs, y_axis, drawn, dots, height=200))
+    return charts
 
 
-def _reliability(entry: Entry, colour: int) -> Markup:
+def _reliability(entry: Entry, colour: int) -> Chart:
     bins = reliability(entry.row.system.predictions[0])
     x, y = np.array([b.confidence for b in bins]), np.array([b.accuracy for b in bins])
     axes = share_axis("predicted probability"), share_axis("share of correct predictions")
     dots = [(float(a), float(b), colour) for a, b in zip(x, y, strict=True)]
     drawn = [Line(entry.title, x, y, colour)]
-    return figures.lines(f"Reliability of {entry.title}", *axes, drawn, diagonal=True, dots=dots)
+    return Chart(f"Reliability of {entry.title}", *axes, drawn, dots, diagonal=True)
 
 
 def _maps(
     content: Content, maps: Mapping[str, Map | None], music: Music, missing: list[str]
-) -> list[tuple[Entry, Markup]]:
+) -> list[tuple[Entry, list[list[tuple[float, float, str]]]]]:
+    """The maps of the best probes: for each class, the positions and names of its tracks."""
     drawn = []
     for entry in content.probes[:MAPS]:
         one = maps[entry.title]
@@ -204,18 +193,17 @@ def _maps(
         elif one is None:
             missing.append(f"There is no map of {entry.title}: the evaluated tracks were not found.")
         if one is not None:
-            drawn.append((entry, _scatter(content, one)))
+            drawn.append((entry, _points(content, one)))
     return drawn
 
 
-def _scatter(content: Content, one: Map) -> Markup:
-    known = content.tracks.loc[[*one.track_ids]].astype({"label": str})
-    columns = zip(known.index, known["artist"], known["title"], known["label"], strict=True)
-    names = [
-        f"{' – '.join(filter(None, (artist, title))) or i} ({label})" for i, artist, title, label in columns
-    ]
-    kinds = [content.classes.index(label) for label in known["label"]]
-    return figures.scatter(f"Map of {len(names)} tracks by {one.entry.title}", one.points, kinds, names)
+def _points(content: Content, one: Map) -> list[list[tuple[float, float, str]]]:
+    classes: dict[str, list[tuple[float, float, str]]] = {label: [] for label in content.classes}
+    for track_id, (x, y) in zip(one.track_ids, scaled(one.points), strict=True):
+        artist, title, label = (str(content.tracks.at[track_id, key]) for key in ("artist", "title", "label"))
+        name = " – ".join(filter(None, (artist, title))) or track_id
+        classes[label].append((x, y, f"{name} ({label})"))
+    return [*classes.values()]
 
 
 def _excerpts(content: Content, music: Music, missing: list[str]) -> dict[str, Excerpt]:
