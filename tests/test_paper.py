@@ -23,7 +23,7 @@ from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, re
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.bundle import MOST_WEIGHTS, write_bundle
 from mgc.report.content import MOST_ROWS, Content, gather
-from mgc.report.paper import MOST_PAGES, discussion, figures, forms, write_paper, write_papers
+from mgc.report.paper import MOST_PAGES, discussion, figures, forms, write_papers
 from mgc.runs.record import RunRecord, tracks_file, without_places
 from mgc.util.errors import MgcError
 
@@ -70,7 +70,7 @@ def run(
         data_fingerprint="d" * 16, licence=None, split="random" if leaky else "cv5",
         split_authority="LEAKY: random" if leaky else "two folds", split_fingerprint=f"s{leaky}",
         excluded=[{"track_id": NASTY, "path": f"{HOME}/p", "label": "x", "reason": "cut short"}],
-        scores=evaluate(answers, n_bootstrap=40).to_dict(), parameters=1234, chosen=[], seconds={"train": 3.0},
+        scores=evaluate(answers, n_bootstrap=40).to_dict(), parameters=1234, chosen=[], seconds={"train": 3},
         representation_card=card, code="c", commit="1+", versions={"mgc": "0"}, device="cpu", leaky=leaky,
         name=name, notes=["checked: what /home/me/quarantine.csv says is left out"],
         created=f"2026-01-01T00:00:{skill * 10:05.2f}", folder=here().results_of(data) / f"run-{digest}",
@@ -215,7 +215,7 @@ def test_pdf_has_six_pages_and_optional_figures_are_dropped(
     pictures = [body.count(b"/S/Figure") for body in (files["paper.pdf"], short.read_bytes())]
     assert pictures == [4, 2]
     with pytest.raises(MgcError, match="word"):
-        write_paper(content, "word", tmp_path)
+        write_papers(content, ["word"], tmp_path)
 
 
 def test_pdf_is_tagged_for_screen_readers(files: dict[str, bytes]) -> None:
@@ -308,7 +308,8 @@ def test_figures_and_page_are_reproducible(content: Content, files: dict[str, by
 def test_one_probe_alone_is_a_paper_too(tmp_path: Path) -> None:
     run("one", "probe", "ear", 1.0, head="svm", classes=("x", "y"))
     content = gather(ReportRecipe(data=DataRecipe(source="one")), workspace=here())
-    text = write_paper(content, "markdown", tmp_path).read_text("utf-8")
+    [paper] = write_papers(content, ["markdown"], tmp_path)
+    text = paper.read_text("utf-8")
     assert "There is no baseline." in text
     assert text.count("baseline") == 2  # in this sentence, and as an empty column of the main table
 
@@ -320,9 +321,9 @@ def test_one_fold_and_a_genre_without_test_tracks_are_reported(tmp_path: Path) -
         answers, fold=np.zeros_like(answers.fold), labels=np.where(answers.labels == 2, 0, answers.labels)
     )
     replace(record, scores=evaluate(alone, n_bootstrap=40).to_dict()).save(alone)
-    text = write_paper(
-        gather(ReportRecipe(data=DataRecipe(source="given")), workspace=here()), "markdown", tmp_path
-    ).read_text()
+    content = gather(ReportRecipe(data=DataRecipe(source="given")), workspace=here())
+    [paper] = write_papers(content, ["markdown"], tmp_path)
+    text = paper.read_text("utf-8")
     assert "No test track is labelled z: nothing is known about that genre." in text
     assert not [words for words in ("per fold", "all folds", "over folds") if words in text]
 

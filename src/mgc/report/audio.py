@@ -1,6 +1,5 @@
 """Excerpts and spectrograms of the tracks that a report shows, if their audio can still be found."""
 
-import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,16 +28,6 @@ class Excerpt:
     sound: bytes
     picture: bytes
     seconds: float
-
-    @property
-    def sound_uri(self) -> str:
-        """The sound as a data URI."""
-        return f"data:audio/mpeg;base64,{base64.b64encode(self.sound).decode()}"
-
-    @property
-    def picture_uri(self) -> str:
-        """The picture as a data URI."""
-        return f"data:image/jpeg;base64,{base64.b64encode(self.picture).decode()}"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import shlex
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from importlib import resources
 from pathlib import Path
 
 import pandas as pd
@@ -30,26 +31,6 @@ KEPT = (".json", ".parquet", ".csv", ".md", ".png", ".svg", ".toml")
 WEIGHTS = ".safetensors"
 MOST_WEIGHTS = 256 * 1024  # bytes of a file: heads and the small networks; all of them would be gigabytes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
-
-README = """# {data}: results, and how to reproduce them
-
-| file | content |
-| --- | --- |
-| paper.pdf, .tex, .md | the paper in three forms, with `figures/` and `tables/` |
-| report.html | the page with all figures, without audio |
-| table.md, table.csv | all systems side by side |
-| check.*, quarantine.csv | findings of the audio check, and its decisions about single tracks |
-| tracks-*.csv | titles and artists of the tracks |
-| configs/ | one recipe per run, for `mgc baseline --config` or `mgc probe --config` |
-| commands.sh | all commands in the order of the runs: `DATA=path/to/music sh commands.sh` |
-| runs/ | for each run its record, predictions, curves, and weight files of up to {weights} KiB |
-| MANIFEST | SHA-256 sums: `sha256sum -c MANIFEST` |
-
-The bundle contains no audio. Of paths only the last part is kept: an encoder that was loaded from a folder
-must be in a folder of the same name where the commands are run, or its place must be given with `--model`.
-
-Not included: {omitted}
-"""
 
 
 def write_bundle(content: Content, folder: Path) -> Path:
@@ -80,11 +61,15 @@ def write_bundle(content: Content, folder: Path) -> Path:
         if record.kind != "floor":
             members[f"configs/{record.run_id}.toml"] = config_of(record).encode()
     members["commands.sh"] = commands_of(records, content.first).encode()
-    members["README.md"] = README.format(
-        data=one_line(content.data),
-        weights=MOST_WEIGHTS // 1024,
-        omitted="".join(f"\n- {one_line(line)}" for line in sorted(omitted)) or "nothing is missing.",
-    ).encode()
+    members["README.md"] = (
+        _template("bundle.md")
+        .format(
+            data=one_line(content.data),
+            weights=MOST_WEIGHTS // 1024,
+            omitted="".join(f"\n- {one_line(line)}" for line in sorted(omitted)) or "nothing is missing.",
+        )
+        .encode()
+    )
     sums = [f"{hashlib.sha256(members[name]).hexdigest()}  {name}\n" for name in sorted(members)]
     members["MANIFEST"] = "".join(sums).encode()
     return files.write(folder / NAME, _zipped(members))
@@ -99,17 +84,12 @@ def commands_of(records: Sequence[RunRecord], first: RunRecord) -> str:
     """A shell script that repeats every recipe once, in the order of the runs, floors included."""
     last = {recipe_toml(record.recipe): record for record in records if record.kind != "floor"}
     runs = [f'mgc {r.kind} --config configs/{r.run_id}.toml --data "$DATA"' for r in last.values()]
-    lines = [
-        "#!/bin/sh",
-        "# Runs that exist are skipped.",
-        "set -eu",
-        f'[ -n "${{DATA:-}}" ] || DATA={shlex.quote(first.recipe["data"]["source"])}',
-        'mgc data check --data "$DATA"',
-        *runs,
-        'mgc compare --data "$DATA"',
-        'mgc report --data "$DATA" --bundle',
-    ]
-    return "\n".join(lines) + "\n"
+    data = shlex.quote(first.recipe["data"]["source"])
+    return _template("commands.sh").format(data=data, runs="\n".join(runs))
+
+
+def _template(name: str) -> str:
+    return (resources.files("mgc.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _add_files_beside_runs(folder: Path, members: dict[str, bytes]) -> Iterator[str]:

@@ -1,16 +1,15 @@
 """The report as one HTML file that loads nothing from outside: a template filled with `Content`."""
 
+import base64
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from mgc import __version__
 from mgc.evaluate import calibration_error, reliability, roc_aucs, roc_curves
@@ -57,6 +56,7 @@ def render_page(content: Content) -> str:
     )  # fmt: skip
     environment.filters |= {
         "percent": lambda x: f"{100 * x:.0f} %",
+        "base64": lambda x: base64.b64encode(x).decode(),
         "f2": lambda x: f"{x:.2f}",
         "f3": lambda x: f"{x:.3f}",
         "p": lambda x: "< 0.001" if x < 0.001 else f"{x:.3f}",
@@ -66,8 +66,6 @@ def render_page(content: Content) -> str:
     front = {entry.title for entry in content.front}
     return environment.get_template("page.html").render(
         c=content,
-        style=_template("page.css"),
-        script=_template("page.js"),
         tables=[_table(content, section) for section in content.sections],
         others=[entry for entry in content.systems if entry.title not in front],
         f1={entry.title: entry.per_class["f1"] for entry in content.systems},
@@ -86,11 +84,6 @@ def render_page(content: Content) -> str:
         missing=[*map(text_without_places, missing)],
         mgc_version=__version__,
     )
-
-
-def _template(name: str) -> Markup:
-    """A file of this package, which contains no foreign text."""
-    return Markup((files("mgc.report") / "templates" / name).read_text(encoding="utf-8"))
 
 
 def _named(content: Content, music: Music) -> Content:

@@ -18,25 +18,20 @@ from mgc.report.paper.text import blocks_of, title_of
 from mgc.util import files
 from mgc.util.errors import MgcError, did_you_mean
 
-__all__ = ["FORMS", "Figure", "Table", "blocks_of", "write_paper", "write_papers"]
+__all__ = ["FORMS", "Figure", "Table", "blocks_of", "write_papers"]
 
 FORMS = {"markdown": "paper.md", "latex": "paper.tex", "pdf": "paper.pdf"}
 MOST_PAGES = 6
 
 
-def write_paper(content: Content, form: str, folder: Path) -> Path:
-    """Write `paper.md`, `paper.tex` or `paper.pdf` into `folder`, with `figures/` and `tables/` beside it.
+def write_papers(content: Content, forms: Sequence[str], folder: Path) -> list[Path]:
+    """Write the paper in some of FORMS into `folder`, with `figures/` and `tables/` beside it.
 
     The same records give the same bytes.
 
     Raises:
         MgcError: unknown form, or records that cannot be read.
     """
-    return write_papers(content, (form,), folder)[0]
-
-
-def write_papers(content: Content, forms: Sequence[str], folder: Path) -> list[Path]:
-    """Write the paper in several forms; tables and figures are made once."""
     if unknown := [form for form in forms if form not in FORMS]:
         raise MgcError(f"unknown form of a paper: {unknown[0]!r}", fix=did_you_mean(unknown[0], FORMS))
     title, blocks = title_of(content), blocks_of(content)

@@ -122,7 +122,7 @@ def _fill(
         block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
         comment_start_string="<#", comment_end_string="#>",
     )  # fmt: skip
-    numbers = {}
+    numbers: dict[str, str] = {}
     for kind in (Table, Figure):
         names = [block.name for block in blocks if isinstance(block, kind)]
         numbers |= {f"{kind.__name__.lower()}:{n}": f"{kind.__name__} {k}" for k, n in enumerate(names, 1)}

@@ -194,8 +194,13 @@ def _marked(pair: Sequence[Entry]) -> list[str]:
 
 
 def _main_table(content: Content) -> Table:
-    head = ["system", "accuracy [95 %]", "macro-F1", "vs baseline [95 %]", "p"]
-    rows = {entry.title: [one_line(entry.title), *_cells(entry.row)] for entry in content.systems}
+    head = ["system", "accuracy [95 %]", "macro-F1", "vs baseline [95 %]", "p (Holm)"]
+    rows = {}
+    for entry in content.systems:
+        cells = tables.cells(entry.row)
+        cells |= {"system": one_line(entry.title), head[3]: cells[head[3]].replace("-", MINUS)}
+        cells[head[1]] = f"{cells[head[1]]} {cells['over seeds']}".strip()
+        rows[entry.title] = [cells[name] for name in head]
     shown = [rows[entry.title] for entry in content.main_rows]
     caption = "All systems."
     if len(rows) > len(shown):
@@ -206,12 +211,6 @@ def _main_table(content: Content) -> Table:
     if any(len(entry.row.system.records) > 1 for entry in content.main_rows):
         caption += " After ±: standard deviation between seeds, and the number of seeds."
     return Table("systems", caption, [head, *shown], (0.33,), [head, *rows.values()])
-
-
-def _cells(row: tables.Row) -> list[str]:
-    accuracy = f"{tables.format_accuracy(row)} {tables.format_deviation(row)}".strip()
-    versus = tables.format_versus(row).replace("-", MINUS)
-    return [accuracy, f"{row.system.scores.macro_f1:.3f}", versus, tables.format_p(row.p_holm)]
 
 
 def _genre_table(content: Content, pair: Sequence[Entry]) -> Table:

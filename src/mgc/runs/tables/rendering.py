@@ -21,6 +21,8 @@ KINDS = {"floor": "floor", "baseline": "from scratch", "probe": "probe"}  # kind
 WRAP = 34  # characters in a cell of the text table; only words are longer
 SCORES = ("macro_f1", "balanced_accuracy", "roc_auc")  # scores with an interval, besides the accuracy
 
+DIFFERENCE = (("", "accuracy_difference"), ("_low", "low"), ("_high", "high"))
+
 
 def render(sections: Sequence[Section], form: str) -> str:
     """The tables in one of FORMATS.
@@ -67,16 +69,12 @@ def as_dict(row: Row) -> dict[str, Any]:
         "top2_accuracy": scores.top2_accuracy,
         "log_loss": scores.log_loss,
         "calibration_error": scores.calibration_error,
-        "vs_baseline": versus.accuracy_difference if versus else None,
-        "vs_baseline_low": versus.low if versus else None,
-        "vs_baseline_high": versus.high if versus else None,
+        **{f"vs_baseline{end}": getattr(versus, name, None) for end, name in DIFFERENCE},
         "p_value": versus.p_value if versus else None,
         "p_holm": row.p_holm,
         "verdict": versus.verdict if versus and row.p_holm is not None else None,
         "tracks_needed": versus.tracks_needed if versus and row.p_holm is not None else None,
-        "leak": row.leak.accuracy_difference if row.leak else None,
-        "leak_low": row.leak.low if row.leak else None,
-        "leak_high": row.leak.high if row.leak else None,
+        **{f"leak{end}": getattr(row.leak, name, None) for end, name in DIFFERENCE},
         "parameters": record.parameters,
         "seconds": round(sum(sum(r.seconds.values()) for r in records) / len(records), 1),
         "interval_over": record.evaluation.interval_unit,
@@ -87,44 +85,24 @@ def as_dict(row: Row) -> dict[str, Any]:
     }
 
 
-def format_p(p: float | None) -> str:
-    """A p value with three decimals, nothing for None."""
-    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def format_versus(row: Row) -> str:
-    """The difference to the baseline and its interval, as `+0.117 [+0.071, +0.166]`."""
-    v = row.versus
-    if v:
-        return f"{v.accuracy_difference:+.3f} [{v.low:+.3f}, {v.high:+.3f}]"
-    return "not comparable" if row.leak else "baseline" if row.system.record.kind == "baseline" else ""
-
-
-def format_accuracy(row: Row) -> str:
-    """The accuracy and its interval, as `0.762 [0.687, 0.823]`."""
-    s = row.system.scores
-    return f"{s.accuracy:.3f} [{s.accuracy_low:.3f}, {s.accuracy_high:.3f}]"
-
-
-def format_deviation(row: Row) -> str:
-    """The standard deviation of the accuracy between seeds and the number of seeds; nothing for one seed."""
-    s = row.system.scores
-    return f"±{s.accuracy_deviation:.3f} ({s.seeds})" if s.seeds > 1 else ""
-
-
-def _cells(row: Row) -> dict[str, str]:
-    cell = as_dict(row)
+def cells(row: Row) -> dict[str, str]:
+    """A row as formatted text, by column; empty where there is nothing to show."""
+    cell, scores, versus, p = as_dict(row), row.system.scores, row.versus, row.p_holm
+    if versus:
+        difference = f"{versus.accuracy_difference:+.3f} [{versus.low:+.3f}, {versus.high:+.3f}]"
+    else:
+        difference = "not comparable" if row.leak else "baseline" if cell["kind"] == "baseline" else ""
     return {
         "system": cell["system"],
         "representation": cell["representation"],
         "head": cell["head"],
         "split": f"{cell['split']} (LEAKY)" if cell["leaky"] else cell["split"],
         "tracks": str(cell["n_tracks"]),
-        "accuracy [95 %]": format_accuracy(row),
-        "over seeds": format_deviation(row),
+        "accuracy [95 %]": f"{scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]",
+        "over seeds": f"±{scores.accuracy_deviation:.3f} ({scores.seeds})" if scores.seeds > 1 else "",
         "macro-F1": f"{cell['macro_f1']:.3f}",
-        "vs baseline [95 %]": format_versus(row),
-        "p (Holm)": format_p(row.p_holm),
+        "vs baseline [95 %]": difference,
+        "p (Holm)": "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
         "trained par.": f"{cell['parameters']:,}",
         "seconds": f"{cell['seconds']:.0f}",
         "reported elsewhere": cell["reported"],
@@ -133,7 +111,7 @@ def _cells(row: Row) -> dict[str, str]:
 
 def _narrow_cells(row: Row) -> dict[str, str]:
     """The columns that fit into a terminal of 140 characters."""
-    cell, record = _cells(row), row.system.record
+    cell, record = cells(row), row.system.record
     if row.leak:
         cell["vs baseline [95 %]"] = f"{record.split}: LEAKY"
     shown = {
@@ -160,14 +138,14 @@ def _text(section: Section) -> str:
 
 
 def _markdown(section: Section) -> str:
-    table = markdown_table(*_grid([_cells(row) for row in section.shown]))
+    table = markdown_table(*_grid([cells(row) for row in section.shown]))
     notes = [verdict_sentence(section), "", *caption(section), ""]
     items = [f"- {escape_markdown(sentence)}" for sentence in verdicts(section)]
     return "\n".join([table, "", *map(escape_markdown, notes), *items]).rstrip()
 
 
 def _latex(section: Section) -> str:
-    header, rows = _grid([_cells(row) for row in section.shown])
+    header, rows = _grid([cells(row) for row in section.shown])
     first, *rest = [" & ".join(map(escape_latex, row)) + r" \\" for row in (header, *rows)]
     columns = "".join("l" if name in WORDS else "r" for name in header)
     return "\n".join(
