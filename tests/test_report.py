@@ -276,8 +276,8 @@ def test_an_excerpt_is_the_middle_and_small(tmp_path: Path) -> None:
     assert one.seconds == pytest.approx(12.0, abs=0.01)
     assert 0 < len(one.sound) < 100_000
     (tmp_path / "cut.mp3").write_bytes(one.sound)
-    heard, rate = soundfile.read(tmp_path / "cut.mp3")
-    assert heard.ndim == 1 and np.abs(heard[: rate // 2]).max() > 0.1  # no silence before it
+    sound, rate = soundfile.read(tmp_path / "cut.mp3")
+    assert sound.ndim == 1 and np.abs(sound[: rate // 2]).max() > 0.1  # no silence before it
     assert one.picture.startswith(b"\xff\xd8") and len(one.picture) < 40_000
 
 

@@ -31,7 +31,7 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
-class Music:
+class FoundDataset:
     """The dataset of the first table as it is today; None if it was not found, for the reason in `problem`.
 
     unchanged: every track is the one that was evaluated; otherwise only those with the same id can be shown.
@@ -47,7 +47,7 @@ class Music:
         return track if track and track.label == label else None
 
 
-def find_music(content: Content) -> Music:
+def find_dataset(content: Content) -> FoundDataset:
     """Load the tracks from the place that the command names, or else from where the runs found them."""
     recipe = _recipe(content)
     try:
@@ -55,11 +55,13 @@ def find_music(content: Content) -> Music:
     except (MgcError, OSError) as error:
         what = error.what.split("\n")[0] if isinstance(error, MgcError) else str(error)
         what = what.replace(recipe.source, Path(recipe.source).name)  # reports name no folders
-        return Music(None, False, f"The audio was not found: {what}. Give its present place with --data.")
+        return FoundDataset(
+            None, False, f"The audio was not found: {what}. Give its present place with --data."
+        )
     if dataset.fingerprint == content.first.data_fingerprint:
-        return Music(dataset, True, "")
+        return FoundDataset(dataset, True, "")
     problem = "The dataset has changed since the runs; only tracks with the same id and label have excerpts."
-    return Music(dataset, False, problem)
+    return FoundDataset(dataset, False, problem)
 
 
 def _recipe(content: Content) -> DataRecipe:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mgc import __version__
 from mgc.evaluate import calibration_error, reliability, roc_aucs, roc_curves
-from mgc.report.audio import Excerpt, Music, excerpt, find_music
+from mgc.report.audio import Excerpt, FoundDataset, excerpt, find_dataset
 from mgc.report.content import NAMES, Content, Entry, recipe_toml
 from mgc.report.figures import Axis, Chart, Line, axis_for, scaled, share_axis
 from mgc.report.maps import MAPS, Map, kept_map, make_map
@@ -39,13 +39,13 @@ def render_page(content: Content) -> str:
     missing = [*content.missing]
     maps = {entry.title: kept_map(content, entry) for entry in content.probes[:MAPS]}
     needed = content.recipe.audio or None in maps.values()
-    music = find_music(content) if needed else Music(None, False, "")
-    if music.problem:
-        missing.append(music.problem)
-    if music.dataset and not any(content.tracks["title"]):
-        content, missing = _named(content, music), [m for m in missing if not m.startswith("Titles")]
-    scatters = _maps(content, maps, music, missing)
-    excerpts = _excerpts(content, music, missing)
+    found = find_dataset(content) if needed else FoundDataset(None, False, "")
+    if found.problem:
+        missing.append(found.problem)
+    if found.dataset and not any(content.tracks["title"]):
+        content, missing = _named(content, found), [m for m in missing if not m.startswith("Titles")]
+    scatters = _maps(content, maps, found, missing)
+    excerpts = _excerpts(content, found, missing)
     curves = [(entry, _curves(entry)) for entry in content.systems if entry.curves is not None]
     without = [e.title for e in content.systems if e.kind == "baseline" and e.curves is None]
     missing += [f"There are no training curves of {', '.join(without)}."] if without else []
@@ -86,10 +86,10 @@ def render_page(content: Content) -> str:
     )
 
 
-def _named(content: Content, music: Music) -> Content:
+def _named(content: Content, found: FoundDataset) -> Content:
     """With the titles and artists that the dataset knows, where the records have none."""
-    assert music.dataset
-    known = pd.DataFrame([vars(track) for track in music.dataset.tracks]).set_index("track_id")
+    assert found.dataset
+    known = pd.DataFrame([vars(track) for track in found.dataset.tracks]).set_index("track_id")
     known = known[[*NAMES, "seconds"]].reindex(content.tracks.index)
     known[[*NAMES]] = known[[*NAMES]].astype(object).fillna("")
     known["label"] = content.tracks["label"]
@@ -172,15 +172,15 @@ def _reliability(entry: Entry, colour: int) -> Chart:
 
 
 def _maps(
-    content: Content, maps: Mapping[str, Map | None], music: Music, missing: list[str]
+    content: Content, maps: Mapping[str, Map | None], found: FoundDataset, missing: list[str]
 ) -> list[tuple[Entry, list[list[tuple[float, float, str]]]]]:
     """The maps of the best probes: for each class, the positions and names of its tracks."""
     drawn = []
     for entry in content.probes[:MAPS]:
         one = maps[entry.title]
-        if one is None and music.dataset and music.unchanged:
+        if one is None and found.dataset and found.unchanged:
             try:
-                one = make_map(content, entry, music.dataset)
+                one = make_map(content, entry, found.dataset)
             except MgcError as error:
                 missing.append(f"There is no map of {entry.title}: {error.what}. {error.fix or ''}".strip())
         elif one is None:
@@ -199,14 +199,14 @@ def _points(content: Content, one: Map) -> list[list[tuple[float, float, str]]]:
     return [*classes.values()]
 
 
-def _excerpts(content: Content, music: Music, missing: list[str]) -> dict[str, Excerpt]:
+def _excerpts(content: Content, found: FoundDataset, missing: list[str]) -> dict[str, Excerpt]:
     """Excerpts by track id, for the clips whose audio is found."""
     excerpts: dict[str, Excerpt] = {}
-    if music.dataset is None or not content.recipe.audio:
+    if found.dataset is None or not content.recipe.audio:
         return excerpts
     with Progress("excerpts", len(content.clips), "clips") as progress:
         for clip in content.clips:
-            if track := music.track(clip.track_id, clip.label):
+            if track := found.track(clip.track_id, clip.label):
                 try:
                     excerpts[clip.track_id] = excerpt(track.path, track.seconds)
                 except MgcError as error:

@@ -105,14 +105,13 @@ def _pair_questions(network: Entry, probe: Entry, classes: list[str]) -> Iterato
     yield (
         f"{theirs} finds {recalls[0]} of the {classes[k]} tracks, {ours} {recalls[1]}. Why does it lose?"
         if loss[k] > 0
-        else f"In no genre does {theirs} find more tracks than {ours}. Does it help for a kind of track?"
+        else f"In no genre does {theirs} find more tracks than {ours}. Does it help for some tracks?"
     )
     seconds = [sum(entry.record.seconds.values()) for entry in (network, probe)]
     yield (
         f"Trained parameters and computing time, including features or embeddings: {theirs} "
         f"{network.record.parameters:,} in {seconds[0]:.0f} s, {ours} {probe.record.parameters:,} in "
-        f"{seconds[1]:.0f} s. Neither includes the pretraining of an encoder. Is the comparison fair, and to "
-        "which side?"
+        f"{seconds[1]:.0f} s. Neither includes the pretraining of an encoder. Is the comparison fair?"
     )
 
 

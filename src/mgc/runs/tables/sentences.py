@@ -19,7 +19,7 @@ def caption(section: Section) -> list[str]:
     dataset = f"{first.data}, {scores.n_tracks} tracks, split {first.split}: {first.split_authority}."
     lines = [
         f"{dataset} {section.distinction}".rstrip(),
-        f"Intervals are 95 % bootstrap intervals over {scores.n_groups} {unit}.",
+        f"Intervals: 95 % bootstrap over {scores.n_groups} {unit}.",
     ]
     if compared:
         lines[-1] += (
@@ -118,8 +118,8 @@ def is_pretrained(record: RunRecord) -> bool:
 
 
 def _best(systems: list[System]) -> str:
-    """`musicnn + logistic (0.762, best of 5)`."""
-    number = f"best of {len(systems)}" if len(systems) > 1 else "the only one"
+    """`musicnn + logistic (0.762, the best of 5)`."""
+    number = f"the best of {len(systems)}" if len(systems) > 1 else "the only one"
     return f"{systems[0].title} ({systems[0].scores.accuracy:.3f}, {number})"
 
 
