@@ -130,7 +130,8 @@ def test_content_finds_the_best_of_each_kind(runs: list[RunRecord]) -> None:
     scores = entry.record.evaluation
     assert entry.confusion.tolist() == [list(row) for row in scores.confusion]
     assert entry.per_class["f1"] == pytest.approx([row.f1 for row in scores.per_class])
-    assert [(g.tracks, g.seconds) for g in c.genres] == [(20, 600.0)] * 3
+    assert c.genres["label"].tolist() == [*CLASSES]
+    assert c.genres[["tracks", "groups", "seconds"]].values.tolist() == [[20, 20, 600]] * 3
     assert "check" in c.missing[0] and len(c.missing) == 1
 
 
@@ -189,7 +190,7 @@ def test_a_map_is_read_from_the_run(runs: list[RunRecord]) -> None:
     table.to_csv(runs[3].folder / "map.csv", index=False)
     c = content(audio=False)
     kept = kept_map(c, c.probes[0])
-    assert kept and kept.points[5].tolist() == [5.0, 5.0]
+    assert kept is not None and kept.loc[5].tolist() == [ids[5], 5.0, 5.0]
     text = render_page(c)
     assert "Map of 60 tracks" in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt; t059 (rock)</title>" in text

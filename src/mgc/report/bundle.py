@@ -66,7 +66,7 @@ def write_bundle(content: Content, folder: Path) -> Path:
         .format(
             data=one_line(content.data),
             weights=MOST_WEIGHTS // 1024,
-            omitted="".join(f"\n- {one_line(line)}" for line in sorted(omitted)) or "nothing is missing.",
+            omitted="".join(f"\n- {one_line(line)}" for line in sorted(omitted)) or "nothing.",
         )
         .encode()
     )

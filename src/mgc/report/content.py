@@ -133,16 +133,6 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class GenreCount:
-    """A genre of the test tracks. `groups` counts artists, or tracks where the artist is unknown."""
-
-    label: str
-    tracks: int
-    groups: int
-    seconds: float | None
-
-
-@dataclass(frozen=True)
 class Content:
     """Everything that a report shows.
 
@@ -256,16 +246,17 @@ class Content:
         return {e.record.representation: e.record.representation_card for e in self.main_rows}
 
     @cached_property
-    def genres(self) -> list[GenreCount]:
-        """Counts of the test tracks for each genre."""
-        run, counts = self.predictions, []
+    def genres(self) -> pd.DataFrame:
+        """Test tracks of each genre: label, tracks, groups (artists, or tracks of unknown artists), seconds (NaN
+        if they are not known for all)."""
+        run = self.predictions
         seconds = self.tracks["seconds"].reindex(run.track_ids).to_numpy(float)  # (N,)
-        for number, label in enumerate(run.classes):
-            own = np.flatnonzero(run.labels == number)
-            total = float(seconds[own].sum()) if len(own) else np.nan
-            groups = len({run.groups[i] for i in own})
-            counts.append(GenreCount(label, len(own), groups, None if np.isnan(total) else total))
-        return counts
+        tracks = pd.DataFrame({"label": run.labels, "group": run.groups, "seconds": seconds})
+        by_label = tracks.groupby("label")
+        counts = by_label["group"].agg(["size", "nunique"]).reindex(range(len(run.classes)), fill_value=0)
+        counts.columns = pd.Index(["tracks", "groups"])
+        total = by_label["seconds"].agg(lambda own: own.sum(skipna=False))
+        return counts.assign(label=run.classes, seconds=total)
 
     @cached_property
     def clips(self) -> list[Clip]:

@@ -1,8 +1,5 @@
 """Maps of embeddings: tracks laid out in a plane by t-SNE, and kept for later reports."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -20,27 +17,18 @@ MOST = 3000  # tracks on one map; of more, a random sample is shown
 DIMS, PERPLEXITY = 50, 30  # of the PCA before t-SNE, and of t-SNE (van der Maaten & Hinton 2008)
 
 
-@dataclass(frozen=True)
-class Map:
-    """(N, 2) positions of the tracks of one probe, in the order of `track_ids`."""
-
-    entry: Entry
-    track_ids: tuple[str, ...]
-    points: np.ndarray
-
-
-def kept_map(content: Content, entry: Entry) -> Map | None:
-    """The map that an earlier report left in the run's folder, if it is one of these tracks."""
+def kept_map(content: Content, entry: Entry) -> pd.DataFrame | None:
+    """The map that an earlier report left in the run's folder, if it is one of these tracks: the columns
+    track_id, x and y."""
     try:
-        table = pd.read_csv(_file(entry.record), dtype={"track_id": str}, keep_default_na=False)
-        points = table[["x", "y"]].to_numpy(float)
-        known = tuple(table["track_id"])
+        table = pd.read_csv(entry.record.folder / "map.csv", dtype={"track_id": str}, keep_default_na=False)
+        table = table[["track_id", "x", "y"]].astype({"x": float, "y": float})
     except (OSError, ValueError, KeyError):
         return None  # a new map replaces it
-    return Map(entry, known, points) if {*known} <= {*content.predictions.track_ids} else None
+    return table if {*table["track_id"]} <= {*content.predictions.track_ids} else None
 
 
-def make_map(content: Content, entry: Entry, dataset: Dataset) -> Map:
+def make_map(content: Content, entry: Entry, dataset: Dataset) -> pd.DataFrame:
     """Lay out the cached embeddings of the test tracks, and keep the map in the run's folder.
 
     Raises:
@@ -62,12 +50,8 @@ def make_map(content: Content, entry: Entry, dataset: Dataset) -> Map:
     perplexity = min(PERPLEXITY, (len(ids) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
     table = pd.DataFrame({"track_id": ids, "x": points[:, 0], "y": points[:, 1]})
-    files.write(_file(entry.record), table.to_csv(index=False, float_format="%.4g"))
-    return Map(entry, ids, points)
-
-
-def _file(record: RunRecord) -> Path:
-    return record.folder / "map.csv"
+    files.write(entry.record.folder / "map.csv", table.to_csv(index=False, float_format="%.4g"))
+    return table
 
 
 def _embeddings(record: RunRecord, workspace: Workspace, clips: list[str]) -> np.ndarray:

@@ -16,7 +16,7 @@ from mgc.evaluate import calibration_error, reliability, roc_aucs, roc_curves
 from mgc.report.audio import Excerpt, FoundDataset, excerpt, find_dataset
 from mgc.report.content import NAMES, Content, Entry, recipe_toml
 from mgc.report.figures import Axis, Chart, Line, axis_for, scaled, share_axis
-from mgc.report.maps import MAPS, Map, kept_map, make_map
+from mgc.report.maps import MAPS, kept_map, make_map
 from mgc.runs.record import text_without_places
 from mgc.runs.tables import KINDS, Section, as_dict, caption, verdicts
 from mgc.util.errors import MgcError
@@ -38,7 +38,7 @@ def render_page(content: Content) -> str:
     """The page as text. Its last section lists what is not available."""
     missing = [*content.missing]
     maps = {entry.title: kept_map(content, entry) for entry in content.probes[:MAPS]}
-    needed = content.recipe.audio or None in maps.values()
+    needed = content.recipe.audio or any(one is None for one in maps.values())
     found = find_dataset(content) if needed else FoundDataset(None, False, "")
     if found.problem:
         missing.append(found.problem)
@@ -172,7 +172,7 @@ def _reliability(entry: Entry, colour: int) -> Chart:
 
 
 def _maps(
-    content: Content, maps: Mapping[str, Map | None], found: FoundDataset, missing: list[str]
+    content: Content, maps: Mapping[str, pd.DataFrame | None], found: FoundDataset, missing: list[str]
 ) -> list[tuple[Entry, list[list[tuple[float, float, str]]]]]:
     """The maps of the best probes: for each class, the positions and names of its tracks."""
     drawn = []
@@ -190,9 +190,9 @@ def _maps(
     return drawn
 
 
-def _points(content: Content, one: Map) -> list[list[tuple[float, float, str]]]:
+def _points(content: Content, one: pd.DataFrame) -> list[list[tuple[float, float, str]]]:
     classes: dict[str, list[tuple[float, float, str]]] = {label: [] for label in content.classes}
-    for track_id, (x, y) in zip(one.track_ids, scaled(one.points), strict=True):
+    for track_id, (x, y) in zip(one["track_id"], scaled(one[["x", "y"]].to_numpy()), strict=True):
         artist, title, label = (str(content.tracks.at[track_id, key]) for key in ("artist", "title", "label"))
         name = " – ".join(filter(None, (artist, title))) or track_id
         classes[label].append((x, y, f"{name} ({label})"))

@@ -219,7 +219,7 @@ def _genre_table(content: Content, pair: Sequence[Entry]) -> Table:
     rows = [
         [one_line(genre.label), str(genre.tracks), str(genre.groups)]
         + [f"{entry.per_class[key][k]:.2f}" for entry in pair for key in keys]
-        for k, genre in enumerate(content.genres)
+        for k, genre in enumerate(content.genres.itertuples())
     ]
     caption = "; ".join(_marked(pair))
     if len(rows) > MOST_CLASSES:
