@@ -247,8 +247,8 @@ class Content:
 
     @cached_property
     def genres(self) -> pd.DataFrame:
-        """Test tracks of each genre: label, tracks, groups (artists, or tracks of unknown artists), seconds (NaN
-        if they are not known for all)."""
+        """The test tracks of each genre: label, tracks, groups (artists, or tracks of unknown artists), and
+        seconds, NaN if they are not known for all."""
         run = self.predictions
         seconds = self.tracks["seconds"].reindex(run.track_ids).to_numpy(float)  # (N,)
         tracks = pd.DataFrame({"label": run.labels, "group": run.groups, "seconds": seconds})
