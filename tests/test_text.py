@@ -9,8 +9,8 @@ import mgc.util.text
 from mgc.util.text import escape_latex, escape_markdown, listed, markdown_table, shortened, text_table
 
 HOSTILE = [
-    "<script>a()</script>", "a_b _c_ **d** `e`", "[x](y)", "[x]: y", "![x][y]", "a | b", "&lt; & &copy;", "- x",
-    "--- x", "12. x", "3) x", "# x", "> x", "=== x", r"\x", "~~x~~",
+    "<script>a()</script>", "a_b _c_ **d** `e`", "[x](y)", "[x]: y", "![x][y]", "a | b", "&lt; & &copy;",
+    "- x", "--- x", "12. x", "3) x", "# x", "> x", "=== x", r"\x", "~~x~~",
 ]  # fmt: skip
 
 
