@@ -295,8 +295,8 @@ def run_id_of(
 ) -> tuple[str, dict[str, int]]:
     """The id of a run, and the revisions that are part of it.
 
-    The id is a hash of what was asked for (only settings that differ from their defaults), the tracks, the split,
-    the representation, and the revisions of what the run uses.
+    The id is a hash of what was asked for (only settings that differ from their defaults), the tracks, the
+    split, the representation, and the revisions of what the run uses.
     """
     revisions = revisions_of(recipe) if representation else {"split": SPLIT}
     parts = {

@@ -19,9 +19,9 @@ from mgc.probing.heads.saving import load_head
 from mgc.representations import ModelSpec, Representation, open_representation
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.runs.record import RunRecord
-from mgc.training.folds import OFFSET, SCALE, WHOLE_SECONDS, normalise_of
+from mgc.training.folds import OFFSET, SCALE, normalise_of
 from mgc.training.loop import Side, predict
-from mgc.training.networks import OPTIONS, find_network, make_network
+from mgc.training.networks import OPTIONS, make_network
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
