@@ -31,6 +31,7 @@ from mgc.predict import Calibration, export, find_files, load_models, open_run, 
 from mgc.predict.calibrate import temperature, tempered
 from mgc.predict.predict import _pooled
 from mgc.representations.cache.embeddings import EmbeddingCache
+from mgc.representations.derived import per_window
 from mgc.runs.record import RunRecord, load_record
 from mgc.util.errors import MgcError
 
@@ -243,7 +244,7 @@ def test_windows_together_have_the_statistics_of_the_clip(lab: Lab, tmp_path: Pa
     whole = (
         EmbeddingCache(ready.models.representation, root=here().cache).read(clip.content).astype(np.float32)
     )
-    windows = EmbeddingCache(ready.models.representation.windows, root=here().cache).read(clip.content)
+    windows = EmbeddingCache(per_window(ready.models.representation), here().cache).read(clip.content)
     length = ready.models.representation.cut.window / RATE
     assert len(windows) > 3
     share = np.clip(clip.seconds / length - np.arange(len(windows) // 3), 0, 1)

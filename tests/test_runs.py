@@ -224,7 +224,7 @@ def study_file(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "probe.toml").write_text('head = "logistic"\n')
     runs_ = "".join(
         f'[[runs]]\nconfig = "probe.toml"\nsettings = ["model={model}"]\n'
-        for model in (tmp_path / "not-there", f"random:0:{tmp_path / 'nor-there'}", "mfcc")
+        for model in (tmp_path / "not-there", f'{tmp_path / "nor-there"}", "random_weights=true', "mfcc")
     )
     file = tmp_path / "study.toml"
     file.write_text(f'hypothesis = "h"\n[data]\nsplit = "holdout"\nlimit = 16\n{runs_}')
