@@ -286,7 +286,7 @@ def test_a_folder_in_a_zip(songs: Path, tmp_path: Path) -> None:
         t.content for t in load(recipe(songs), workspace=here()).tracks
     }
     where = {path: path.stat().st_mtime_ns for path in dataset.tracks[0].path.parent.iterdir()}
-    assert load(recipe(zipped), workspace=here()).fingerprint == dataset.fingerprint
+    assert load(recipe(zipped), workspace=here()).hash == dataset.hash
     assert {path: path.stat().st_mtime_ns for path in where} == where  # unpacked once
     soundfile.write(songs / "jazz/new.wav", tone(0, 2.0, 8_000, 1), 8_000)
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "songs")

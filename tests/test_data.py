@@ -423,8 +423,8 @@ def test_cv5_and_holdout(seed: int) -> None:
     one = make_split(dataset, "holdout", seed)
     holds(one)
     assert one.folds == five.folds[:1]
-    assert make_split(dataset, "cv5", seed).fingerprint == five.fingerprint
-    assert make_split(dataset, "cv5", seed + 1).fingerprint != five.fingerprint
+    assert make_split(dataset, "cv5", seed).hash == five.hash
+    assert make_split(dataset, "cv5", seed + 1).hash != five.hash
     assert "artists apart" in five.authority and f"seed {seed}" in five.authority
 
 
@@ -445,9 +445,7 @@ def test_auto_takes_what_is_given_else_goes_by_size() -> None:
 def test_a_thinned_split_learns_from_fewer_and_tests_the_same() -> None:
     whole = make_split(made_up({"a": 40, "b": 20}), "cv5")
     some, fewer = thinned(whole, 8, 3), thinned(whole, 4, 3)
-    assert (
-        len({whole.fingerprint, some.fingerprint, fewer.fingerprint, thinned(whole, 4, 4).fingerprint}) == 4
-    )
+    assert len({whole.hash, some.hash, fewer.hash, thinned(whole, 4, 4).hash}) == 4
     assert "at most 4 training tracks a class, seed 3" in fewer.authority
     for full, eight, four in zip(whole.folds, some.folds, fewer.folds, strict=True):
         assert full.test == eight.test == four.test
@@ -455,7 +453,7 @@ def test_a_thinned_split_learns_from_fewer_and_tests_the_same() -> None:
         assert set(four.train) < set(eight.train) < set(full.train)
         labels = Counter(whole.dataset.by_id[track_id].label for track_id in four.train)
         assert labels == {"a": 4, "b": 4}
-    assert thinned(whole, 1000, 0).fingerprint == whole.fingerprint
+    assert thinned(whole, 1000, 0).hash == whole.hash
 
 
 def test_a_random_split_leaks_and_says_so() -> None:
@@ -469,8 +467,8 @@ def test_a_random_split_leaks_and_says_so() -> None:
     assert split.authority.startswith("LEAKY: random, five folds, stratified, artists not kept apart (100 %")
     assert "seed 3" in split.authority
     assert {t.group for t in split.dataset.tracks} == {t.group for t in dataset.tracks}
-    assert make_split(dataset, "random", 3).fingerprint == split.fingerprint
-    assert make_split(dataset, "random", 4).fingerprint != split.fingerprint
+    assert make_split(dataset, "random", 3).hash == split.hash
+    assert make_split(dataset, "random", 4).hash != split.hash
     assert "artists unknown and not kept apart" in make_split(made_up({"a": 20, "b": 20}), "random").authority
 
 
@@ -492,7 +490,7 @@ def test_a_given_split_stands_as_it_is_given() -> None:
     assert all(
         dataset.by_id[i].split == side for side in ("train", "val", "test") for i in getattr(fold, side)
     )
-    assert make_split(dataset, seed=1).fingerprint == make_split(dataset).fingerprint
+    assert make_split(dataset, seed=1).hash == make_split(dataset).hash
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -748,8 +746,8 @@ def test_a_limit_is_spread_over_the_genres(root: Path) -> None:
         {"jazz": 3, "rock": 2},
         {"jazz": 2, "rock": 3},
     )
-    assert load(recipe(root, limit=5), workspace=here()).fingerprint == dataset.fingerprint
-    drawn = {load(recipe(root, limit=5, split_seed=seed), workspace=here()).fingerprint for seed in range(5)}
+    assert load(recipe(root, limit=5), workspace=here()).hash == dataset.hash
+    drawn = {load(recipe(root, limit=5, split_seed=seed), workspace=here()).hash for seed in range(5)}
     assert len(drawn) > 1
     assert {t.track_id for t in dataset.tracks} < {
         t.track_id for t in load(recipe(root, limit=7), workspace=here()).tracks
@@ -770,12 +768,12 @@ def test_the_table_is_a_hugging_face_dataset(root: Path) -> None:
     assert table[0]["artist"] is None and table[0]["seconds"] == pytest.approx(0.6)
 
 
-def test_the_fingerprint_is_of_the_music_not_of_the_place(root: Path, tmp_path: Path) -> None:
-    before = load(recipe(root), workspace=here()).fingerprint
+def test_the_hash_covers_the_tracks_and_not_where_they_lie(root: Path, tmp_path: Path) -> None:
+    before = load(recipe(root), workspace=here()).hash
     shutil.move(root, tmp_path / "elsewhere")
-    assert load(recipe(tmp_path / "elsewhere"), workspace=here()).fingerprint == before
+    assert load(recipe(tmp_path / "elsewhere"), workspace=here()).hash == before
     sound(tmp_path / "elsewhere/jazz/00.wav", 99)
-    assert load(recipe(tmp_path / "elsewhere"), workspace=here()).fingerprint != before
+    assert load(recipe(tmp_path / "elsewhere"), workspace=here()).hash != before
 
 
 def test_describe(root: Path) -> None:
@@ -811,7 +809,7 @@ def test_a_second_look_decodes_nothing(root: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(clips, "inspect", no_look)
     assert load(recipe(root), workspace=here()) == first
     monkeypatch.chdir(root.parent)
-    assert load(recipe("songs"), workspace=here()).fingerprint == first.fingerprint
+    assert load(recipe("songs"), workspace=here()).hash == first.hash
 
 
 def test_a_file_replaced_in_place_is_looked_at_again(root: Path) -> None:

@@ -66,8 +66,8 @@ def run(
     record = RunRecord(
         run_id=f"run-{digest}", system=name, kind=path, representation=representation, head=head,
         hypothesis=recipe.hypothesis, seed=seed, recipe=recipe.model_dump(mode="json"), data=data,
-        data_fingerprint="d" * 16, licence=None, split="random" if leaky else "cv5",
-        split_authority="LEAKY: random" if leaky else "two folds", split_fingerprint=f"s{leaky}",
+        data_hash="d" * 16, licence=None, split="random" if leaky else "cv5",
+        split_authority="LEAKY: random" if leaky else "two folds", split_hash=f"s{leaky}",
         excluded=[{"track_id": NASTY, "path": f"{HOME}/p", "label": "x", "reason": "cut short"}],
         scores=evaluate(said, n_bootstrap=40).to_dict(), parameters=1234, chosen=[], seconds={"train": 3.0},
         representation_card=card, code="c", commit="1+", versions={"mgc": "0"}, device="cpu", leaky=leaky,

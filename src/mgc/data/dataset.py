@@ -120,7 +120,7 @@ class Dataset:
         return len(self.tracks)
 
     @property
-    def fingerprint(self) -> str:
+    def hash(self) -> str:
         """Hash of what the tracks are: ids, content, labels and groups; not of where they lie."""
         rows = [(t.track_id, t.content, t.label, t.group) for t in self.tracks]
         return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()

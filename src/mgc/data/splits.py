@@ -80,7 +80,7 @@ class Split:
         return tuple(sorted(track_id for fold in self.folds for track_id in fold.test))
 
     @property
-    def fingerprint(self) -> str:
+    def hash(self) -> str:
         """Hash of who stands where. Records are compared only where it is equal."""
         text = json.dumps([[sorted(f.train), sorted(f.val), sorted(f.test)] for f in self.folds])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

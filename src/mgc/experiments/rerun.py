@@ -126,8 +126,8 @@ def _against(before: Predictions, after: Predictions, tolerance: float) -> tuple
 def _circumstances(was: RunRecord, now: RunRecord) -> tuple[list[str], list[str]]:
     """What both runs are made of, a line each; and all of it that differs, in words."""
     pairs = {
-        "tracks": (was.data_fingerprint, now.data_fingerprint),
-        "split": (was.split_fingerprint, now.split_fingerprint),
+        "tracks": (was.data_hash, now.data_hash),
+        "split": (was.split_hash, now.split_hash),
         "representation": tuple(str(r.representation_card.get("fingerprint")) for r in (was, now)),
         "code that learns": (was.code, now.code),
     }

@@ -273,12 +273,12 @@ class _Bench:
         self, system: str, kind: str, representation: Representation | None, head: str, recipe: Any, seed: int
     ) -> "_Run":
         """A run whose id follows from the recipe, the tracks, the split, the representation and the code."""
-        # What the fingerprints cover, and what changes nothing, stays out: the same run has one id, wherever
+        # What the hashes cover, and what changes nothing, stays out: the same run has one id, wherever
         # the tracks and the weights lie.
         kept = recipe.model_dump(mode="json", exclude=NAMES_ONLY)
         code = " ".join(f"{what}={number}" for what, number in revisions_of(kind, recipe).items())
         fingerprint = representation.fingerprint if representation else None
-        tracks = [self.dataset.fingerprint, self.split.fingerprint]
+        tracks = [self.dataset.hash, self.split.hash]
         parts = [system, kind, head, kept, *tracks, fingerprint, code]
         digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()
         words = [system, head, self.split.name, f"s{seed}", digest]
@@ -331,11 +331,11 @@ class _Run:
             seed=self.seed,
             recipe=self.recipe.model_dump(mode="json"),
             data=dataset.name,
-            data_fingerprint=dataset.fingerprint,
+            data_hash=dataset.hash,
             licence=dataset.licence,
             split=split.name,
             split_authority=split.authority,
-            split_fingerprint=split.fingerprint,
+            split_hash=split.hash,
             leaky=split.leaky,
             training_tracks=sum(len(fold.train) for fold in split.folds) / len(split.folds),
             notes=[*dataset.notes, *gaps(split)],

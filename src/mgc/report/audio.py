@@ -53,7 +53,7 @@ def find_music(content: Content) -> Music:
     except (MgcError, OSError) as error:
         what = error.what.split("\n")[0] if isinstance(error, MgcError) else str(error)
         return Music(None, False, f"The audio cannot be found: {what}. --data says where it lies now.")
-    if dataset.fingerprint == content.first.data_fingerprint:
+    if dataset.hash == content.first.data_hash:
         return Music(dataset, True, "")
     problem = (
         "The tracks found today are not all what was judged; excerpts are of those still called the same."

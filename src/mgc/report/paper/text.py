@@ -71,7 +71,7 @@ def _data(content: Content) -> Iterator[Block]:
         f"Split {plain(record.split)}: {plain(record.split_authority)}; {record.training_tracks:.0f} training tracks"
         f"{' a fold' if _folds(content) > 1 else ''}. Licence: {plain(record.licence or 'not stated')}. "
         f"{_left_out(record)} {_found(content)} "
-        f"Fingerprints: tracks {record.data_fingerprint}, split {record.split_fingerprint}."
+        f"Hashes: tracks {record.data_hash}, split {record.split_hash}."
     )
     cards = {e.record.representation: e.record.representation_card for e in shown_rows(content)}
     heard = [f"{plain(name)} ({_heard(card)})" for name, card in cards.items() if card.get("cut")]

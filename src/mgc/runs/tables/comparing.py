@@ -130,14 +130,14 @@ def _told_apart(sections: Sequence[Section]) -> Iterator[Section]:
         first, last = records[0], max(record.created for record in records)
         stands_on = (
             f"Labels, audio, artists or sides are not those of another section: tracks "
-            f"{first.data_fingerprint}, split {first.split_fingerprint}, last run on {last[:10]}."
+            f"{first.data_hash}, split {first.split_hash}, last run on {last[:10]}."
         )
         yield replace(section, told_apart=stands_on) if alike[looks(section)] > 1 else section
 
 
 def _place_of(record: RunRecord) -> tuple[str, str]:
     """Equal for runs that may be compared."""
-    return record.data_fingerprint, record.split_fingerprint
+    return record.data_hash, record.split_hash
 
 
 def _key(record: RunRecord) -> str:
