@@ -25,12 +25,13 @@ from mgc.report.content import Content, gather
 from mgc.report.paper import MOST_PAGES, figures, pdf, references, systems, write_paper, write_papers
 from mgc.runs.record import RunRecord, tracks_file, without_places
 from mgc.util.errors import MgcError
+from mgc.util.files import write
 
 NASTY = r"<script>a()</script> x_y & 50% | $z$ {b} \w `c` *d* ~ ^ # -- '' 音"
 CLASSES = ("a_b & c|d", "éthé", *(f"genre {n}" for n in range(12)))
 HOME = "/home/me/own music"  # what no bundle may tell
 QUARANTINE = (
-    "track_id,left_out,kind,reason,copy_of,label,path,content\n"
+    "track_id,excluded,kind,reason,copy_of,label,path,content\n"
     f"t01,no,copy,a copy of t02,t02,x,{HOME}/t01.mp3,00\n"
 )
 WORDY = "Long " + "and longer " * 60
@@ -88,6 +89,7 @@ def gathered(results: Path) -> Iterator[Content]:
     """Two floors, 6 networks (one with a second seed and a leaky twin), 16 probes, many words."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MGC_RESULTS", str(results))
+        patch.setenv("MGC_QUARANTINE", str(results / "quarantine"))
         run("many", "floor", "majority", 0.0)
         run("many", "floor", "statistics", 0.5, head="logistic")
         for number, network in enumerate(("cnn", "gru", "cnn5", "mlp57", "cnn_gru", "unet_encoder")):
@@ -105,7 +107,7 @@ def gathered(results: Path) -> Iterator[Content]:
         (best.folder / "fold1.safetensors").write_bytes(bytes(MOST_WEIGHTS + 1))
         (best.folder / "excerpt.mp3").write_bytes(b"music")
         (results / "many" / "cut-off").mkdir()
-        (results / "many" / "quarantine.csv").write_text(QUARANTINE)
+        write(here().quarantine_file("many"), QUARANTINE)
         titles = pd.DataFrame({"track_id": best.predictions().track_ids, "label": "", "artist": "Дождь"})
         titles.assign(title=NASTY, album="", seconds=30.0).to_csv(tracks_file("many", "d" * 16), index=False)
         yield gather(ReportRecipe(data=DataRecipe(source="many")), workspace=here())

@@ -203,7 +203,7 @@ def test_check_and_damaged_check(runs: list[RunRecord]) -> None:
         "label": "pop",
         "kind": "clipped",
         "detail": EVIL,
-        "left_out": False,
+        "excluded": False,
         "known": "",
     }
     check = {

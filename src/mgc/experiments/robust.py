@@ -21,7 +21,7 @@ from soundfile import SoundFileError
 from mgc import data
 from mgc.config import CompareRecipe, DataRecipe, RobustRecipe
 from mgc.data import Dataset, Track
-from mgc.data.loading import limited
+from mgc.data.loading import limit_tracks
 from mgc.evaluate import Difference, Predictions, Scores, evaluate, holm, paired
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import Representation
@@ -95,7 +95,7 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> list[Heard]:
     ]
     dataset = _tracks_of(records, recipe, workspace)
     tested = [dataset.by_id[track_id] for track_id in records[0].predictions().track_ids]
-    tracks = limited(tested, DataRecipe(limit=recipe.limit))
+    tracks = limit_tracks(tested, DataRecipe(limit=recipe.limit))
     systems = [_system(models, tracks) for models in every]
     clean = [_clean(system, dataset, tracks, recipe) for system in systems]
     altered_ones: list[list[Predictions]] = [[] for _ in systems]

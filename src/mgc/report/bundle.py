@@ -77,7 +77,7 @@ def write_bundle(content: Content, folder: Path) -> Path:
     silent = content.recipe.model_copy(update={"audio": False})
     page = render_page(replace(content, recipe=silent))
     members["report.html"] = page.encode("utf-8", errors="backslashreplace")
-    left_out = [*_beside(content.folder, members), *_runs(content.folder, members)]
+    left_out = [*_beside(content, members), *_runs(content.folder, members)]
     for record in records:
         if record.kind != "floor":
             members[f"configs/{record.run_id}.toml"] = config_of(record).encode()
@@ -139,14 +139,16 @@ def _handed_on(content: Content) -> Content:
     )
 
 
-def _beside(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+def _beside(content: Content, members: dict[str, bytes]) -> Iterator[str]:
     """The files beside the runs, but for those that are made for the bundle, or are it."""
-    table = folder / "quarantine.csv"
+    table = content.workspace.quarantine_file(content.data)
     if table.exists():
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
         rows["path"] = [Path(path).name for path in rows["path"]]
-        members[table.name] = rows.to_csv(index=False, quoting=csv.QUOTE_ALL, lineterminator="\n").encode()
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        members["quarantine.csv"] = rows.to_csv(
+            index=False, quoting=csv.QUOTE_ALL, lineterminator="\n"
+        ).encode()
+    for file in sorted(filter(Path.is_file, content.folder.iterdir())):
         made = file.name in {*members, *FORMS.values(), NAME}
         if file.suffix in KEPT and not made:
             members[file.name] = file.read_bytes()

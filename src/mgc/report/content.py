@@ -280,7 +280,7 @@ def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
         systems=systems,
         tracks=tracks,
         check=_check(folder / "check.json", missing),
-        quarantine=tuple(read_quarantine(records[0].data, workspace).values()),
+        quarantine=tuple(read_quarantine(workspace.quarantine_file(records[0].data)).values()),
         missing=tuple(missing),
         workspace=workspace,
     )

@@ -286,7 +286,7 @@ def _found(content: Content) -> list[tuple[str, int, str]]:
     """What the check found and was used all the same: (kind, tracks, an example)."""
     if content.check is None:
         return []
-    used = [finding for finding in content.check["findings"] if not finding["left_out"]]
+    used = [finding for finding in content.check["findings"] if not finding["excluded"]]
     first = {finding["kind"]: finding for finding in reversed(used)}
     counts = Counter(finding["kind"] for finding in used)
     return [(kind, n, f"{first[kind]['track_id']}: {first[kind]['detail']}") for kind, n in counts.items()]

@@ -47,9 +47,9 @@ def questions(content: Content) -> Iterator[str]:
         )
     told = [p for p in (content.check or {}).get("properties", ()) if p["p_value"] < 0.05]
     if told:
-        most = max(told, key=lambda p: p["told"] - p["chance"])
+        most = max(told, key=lambda p: p["accuracy"] - p["chance"])
         yield (
-            f"{plain(most['name']).capitalize()} alone names the genre of {percent(most['told'])} of the "
+            f"{plain(most['name']).capitalize()} alone names the genre of {percent(most['accuracy'])} of the "
             f"tracks (guessing: {percent(most['chance'])}). How much of each accuracy is sound production, "
             "not music?"
         )

@@ -95,7 +95,7 @@ def _left_out(record: RunRecord) -> str:
 def _found(content: Content) -> str:
     if not content.check:
         return "The audio was not checked for copies and faults (mgc data check)."
-    told = Counter(one["kind"] for one in content.check.get("findings", ()) if not one.get("left_out"))
+    told = Counter(one["kind"] for one in content.check.get("findings", ()) if not one.get("excluded"))
     faults = ", ".join(f"{plain(kind)} {count}" for kind, count in sorted(told.items()))
     copies = len(content.check.get("copies", ()))
     return f"Its check found {copies} recordings more than once; tracks told of and used: {faults or 'none'}."
