@@ -8,8 +8,6 @@ word is equal.
 Another tempo, key, remix or performance counts as another recording.
 """
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -65,10 +63,8 @@ class Fingerprinter:
 
     def __init__(self) -> None:
         self._resampler: soxr.ResampleStream | None = None
-        self._samples = np.zeros(0, np.float32)  # at SAMPLE_RATE_HZ, from the start of the next window on
+        self._samples = [np.zeros(0, np.float32)]  # at SAMPLE_RATE_HZ
         self._seconds = 0.0
-        self._last: np.ndarray | None = None  # band energies of the last window, (1, BANDS)
-        self._words: list[np.ndarray] = []
 
     def take(self, samples: np.ndarray, sample_rate_hz: int) -> None:
         """Add mono samples, (n,) float32; the rate is that of the first call."""
@@ -77,28 +73,19 @@ class Fingerprinter:
         left = round((MAX_SECONDS - self._seconds) * sample_rate_hz)
         if left > 0:
             self._seconds += len(samples) / sample_rate_hz
-            self._add(self._resampler.resample_chunk(samples[:left]))
+            self._samples.append(self._resampler.resample_chunk(samples[:left]))
 
     def words(self) -> np.ndarray:
         """The fingerprint, (n,) uint32, one word per 23 ms; empty below 0.4 s. Ends the clip."""
         if self._resampler is not None:
-            self._add(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-            self._resampler = None
-            self._seconds = MAX_SECONDS
-        return np.concatenate([np.zeros(0, np.uint32), *self._words])
-
-    def _add(self, samples: np.ndarray) -> None:
-        samples = np.concatenate([self._samples, samples])
-        if len(samples) >= WINDOW:
-            windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
-            for start in range(0, len(windows), WINDOWS_AT_ONCE):
-                energies = _band_energies(windows[start : start + WINDOWS_AT_ONCE])
-                if self._last is not None:
-                    energies = np.concatenate([self._last, energies])
-                self._last = energies[-1:]
-                self._words.append(_words(energies))
-            samples = samples[len(windows) * HOP :].copy()
-        self._samples = samples
+            self._samples.append(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            self._resampler, self._seconds = None, MAX_SECONDS
+        samples = np.concatenate(self._samples)
+        if len(samples) < WINDOW:
+            return np.zeros(0, np.uint32)
+        windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
+        starts = range(0, len(windows), WINDOWS_AT_ONCE)
+        return _words(np.concatenate([_band_energies(windows[i : i + WINDOWS_AT_ONCE]) for i in starts]))
 
 
 def fingerprint(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
@@ -133,39 +120,15 @@ def near_duplicates(prints: Sequence[np.ndarray]) -> list[Pair]:
 
     At the offset of a pair, at most `MAX_BIT_ERROR_RATE` of the bits in the whole overlap differ (0.5 is
     chance). Parts in which both clips are silent or steady do not count. All clips of the same recording are
-    connected by pairs, but not every pair is returned (8,000 copies have 32 million): all pairs of up to
-    eight similar clips, and for clips with equal fingerprints those with the first.
+    connected by pairs, but not every pair is returned: 8,000 copies have 32 million.
     """
-    from scipy.cluster.hierarchy import DisjointSet
-
-    unique, pairs = _equal_prints(prints)
-    index = _Index([prints[clip] for clip in unique])
     found: dict[tuple[int, int], Pair] = {}
-    groups, partners = DisjointSet(unique), Counter[int]()
-    for one, other, offset in index.candidates():
-        first, second = unique[one], unique[other]
+    for first, second, offset in _Index(prints).candidates():
         known = found.get((first, second))
-        enough = min(partners[first], partners[second]) >= ALL_PAIRS_UP_TO
-        if not known and enough and groups.connected(first, second):
-            continue
         pair = _verified(prints, first, second, offset)
         if pair and (not known or _evidence(pair) > _evidence(known)):
-            if not known:
-                groups.merge(first, second)
-                partners.update((first, second))
             found[first, second] = pair
-    return sorted([*pairs, *found.values()], key=lambda pair: (pair.first, pair.second))
-
-
-def _equal_prints(prints: Sequence[np.ndarray]) -> tuple[list[int], list[Pair]]:
-    """The first clip of each different fingerprint, and its pairs with the clips that have an equal one."""
-    seen: dict[bytes, int] = {}
-    pairs = []
-    for clip, words in enumerate(prints):
-        first = seen.setdefault(hashlib.blake2b(words.data, digest_size=16).digest(), clip)
-        if first != clip and (pair := _verified(prints, first, clip, 0)):
-            pairs.append(pair)
-    return list(seen.values()), pairs
+    return sorted(found.values(), key=lambda pair: (pair.first, pair.second))
 
 
 def _evidence(pair: Pair) -> float:
@@ -221,8 +184,9 @@ class _Index:
     def _keys(self) -> np.ndarray:
         """Every (first, second, offset) at which a word is equal, once, as positions in `shape`."""
         word, clip, place = self._occurrences()
-        _, group, sizes = np.unique(word, return_inverse=True, return_counts=True)
-        size = sizes[group]  # clips that contain the word
+        begins = np.flatnonzero(np.diff(word, prepend=~word[:1]))
+        sizes = np.diff(begins, append=len(word))
+        size = np.repeat(sizes, sizes)  # clips that contain the word
         found = [np.zeros(0, np.int64)]
         for step in range(1, ALL_PAIRS_UP_TO):
             same = word[step:] == word[:-step]
@@ -237,9 +201,10 @@ class _Index:
         """Word, clip, and first place of the word in the clip, sorted by word and clip."""
         clip = np.repeat(np.arange(len(self.lengths), dtype=np.uint64), self.lengths)
         key, first = np.unique(self.words.astype(np.uint64) << np.uint64(32) | clip, return_index=True)
-        informative = key >> np.uint64(32) > 0
-        word, clip = np.divmod(key[informative].astype(np.int64), 1 << 32)
-        return word, clip, first[informative] - self.starts[clip]
+        start = np.searchsorted(key, np.uint64(1 << 32))  # the word 0 is not informative
+        key, first = key[start:], first[start:]
+        word, clip = (key >> np.uint64(32)).astype(np.uint32), key.astype(np.uint32)  # high and low half
+        return word, clip, first - self.starts[clip]
 
     def _probe(self, first: np.ndarray, second: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """Which candidates overlap long enough and agree at some words spread over the overlap."""

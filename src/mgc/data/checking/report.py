@@ -1,8 +1,9 @@
 """The result of `mgc data check` as text for a terminal, Markdown or JSON."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import indent
+from typing import NamedTuple
 
 from mgc.data.checking.check import Check, Finding
 from mgc.data.dataset import MAX_NAMED
@@ -24,16 +25,19 @@ def render(check: Check, form: str) -> str:
         return check.to_json()
     if form not in FORMATS:
         raise MgcError(f"unknown format {form!r}", fix=did_you_mean(form, FORMATS))
-    page = _Page(markdown=form == "markdown")
-    page.heading(f"{check.data}: {check.tracks} tracks checked, {check.used} can be used")
-    page.lines([f"split {check.split}", *check.notes])
-    _excluded(page, check)
-    _copies(page, check)
-    _remarks(page, check)
-    _properties(page, check)
-    _classes(page, check)
-    _crossing(page, check)
-    return page.text()
+    blocks: list[str] = []
+    for section in _sections(check):
+        if form == "markdown":
+            blocks.append(f"### {escape_markdown(section.heading)}")
+            blocks += [markdown_table(section.header, section.rows)] if section.rows else []
+            blocks += (
+                ["\n".join(f"- {escape_markdown(line)}" for line in section.lines)] if section.lines else []
+            )
+        else:
+            blocks.append(printable(section.heading))
+            blocks += [indent(text_table(section.header, section.rows), "  ")] if section.rows else []
+            blocks += [f"  {printable(line)}" for line in section.lines]
+    return ("\n\n" if form == "markdown" else "\n").join(blocks)
 
 
 def save(check: Check, workspace: Workspace) -> None:
@@ -43,10 +47,32 @@ def save(check: Check, workspace: Workspace) -> None:
         files.write(folder / name, text + "\n")
 
 
-def _excluded(page: "_Page", check: Check) -> None:
+class _Section(NamedTuple):
+    heading: str
+    lines: Sequence[str] = ()
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+
+
+def _sections(check: Check) -> Iterator[_Section]:
+    heading = f"{check.data}: {check.tracks} tracks checked, {check.used} can be used"
+    yield _Section(heading, [f"split {check.split}", *check.notes])
+    yield _excluded(check)
+    yield _copies(check)
+    yield _remarks(check)
+    if check.properties:
+        yield _properties(check)
+    yield _classes(check)
+    crossing = [
+        f"{what}: {len(names)}" + (f" ({_some(names)})" if names else "")
+        for what, names in check.crossing.items()
+    ]
+    yield _Section("In several parts of the split", crossing)
+
+
+def _excluded(check: Check) -> _Section:
     excluded = [f for f in check.findings if f.excluded]
     known = sum(bool(f.known) for f in excluded)
-    page.heading(f"Excluded: {len(excluded)}" + (f", {known} of them known to be faulty" if known else ""))
     by_detail: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for f in excluded:
         by_detail[f.kind, f.detail].append(f)
@@ -56,16 +82,13 @@ def _excluded(page: "_Page", check: Check) -> None:
             rows.append([f"{len(same)} tracks ({same[0].track_id} ...)", "", kind, detail, ""])
         else:
             rows += [[f.track_id, f.label, kind, detail, f.known and f"known: {f.known}"] for f in same]
-    page.table(("track", "label", "kind", "finding", ""), rows)
-    if check.kept:
-        page.lines([f"used, because the quarantine file says keep: {', '.join(check.kept)}"])
+    heading = f"Excluded: {len(excluded)}" + (f", {known} of them known to be faulty" if known else "")
+    kept = [f"used, because the quarantine file says keep: {', '.join(check.kept)}"] if check.kept else []
+    return _Section(heading, kept, ("track", "label", "kind", "finding", ""), rows)
 
 
-def _copies(page: "_Page", check: Check) -> None:
+def _copies(check: Check) -> _Section:
     crossing = sum(group.crosses_split for group in check.copies)
-    page.heading(
-        f"Duplicate recordings: {len(check.copies)}, {crossing} of them in several parts of the split"
-    )
     rows = [
         [
             _some(group.track_ids),
@@ -75,77 +98,45 @@ def _copies(page: "_Page", check: Check) -> None:
         ]
         for group in check.copies
     ]
-    page.table(("tracks", "similarity", "split", "action"), rows)
+    heading = f"Duplicate recordings: {len(rows)}, {crossing} of them in several parts of the split"
+    return _Section(heading, (), ("tracks", "similarity", "split", "action"), rows)
 
 
-def _remarks(page: "_Page", check: Check) -> None:
+def _remarks(check: Check) -> _Section:
     by_kind: dict[str, list[Finding]] = defaultdict(list)
     for finding in check.findings:
         if not finding.excluded:
             by_kind[finding.kind].append(finding)
-    page.heading("Unusual, but used" if by_kind else "Nothing unusual about the other tracks")
     rows = [[kind, len(of), f"{of[0].track_id}: {of[0].detail}"] for kind, of in sorted(by_kind.items())]
-    page.table(("kind", "tracks", "example"), rows)
+    heading = "Unusual, but used" if rows else "Nothing unusual about the other tracks"
+    return _Section(heading, (), ("kind", "tracks", "example"), rows)
 
 
-def _properties(page: "_Page", check: Check) -> None:
-    if not check.properties:
-        return
-    chance = check.properties[0].chance
-    page.heading(f"Genre predicted from file properties alone (chance: {100 * chance:.0f} %)")
-    rows = []
+def _properties(check: Check) -> _Section:
+    rows, lines = [], []
     for p in check.properties:
         rows.append([p.name, f"{100 * p.accuracy:.0f} %", "CONFOUND" if p.confound else "", "all", p.usual])
         if p.confound:
             rows += [["", "", "", label, values] for label, values in p.by_class.items()]
-    page.table(("property", "accuracy", "", "genre", "values"), rows)
-    for name in (p.name for p in check.properties if p.confound):
-        page.lines([f"The {name} differs between genres: a network can learn that instead of the music."])
+            lines.append(
+                f"The {p.name} differs between genres: a network can learn that instead of the music."
+            )
+    chance = f"{100 * check.properties[0].chance:.0f} %"
+    heading = f"Genre predicted from file properties alone (chance: {chance})"
+    return _Section(heading, lines, ("property", "accuracy", "", "genre", "values"), rows)
 
 
-def _classes(page: "_Page", check: Check) -> None:
-    page.heading("Genres")
+def _classes(check: Check) -> _Section:
     columns = ("tracks", "excluded", "artists", "albums")
     rows = [[label, *(counts[column] for column in columns)] for label, counts in check.classes.items()]
-    page.table(("genre", *columns), rows)
     sizes = [counts["tracks"] - counts["excluded"] for counts in check.classes.values()]
+    lines = []
     if min(sizes, default=0) > 0 and max(sizes) >= 1.5 * min(sizes):
         share = f"the largest genre has {100 * max(sizes) / sum(sizes):.0f} % of the tracks"
-        page.lines([f"Unbalanced: {share}. Compare macro-F1 in addition to accuracy."])
-
-
-def _crossing(page: "_Page", check: Check) -> None:
-    page.heading("In several parts of the split")
-    page.lines(
-        f"{what}: {len(names)}" + (f" ({_some(names)})" if names else "")
-        for what, names in check.crossing.items()
-    )
+        lines.append(f"Unbalanced: {share}. Compare macro-F1 in addition to accuracy.")
+    return _Section("Genres", lines, ("genre", *columns), rows)
 
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more
-
-
-class _Page:
-    """Headings, lines and tables, as Markdown or aligned for a terminal."""
-
-    def __init__(self, markdown: bool) -> None:
-        self._markdown = markdown
-        self._escape = escape_markdown if markdown else printable
-        self._blocks: list[str] = []
-
-    def heading(self, text: str) -> None:
-        self._blocks.append(f"{'### ' if self._markdown else ''}{self._escape(text)}")
-
-    def lines(self, lines: Iterable[str]) -> None:
-        mark = "- " if self._markdown else "  "
-        self._blocks.append("\n".join(f"{mark}{self._escape(line)}" for line in lines))
-
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        if rows:
-            table = markdown_table(header, rows) if self._markdown else indent(text_table(header, rows), "  ")
-            self._blocks.append(table)
-
-    def text(self) -> str:
-        return ("\n\n" if self._markdown else "\n").join(self._blocks)
