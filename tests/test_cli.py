@@ -237,7 +237,7 @@ def test_columns_are_named_by_an_option(music: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_end_in_one_message(music: Path, tmp_path: Path) -> None:
-    assert "no folder, manifest or data set" in refused("baseline", "--data", tmp_path / "nowhere")
+    assert "no folder, manifest or dataset" in refused("baseline", "--data", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "no audio was found" in refused("probe", "--model", "musicnn", "--data", tmp_path / "empty")
     (tmp_path / "one").mkdir()
