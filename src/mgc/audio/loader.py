@@ -45,7 +45,7 @@ def load_windows(paths: Sequence[Path], cut: Windowing) -> Iterator[tuple[int, W
 
 
 class _DecodeAhead:
-    """Windows that have been decoded and not yet taken, at most `capacity` samples of them.
+    """Windows that have been decoded and not yet taken, about `capacity` samples of them.
 
     Each clip has a queue of windows, followed by its end: None, or the error that ended it. Clips are decoded
     in order, and the queue of the clip that is taken from may always receive one window: the consumer never
@@ -53,8 +53,8 @@ class _DecodeAhead:
     """
 
     def __init__(self, paths: Sequence[Path], cut: Windowing, capacity: int) -> None:
-        self._paths, self._cut, self._capacity = paths, cut, capacity
-        self._todo = iter(enumerate(paths))
+        self._cut, self._capacity = cut, capacity
+        self._todo = iter(enumerate(paths))  # shared by all workers: its `next` is atomic
         self._queues: defaultdict[int, deque[Window | Exception | None]] = defaultdict(deque)
         self._current = 0  # position of the clip that is taken from
         self._samples = 0  # in all queues
@@ -64,11 +64,7 @@ class _DecodeAhead:
 
     def work(self) -> None:
         """Decode clips until there are no more; run by each worker thread."""
-        while True:
-            with self._changed:
-                position, path = next(self._todo, (None, None))
-            if position is None or path is None:
-                return
+        for position, path in self._todo:
             end = None
             try:
                 for window in windows(path, self._cut):
@@ -85,12 +81,11 @@ class _DecodeAhead:
         with self._changed:
             self._current = position
             self._changed.notify_all()
-            while not self._queues[position]:
-                self._changed.wait()
-            item = self._queues[position].popleft()
-            if isinstance(item, Window):
-                self._samples -= len(item.samples)
-            else:
+            queue = self._queues[position]
+            self._changed.wait_for(lambda: queue)
+            item = queue.popleft()
+            self._samples -= _samples_in(item)
+            if not isinstance(item, Window):
                 del self._queues[position]
             self._changed.notify_all()
             return item
@@ -104,20 +99,20 @@ class _DecodeAhead:
     def _put(self, position: int, item: Window | Exception | None) -> bool:
         """Append `item` as soon as there is room; False when nobody will take it."""
         with self._changed:
-            while self._wanted and self._full(position):
+            queue = self._queues[position]
+            while self._is_wanted():
+                if self._samples < self._capacity or (position == self._current and not queue):
+                    queue.append(item)
+                    self._samples += _samples_in(item)
+                    self._changed.notify_all()
+                    return True
                 self._changed.wait(timeout=0.5)  # nobody notifies when a thread ends
-            if self._wanted:
-                self._samples += len(item.samples) if isinstance(item, Window) else 0
-                self._queues[position].append(item)
-                self._changed.notify_all()
-            return self._wanted
+            return False
 
-    def _full(self, position: int) -> bool:
-        is_needed = position == self._current and not self._queues[position]
-        return self._samples >= self._capacity and not is_needed
-
-    @property
-    def _wanted(self) -> bool:
-        """False once the consumer cannot come back: it closed the loader, its thread has ended, or Python is
-        about to exit."""
+    def _is_wanted(self) -> bool:
+        """False once the consumer has closed the loader, its thread has ended, or Python is about to exit."""
         return not self._closed and (self._consumer.is_alive() or threading.main_thread().is_alive())
+
+
+def _samples_in(item: Window | Exception | None) -> int:
+    return len(item.samples) if isinstance(item, Window) else 0
