@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mgc.audio.decoding import KBITS, decode
+from mgc.audio.decoding import decode
+from mgc.audio.mp3 import KBITS
 from mgc.util.errors import MgcError, did_you_mean
 
 REVISION = 1  # of all effects; raised by hand when one of them gives other samples

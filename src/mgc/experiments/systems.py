@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from mgc import data
 from mgc.config import BaselineRecipe, DataRecipe, Device, ProbeRecipe
-from mgc.data import Dataset, Split, gaps
+from mgc.data import Dataset, Split, unevaluated_classes
 from mgc.data.splits import REVISION as SPLIT
 from mgc.evaluate import Predictions, evaluate
 from mgc.probing.fitting import REVISION as FITTING
@@ -211,10 +211,10 @@ def load_tracks(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Spli
         say(f"excluded: {line}")
     split = data.make_split(dataset, recipe.split, recipe.split_seed)
     if recipe.per_class:
-        split = data.thinned(split, recipe.per_class, recipe.per_class_seed)
+        split = data.subsample_training(split, recipe.per_class, recipe.per_class_seed)
     if split.leaky:
         say(f"this split leaks on purpose: {split.authority}")
-    for line in gaps(split):
+    for line in unevaluated_classes(split):
         say(line)
     if len({dataset.by_id[track_id].group for track_id in split.tested}) < 2:
         raise MgcError(
@@ -302,7 +302,7 @@ def run_id_of(
     parts = {
         "system": [system, kind, head],
         "settings": settings_that_decide(recipe, representation),
-        "tracks": [split.dataset.fingerprint, split.fingerprint],
+        "tracks": [split.dataset.hash, split.hash],
         "representation": representation.key if representation else None,
         "revisions": revisions,
     }
@@ -380,14 +380,14 @@ class _Run:
             seed=self.recipe.seed,
             recipe=self.recipe.model_dump(mode="json"),
             data=dataset.name,
-            data_fingerprint=dataset.fingerprint,
+            data_hash=dataset.hash,
             licence=dataset.licence,
             split=split.name,
             split_authority=split.authority,
-            split_fingerprint=split.fingerprint,
+            split_hash=split.hash,
             leaky=split.leaky,
             training_tracks=sum(len(fold.train) for fold in split.folds) / len(split.folds),
-            notes=[*dataset.notes, *gaps(split)],
+            notes=[*dataset.notes, *unevaluated_classes(split)],
             name=self.recipe.name,
             reported=self.recipe.reported,
             excluded=[{key: str(value) for key, value in asdict(bad).items()} for bad in dataset.excluded],
