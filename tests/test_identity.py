@@ -43,7 +43,8 @@ def probe_id(recipe: ProbeRecipe, model: ModelSpec | str = "musicnn") -> str:
 
 def test_a_default_that_is_written_out_changes_no_id() -> None:
     written = BaselineRecipe(
-        network="cnn", representation="logmel", dropout=0.25, train=TrainRecipe(epochs=200, normalise="track"),
+        network="cnn", representation="logmel", dropout=0.25,
+        train=TrainRecipe(epochs=200, normalise="track"),
         augment=AugmentRecipe(noise=0.0), seed=0,
     )  # fmt: skip
     assert baseline_id(written) == baseline_id(BaselineRecipe())
