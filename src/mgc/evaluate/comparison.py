@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest, norm
 
 from mgc.evaluate.bootstrap import (
     Unit,
@@ -76,7 +76,7 @@ class Difference:
         """
         if self.verdict != "no difference shown":
             return None
-        reach = norm.ppf(1 - SIGNIFICANCE / 2) + norm.ppf(POWER)
+        reach = NormalDist().inv_cdf(1 - SIGNIFICANCE / 2) + NormalDist().inv_cdf(POWER)
         needed = self.n_tracks * (reach * self.standard_error / self._sought) ** 2
         if needed <= self.n_tracks:
             return None
@@ -200,8 +200,10 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
     1.0 where the runs never differ. Assumes independent tracks. (McNemar 1947, with the binomial in place of
     the chi-squared approximation.)
     """
-    differing = only_a + only_b
-    return float(binomtest(only_a, differing, 0.5).pvalue) if differing else 1.0
+    from scipy.special import bdtr  # scipy.stats.binomtest gives the same p-value but takes 0.5 s to import
+
+    lower_tail = float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))
+    return min(1.0, 2 * lower_tail)
 
 
 def sign_flip_p(gain: Floats, seed: int = 0) -> float:

@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
-import skops.io
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from sklearn.pipeline import Pipeline
 
 from mgc.util import files
 from mgc.util.errors import MgcError
@@ -43,6 +40,9 @@ TRUSTED = [
 
 def save_head(pipeline: Any, file: Path) -> None:
     """Write a fitted head, whole or not at all."""
+    import sklearn
+    import skops.io
+
     tensors: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(io.BytesIO(skops.io.dumps(pipeline))) as parts:
         schema = parts.read(SCHEMA).decode()
@@ -59,6 +59,10 @@ def load_head(file: Path) -> Any:
     Raises:
         MgcError: no such file, or none that `save_head` has written, or it is damaged.
     """
+    import sklearn
+    import skops.io
+    from sklearn.pipeline import Pipeline
+
     told, tensors = _read(file)
     if told.get("format") != FORMAT:
         raise MgcError("this is no head that mgc has saved", where=file, fix=AGAIN)
