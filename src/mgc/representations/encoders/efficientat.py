@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mgc.audio import Windowing
 from mgc.data.clips import file_hash
-from mgc.representations.card import Layer, Representation, code_hash
+from mgc.representations.card import Layer, Representation
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
 
@@ -28,7 +28,10 @@ SAMPLE_RATE_HZ = 32_000
 WINDOW = 10 * SAMPLE_RATE_HZ  # samples; the length of AudioSet's clips
 FRAME_SAMPLES = 32 * 320  # 32 hops of 10 ms between two frames of the embedding
 # Channels after each stage of the network (`efficientat_network.STAGES`), then the embedding.
-LAYERS = (*(Layer(f"stage{n}", dim) for n, dim in enumerate((16, 16, 32, 48, 64), 1)), Layer("embedding", 384))
+LAYERS = (
+    *(Layer(f"stage{n}", dim) for n, dim in enumerate((16, 16, 32, 48, 64), 1)),
+    Layer("embedding", 384),
+)
 PARAMETERS = 983_599
 
 
@@ -45,7 +48,7 @@ def published() -> Representation:
         licence="MIT",
         trained_on="AudioSet tags, distilled from transformers",
         weights="",
-        code=code_hash("representations/efficientat.py", "representations/efficientat_network.py"),
+        revision=1,
         load=_refuse,
     )
 

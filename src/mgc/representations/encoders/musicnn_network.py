@@ -63,7 +63,9 @@ class FilterBank(nn.Module):
         frames = self.conv.weight.shape[2]
         around = (frames - 1) // 2, frames // 2  # TensorFlow's "same" puts the larger half behind
         padding = (0, 0, *around) if x.dim() == 4 else around
-        maps = self.norm(self.conv(F.pad(x, padding)).relu_())  # (B, filters, T) or (B, filters, T, positions)
+        maps = self.norm(
+            self.conv(F.pad(x, padding)).relu_()
+        )  # (B, filters, T) or (B, filters, T, positions)
         return maps.amax(dim=3) if maps.dim() == 4 else maps
 
     def find_live(self) -> Tensor:
@@ -91,7 +93,9 @@ class LiveFilters(nn.Module):
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dim() > 0:  # all but the norm's count of batches
                     tensor.data = tensor.data[live]
-        bias = F.relu(bank.conv.bias).view(1, -1, *[1] * (bank.conv.weight.dim() - 2))  # as the output: (1, C, ...)
+        bias = F.relu(bank.conv.bias).view(
+            1, -1, *[1] * (bank.conv.weight.dim() - 2)
+        )  # as the output: (1, C, ...)
         self.register_buffer("live", live)
         self.register_buffer("constant", bank.norm(bias).flatten())  # (filters,)
 
@@ -114,7 +118,7 @@ class MusicNNOutput:
 
 
 class MusicNN(nn.Module):
-    """MSD_musicnn of arXiv 1909.06654 with 784 k weights, randomly initialised; frozen and in eval mode.
+    """MSD_musicnn of arXiv 1909.06654 with 787 k weights, randomly initialised; frozen and in eval mode.
 
     On a CUDA device torch may run convolutions in TF32, which is coarser than the float32 of the reference:
     set `torch.backends.cudnn.allow_tf32 = False` where agreement matters.

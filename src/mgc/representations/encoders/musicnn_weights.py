@@ -137,7 +137,10 @@ def convert_wheel(wheel: Path) -> tuple[dict[str, Tensor], str]:
         theirs = _numbered("conv2d", number)
         kernel = tensors[f"{theirs}/kernel"][:, :, 0]  # (frames, bands, filters)
         if number < len(FRONT_END):
-            bank, kernel = f"front.{number}", kernel.transpose(2, 0, 1)[:, None]  # (filters, 1, frames, bands)
+            bank, kernel = (
+                f"front.{number}",
+                kernel.transpose(2, 0, 1)[:, None],
+            )  # (filters, 1, frames, bands)
         else:
             bank, kernel = f"middle.{number - len(FRONT_END)}", kernel.transpose(2, 1, 0)  # bands: channels
         put_layer(f"{bank}.conv", theirs, kernel)
@@ -187,7 +190,8 @@ def _numbered(kind: str, number: int) -> str:
 # The variables of musicnn/models.py: kernels as (frames, bands, 1, filters) or (inputs, outputs).
 _CONVOLUTIONS: list[tuple[int, ...]] = [(frames, bands, 1, filters) for filters, frames, bands in FRONT_END]
 _CONVOLUTIONS += [
-    (MIDDLE_FRAMES, channels, 1, MIDDLE_FILTERS) for channels in (FRONT_FILTERS, MIDDLE_FILTERS, MIDDLE_FILTERS)
+    (MIDDLE_FRAMES, channels, 1, MIDDLE_FILTERS)
+    for channels in (FRONT_FILTERS, MIDDLE_FILTERS, MIDDLE_FILTERS)
 ]
 _DENSE = [(2 * POOLED, PENULTIMATE), (PENULTIMATE, len(TAGS))]
 _NORMS = [1, *(shape[-1] for shape in _CONVOLUTIONS), 2 * POOLED, PENULTIMATE]
