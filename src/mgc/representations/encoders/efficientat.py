@@ -27,11 +27,8 @@ RELEASE = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn0
 SAMPLE_RATE_HZ = 32_000
 WINDOW = 10 * SAMPLE_RATE_HZ  # samples; the length of AudioSet's clips
 FRAME_SAMPLES = 32 * 320  # 32 hops of 10 ms between two frames of the embedding
-# Channels after each stage of the network (`efficientat_network.STAGES`), then the embedding.
-LAYERS = (
-    *(Layer(f"stage{n}", dim) for n, dim in enumerate((16, 16, 32, 48, 64), 1)),
-    Layer("embedding", 384),
-)
+# Channels after each stage of the network (`efficientat_network.STAGES`).
+STAGE_DIMS, EMBEDDING_DIM = (16, 16, 32, 48, 64), 384
 PARAMETERS = 983_599
 
 
@@ -42,7 +39,10 @@ def published() -> Representation:
         address=NAME,
         source="mn04_as of EfficientAT (arXiv 2211.04772)",
         cut=Windowing(SAMPLE_RATE_HZ, WINDOW, ignore=SAMPLE_RATE_HZ // 4),
-        layers=LAYERS,
+        layers=(
+            *(Layer(f"stage{number}", dim) for number, dim in enumerate(STAGE_DIMS, 1)),
+            Layer("embedding", EMBEDDING_DIM),
+        ),
         pooled=True,
         parameters=PARAMETERS,
         licence="MIT",

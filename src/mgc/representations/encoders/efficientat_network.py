@@ -89,7 +89,7 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise convolution, squeeze-and-excitation, 1x1 projection, and the skip connection."""
+    """1x1 expansion, depthwise convolution, squeeze-and-excitation, 1x1 projection, skip connection."""
 
     def __init__(self, inputs: int, block: Block) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class EfficientAT(nn.Module):
         self.requires_grad_(False).eval()
 
     def fold_batch_norms(self) -> "EfficientAT":
-        """Fold batch norms into the convolutions before them: same output in less time, for inference only."""
+        """Fold batch norms into the convolutions before them: faster, for inference only."""
         for unit in [module for module in self.modules() if isinstance(module, nn.Sequential)]:
             match list(unit):
                 case [nn.Conv2d() as conv, nn.BatchNorm2d() as norm, *_]:

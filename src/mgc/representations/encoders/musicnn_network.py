@@ -22,8 +22,9 @@ N_FFT = 512
 HOP_SAMPLES = 256
 N_MELS = 96
 
-# musicnn/models.py: filters, frames and bands of the five front-end filter banks. Tall filters see 0.4 and 0.7
-# of the bands (timbre), wide ones 2, 1 and 0.5 s of one band (rhythm); 204 = int(1.6 * 128), 51 = int(1.6 * 32).
+# musicnn/models.py: filters, frames and bands of the five front-end filter banks. Tall filters see 0.4 and
+# 0.7 of the bands (timbre), wide ones 2, 1 and 0.5 s of one band (rhythm). 204 = int(1.6 * 128),
+# 51 = int(1.6 * 32).
 FRONT_END = ((204, 7, 38), (204, 7, 67), (51, 128, 1), (51, 64, 1), (51, 32, 1))
 FRONT_FILTERS = sum(filters for filters, _, _ in FRONT_END)  # 561
 MIDDLE_FILTERS, MIDDLE_FRAMES = 64, 7
@@ -63,9 +64,7 @@ class FilterBank(nn.Module):
         frames = self.conv.weight.shape[2]
         around = (frames - 1) // 2, frames // 2  # TensorFlow's "same" puts the larger half behind
         padding = (0, 0, *around) if x.dim() == 4 else around
-        maps = self.norm(
-            self.conv(F.pad(x, padding)).relu_()
-        )  # (B, filters, T) or (B, filters, T, positions)
+        maps = self.norm(self.conv(F.pad(x, padding)).relu_())  # (B, filters, T, ...)
         return maps.amax(dim=3) if maps.dim() == 4 else maps
 
     def find_live(self) -> Tensor:
@@ -74,13 +73,14 @@ class FilterBank(nn.Module):
         ReLU is 1-Lipschitz, so the output changes by at most |scale| * sum |weights| per unit of the input's
         maximum.
         """
-        scale = self.norm.weight / torch.sqrt(self.norm.running_var + NORM_EPSILON)
+        variance = self.norm.get_buffer("running_var")
+        scale = self.norm.weight / torch.sqrt(variance + NORM_EPSILON)  # (filters,)
         reach = scale.abs() * self.conv.weight.abs().flatten(1).sum(1)  # (filters,)
         return torch.nonzero(reach >= DEAD_REACH).flatten()
 
 
 class LiveFilters(nn.Module):
-    """A filter bank in eval mode that computes only its live filters; the output of the others is constant."""
+    """A filter bank in eval mode that computes its live filters only; the other outputs are constant."""
 
     live: Tensor
     constant: Tensor
@@ -93,11 +93,10 @@ class LiveFilters(nn.Module):
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dim() > 0:  # all but the norm's count of batches
                     tensor.data = tensor.data[live]
-        bias = F.relu(bank.conv.bias).view(
-            1, -1, *[1] * (bank.conv.weight.dim() - 2)
-        )  # as the output: (1, C, ...)
+        bias = bank.conv.get_parameter("bias").relu()
+        like_output = bias.view(1, -1, *[1] * (bank.conv.weight.dim() - 2))  # (1, filters, 1, ...)
         self.register_buffer("live", live)
-        self.register_buffer("constant", bank.norm(bias).flatten())  # (filters,)
+        self.register_buffer("constant", bank.norm(like_output).flatten())  # (filters,)
 
     def forward(self, x: Tensor) -> Tensor:
         """As `FilterBank.forward`."""
@@ -144,6 +143,7 @@ class MusicNN(nn.Module):
         """Compute only live filters from now on: 208 of 753 in MSD_musicnn. For inference only."""
         for banks in (self.front, self.middle):
             for number, bank in enumerate(banks):
+                assert isinstance(bank, FilterBank)
                 banks[number] = LiveFilters(bank).eval()
         return self
 

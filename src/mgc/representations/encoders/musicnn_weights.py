@@ -1,4 +1,4 @@
-"""The weights of MSD_musicnn: fetched as a wheel from PyPI, converted without TensorFlow, kept as safetensors.
+"""The weights of MSD_musicnn: fetched as a wheel from PyPI, converted without TensorFlow, then cached.
 
 Wheel: `musicnn==0.1.0` (ISC licence, Copyright (c) Music Technology Group, Universitat Pompeu Fabra 2019,
 Jordi Pons).
@@ -137,12 +137,11 @@ def convert_wheel(wheel: Path) -> tuple[dict[str, Tensor], str]:
         theirs = _numbered("conv2d", number)
         kernel = tensors[f"{theirs}/kernel"][:, :, 0]  # (frames, bands, filters)
         if number < len(FRONT_END):
-            bank, kernel = (
-                f"front.{number}",
-                kernel.transpose(2, 0, 1)[:, None],
-            )  # (filters, 1, frames, bands)
+            bank = f"front.{number}"
+            kernel = kernel.transpose(2, 0, 1)[:, None]  # (filters, 1, frames, bands)
         else:
-            bank, kernel = f"middle.{number - len(FRONT_END)}", kernel.transpose(2, 1, 0)  # bands: channels
+            bank = f"middle.{number - len(FRONT_END)}"
+            kernel = kernel.transpose(2, 1, 0)  # (filters, channels, frames)
         put_layer(f"{bank}.conv", theirs, kernel)
         put_norm(f"{bank}.norm", number + 1)
     put_norm("pooled_norm", 9)
