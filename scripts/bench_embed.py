@@ -87,7 +87,7 @@ class Bench:
         self.card: Representation = replace(card, cut=replace(card.cut, ignore=card.cut.window))
         self.encoder: Any = card.load(self.device)
         self.plain: Any = self.encoder
-        if not hasattr(self.encoder, "front"):  # musicnn as published, with its dead filters
+        if not hasattr(self.encoder, "extractor"):  # musicnn as published, with its dead filters
             file = Workspace.from_environment().weights / WEIGHTS_FILE
             self.plain = SimpleNamespace(model=load_network(file).to(self.device))
         self.waited = 0.0
@@ -114,7 +114,7 @@ class Bench:
             return
         for start in starts:
             piece = wave[start : start + cut.window]
-            inputs = self.plain.front(piece, sampling_rate=cut.sample_rate_hz, return_tensors="pt")
+            inputs = self.plain.extractor(piece, sampling_rate=cut.sample_rate_hz, return_tensors="pt")
             yield self.plain.states(self.plain.model, inputs.to(self.device))[-1].mean(1)[0].cpu().numpy()
 
     def mgc(self, paths: Sequence[Path], encoder: Encoder) -> Vectors:
@@ -133,8 +133,8 @@ class Bench:
         made = []
         for batch in batched(windows, WINDOWS_AT_ONCE):
             waveforms = torch.from_numpy(np.stack(batch)).to(self.device)
-            if hasattr(self.encoder, "batched"):
-                made.append(self.encoder.batched(waveforms))
+            if hasattr(self.encoder, "extractor"):
+                made.append(self.encoder.front_end(waveforms))
             else:
                 from mgc.representations.encoders.musicnn import WINDOW_FRAMES
                 from mgc.representations.encoders.musicnn_network import logmel

@@ -185,7 +185,7 @@ def test_a_folder_is_known_by_its_file_and_by_nothing_else(
     assert (named.name, named.address) == ("efficientat_mn04", "efficientat_mn04")
     assert named.fingerprint == opened.fingerprint
     (tmp_path / "shelf/efficientat-mn04/mn04_as.safetensors").rename(tmp_path / "other.safetensors")
-    with pytest.raises(MgcError, match="no saved encoder"):
+    with pytest.raises(MgcError, match="not a saved encoder"):
         open_representation(str(tmp_path / "shelf/efficientat-mn04"), workspace=here())
 
 
