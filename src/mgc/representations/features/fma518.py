@@ -28,7 +28,7 @@ def fma518() -> Representation:
 
     At 44,100 Hz, which is the rate of nearly all files of FMA; the paper used the rate of each file. Where
     features.py does not pass the rate, librosa assumes 22,050 Hz, and so it does here: centroid, bandwidth
-    and roll-off are half the true frequencies. A constant has skew 0 and kurtosis -3, as in SciPy at the time.
+    and roll-off are half the true frequencies. A constant has skew 0 and kurtosis -3, as in SciPy then.
     """
     source = "features.py of the FMA paper, by librosa"
     return vector_card("fma518", source, FMA518, SAMPLE_RATE_HZ, _fma518)
