@@ -58,7 +58,7 @@ def resampled_weights(predictions: Predictions, n_bootstrap: int, seed: int) -> 
 
 def resampled_mean(unit: Integers, values: Floats, n_bootstrap: int, seed: int) -> Floats:
     """(R,) means of `values` (N,) over resampled units; `unit` (N,) are the numbers of `unit_numbers`."""
-    counts = np.stack([np.bincount(unit, values), np.bincount(unit, np.ones(len(unit)))], axis=1)  # (U, 2)
+    counts = np.stack([np.bincount(unit, values), np.bincount(unit)], axis=1).astype(np.float64)  # (U, 2)
     sums = resample(counts[counts[:, 1] > 0], n_bootstrap, seed)  # (R, 2)
     return np.asarray(sums[:, 0] / sums[:, 1])
 
