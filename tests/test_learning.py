@@ -30,8 +30,8 @@ def spectrograms(count: int, seed: int, frames: int = 60) -> TrackSet:
     return TrackSet.of(arrays, labels.tolist())
 
 
-def test_an_unknown_network_is_named() -> None:
-    with pytest.raises(MgcError, match="no network 'cn'") as caught:
+def test_an_unknown_network_is_an_error() -> None:
+    with pytest.raises(MgcError, match="unknown network 'cn'") as caught:
         make_network("cn", 2, 64, CROP)
     assert "cnn" in str(caught.value)
 

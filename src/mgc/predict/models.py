@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mgc.config import BaselineRecipe, Device, ProbeRecipe
-from mgc.probing.fitting import Vectors, probabilities, vectors_of
+from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
 from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
 from mgc.representations import RANDOM_PREFIX, WINDOWS_PREFIX, Representation, open_representation
@@ -227,8 +227,8 @@ class _Head:
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         held = {str(number): array for number, array in enumerate(arrays)}
-        layers = [*vectors_of(_Arrays(self.representation, held), [*held], self.recipe).values()]
-        every = Vectors(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
+        layers = [*embeddings_of(_Arrays(self.representation, held), [*held], self.recipe).values()]
+        every = Embeddings(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
         return probabilities(self.fitted, *every.of([*range(len(arrays))]), self.classes)
 
     def of_parts(self, array: np.ndarray, parts: Sequence[slice]) -> np.ndarray:

@@ -72,7 +72,7 @@ def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Rep
     )
     if representation.trained_on != "nothing":
         raise MgcError(
-            f"{representation.name} was trained on {representation.trained_on}: a network on top of it is not "
+            f"{representation.name} was trained on {representation.trained_on}: a network on it is not "
             "trained from scratch",
             where="representation",
             fix=f"mgc probe --model {representation.address} --head mlp",
