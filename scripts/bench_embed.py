@@ -48,7 +48,8 @@ from mgc.data import load
 from mgc.representations import Representation, open_representation, pooling
 from mgc.representations.cache.store import Store
 from mgc.representations.card import Encoder
-from mgc.representations.encoders.musicnn import WEIGHTS_FILE, load_network
+from mgc.representations.encoders.musicnn import load_network
+from mgc.representations.encoders.musicnn_weights import WEIGHTS_FILE
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.workspace import Workspace
 

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from mgc.representations.encoders import musicnn_network, musicnn_weights
-from mgc.representations.encoders.musicnn import WEIGHTS_FILE, load_network
+from mgc.representations.encoders.musicnn import load_network
 from mgc.representations.encoders.musicnn_network import MusicNN, logmel
-from mgc.representations.encoders.musicnn_weights import fetch_weights
+from mgc.representations.encoders.musicnn_weights import WEIGHTS_FILE, fetch_weights
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
 

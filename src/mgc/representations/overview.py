@@ -10,7 +10,8 @@ from mgc.representations.encoders.efficientat import find_weights
 from mgc.representations.encoders.efficientat import published as efficientat
 from mgc.representations.encoders.families import FAMILIES
 from mgc.representations.encoders.known import SHORT_NAMES
-from mgc.representations.encoders.musicnn import WEIGHTS_FILE, musicnn
+from mgc.representations.encoders.musicnn import musicnn
+from mgc.representations.encoders.musicnn_weights import WEIGHTS_FILE
 from mgc.representations.encoders.transformers_audio import published
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.workspace import Workspace

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 
 from mgc.audio import Windowing
 from mgc.representations.card import Layer, Representation
+from mgc.representations.encoders.musicnn_weights import WHEEL_SHA256, fetch_weights
 from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
 
     from mgc.representations.encoders.musicnn_network import MusicNN
-
-WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"  # of musicnn 0.1.0
-WEIGHTS_FILE = f"musicnn-{WHEEL_SHA256[:12]}.safetensors"  # in `Workspace.weights`, once converted
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_FRAMES = 187
@@ -65,8 +63,6 @@ def load_network(file: Path) -> "MusicNN":
 
 
 def _load(workspace: Workspace, device: "torch.device") -> "_Encoder":
-    from mgc.representations.encoders.musicnn_weights import fetch_weights
-
     return _Encoder(load_network(fetch_weights(workspace)).without_dead_filters().to(device))
 
 

@@ -14,26 +14,16 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import save
-from torch import Tensor
+from safetensors.numpy import save
 
-from mgc.representations.encoders.musicnn import WEIGHTS_FILE, WHEEL_SHA256
-from mgc.representations.encoders.musicnn_network import (
-    FRONT_END,
-    FRONT_FILTERS,
-    MIDDLE_FILTERS,
-    MIDDLE_FRAMES,
-    PENULTIMATE,
-    POOLED,
-    TAGS,
-)
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
 from mgc.workspace import Workspace
 
 WHEEL = "musicnn-0.1.0-py3-none-any.whl"
+WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
+WEIGHTS_FILE = f"musicnn-{WHEEL_SHA256[:12]}.safetensors"  # in `Workspace.weights`, once converted
 CHECKPOINT = "musicnn/MSD_musicnn/.data-00000-of-00001"  # inside the wheel
 DOWNLOAD_SECONDS = 900  # 29 MB at 32 kB/s; pip itself gives up on a silent server after 10 s
 
@@ -101,7 +91,7 @@ def _download_wheel(temporary: Path, folder: Path) -> Path:
     return temporary / WHEEL
 
 
-def convert_wheel(wheel: Path) -> tuple[dict[str, Tensor], str]:
+def convert_wheel(wheel: Path) -> tuple[dict[str, np.ndarray], str]:
     """The state dict of `MusicNN` and the text of the licence, from the checkpoint in the wheel.
 
     TensorFlow stores kernels as (frames, bands, 1, filters) and (inputs, outputs), and alternates maximum and
@@ -136,11 +126,11 @@ def convert_wheel(wheel: Path) -> tuple[dict[str, Tensor], str]:
     for number in range(len(_CONVOLUTIONS)):
         theirs = _numbered("conv2d", number)
         kernel = tensors[f"{theirs}/kernel"][:, :, 0]  # (frames, bands, filters)
-        if number < len(FRONT_END):
+        if number < 5:
             bank = f"front.{number}"
             kernel = kernel.transpose(2, 0, 1)[:, None]  # (filters, 1, frames, bands)
         else:
-            bank = f"middle.{number - len(FRONT_END)}"
+            bank = f"middle.{number - 5}"
             kernel = kernel.transpose(2, 1, 0)  # (filters, channels, frames)
         put_layer(f"{bank}.conv", theirs, kernel)
         put_norm(f"{bank}.norm", number + 1)
@@ -150,7 +140,7 @@ def convert_wheel(wheel: Path) -> tuple[dict[str, Tensor], str]:
     put_layer("tags", "dense_1", tensors["dense_1/kernel"].T)
     for name in ("dense.weight", *(f"pooled_norm.{name}" for name in _NORM_PARTS)):  # (..., 1506)
         weights[name] = np.concatenate([weights[name][..., 0::2], weights[name][..., 1::2]], axis=-1)
-    return {name: torch.from_numpy(array.copy()) for name, array in weights.items()}, licence
+    return {name: array.copy() for name, array in weights.items()}, licence
 
 
 def read_checkpoint(data: bytes) -> dict[str, np.ndarray]:
@@ -187,13 +177,12 @@ def _numbered(kind: str, number: int) -> str:
 
 
 # The variables of musicnn/models.py: kernels as (frames, bands, 1, filters) or (inputs, outputs).
-_CONVOLUTIONS: list[tuple[int, ...]] = [(frames, bands, 1, filters) for filters, frames, bands in FRONT_END]
-_CONVOLUTIONS += [
-    (MIDDLE_FRAMES, channels, 1, MIDDLE_FILTERS)
-    for channels in (FRONT_FILTERS, MIDDLE_FILTERS, MIDDLE_FILTERS)
-]
-_DENSE = [(2 * POOLED, PENULTIMATE), (PENULTIMATE, len(TAGS))]
-_NORMS = [1, *(shape[-1] for shape in _CONVOLUTIONS), 2 * POOLED, PENULTIMATE]
+_CONVOLUTIONS = (
+    (7, 38, 1, 204), (7, 67, 1, 204), (128, 1, 1, 51), (64, 1, 1, 51), (32, 1, 1, 51),  # front end
+    (7, 561, 1, 64), (7, 64, 1, 64), (7, 64, 1, 64),  # mid end
+)  # fmt: skip
+_DENSE = ((1506, 200), (200, 50))
+_NORMS = (1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200)
 _NORM_PARTS = {  # names in torch and in TensorFlow
     "weight": "gamma",
     "bias": "beta",
