@@ -35,7 +35,7 @@ from mgc.representations.pooling import represent
 from mgc.runs.record import NAMES_ONLY
 from mgc.training import loop
 from mgc.training.augment import Augment
-from mgc.training.loop import Side, predict, train
+from mgc.training.loop import TrackSet, predict, train
 from mgc.training.networks import NETWORKS, make_network
 from mgc.util.devices import make_accelerator
 from mgc.workspace import Workspace
@@ -161,14 +161,14 @@ def altered(effect: str, value: float, folder: Path) -> Outputs:
 # ---- what is trained --------------------------------------------------------------------------------------
 
 
-def spectrograms(count: int, seed: int, frames: int, bands: int, lowest: float = -60.0) -> Side:
+def spectrograms(count: int, seed: int, frames: int, bands: int, lowest: float = -60.0) -> TrackSet:
     """Two classes with energy in the lower or in the upper bands."""
     random = np.random.RandomState(seed)
     labels = np.arange(count) % 2
     arrays = lowest + 20 * random.random_sample((count, frames, bands))
     for array, label in zip(arrays, labels, strict=True):
         array[:, bands // 2 * label : bands // 2 * (label + 1)] += 15
-    return Side.of([*arrays.astype(np.float32)], labels.tolist())
+    return TrackSet.of([*arrays.astype(np.float32)], labels.tolist())
 
 
 def three_epochs(name: str, folder: Path, augment: AugmentRecipe | None = None, **recipe: Any) -> Outputs:
@@ -177,7 +177,8 @@ def three_epochs(name: str, folder: Path, augment: AugmentRecipe | None = None, 
     bands, frames = (57, 1) if network.max_frames == 1 else (64, max(32, network.min_frames))
     done = train(
         lambda: make_network(name, 2, bands, frames),
-        (spectrograms(12, 1, frames, bands), spectrograms(6, 2, frames, bands)),
+        spectrograms(12, 1, frames, bands),
+        spectrograms(6, 2, frames, bands),
         TrainRecipe(epochs=3, patience=3, batch_size=6, **recipe),
         crop_frames=frames,
         seed=1,

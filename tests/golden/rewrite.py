@@ -30,7 +30,7 @@ def lowered(now: tuple[int, ...], before: tuple[int, ...]) -> int | None:
 
 
 def rewrite(names: list[str]) -> int:
-    """Store the outputs of the named entries; the number of entries that are refused."""
+    """EmbeddingCache the outputs of the named entries; the number of entries that are refused."""
     known, refused = entries(), 0
     if unknown := {*names} - {*known, "keys", "defaults"}:
         sys.exit(f"unknown entries: {', '.join(sorted(unknown))}; known: {', '.join(known)}, keys, defaults")

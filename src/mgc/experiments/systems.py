@@ -157,7 +157,7 @@ def _fit_heads(
     )
     for number, head in enumerate(heads):
         save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
-    chosen = [{"fold": number, **head.told()} for number, head in enumerate(heads)]
+    chosen = [{"fold": number, **head.to_record()} for number, head in enumerate(heads)]
     return run.finish(
         bench.predictions([head.test for head in heads]),
         heads[0].fitted.parameters,

@@ -1,4 +1,4 @@
-"""Heads in torch, in the manner of scikit-learn: a weighted sum of layers, and a published perceptron."""
+"""Heads in torch with scikit-learn's interface: a weighted sum of layers, and a published perceptron."""
 
 import threading
 from typing import Any
@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import nn
 
-_GLOBAL_DRAWS = threading.Lock()  # torch initialises layers by the one generator of the process
+_GLOBAL_DRAWS = threading.Lock()  # torch initialises layers with the random generator of the process
 
 
 class WeightedLayers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Logistic regression on a weighted sum of layers, both fitted together (Yang et al. 2021, SUPERB).
+    """Logistic regression on a weighted sum of layers, fitted jointly (Yang et al. 2021, SUPERB).
 
-    Takes (N, layers * D), layer by layer. The weights are a softmax, equal at the start; `C` is that of
-    scikit-learn's LogisticRegression. Fitted: `layer_weights_` (layers,), which sum to 1.
+    Takes (N, layers * D), layer by layer. The weights are a softmax and start equal; `C` is that of
+    scikit-learn's LogisticRegression. After `fit`, `layer_weights_` (layers,) sum to 1.
     """
 
     def __init__(self, layers: int = 1, C: float = 1.0) -> None:
@@ -57,9 +57,9 @@ class WeightedLayers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """D -> D (BatchNorm, ReLU) -> classes, as the wav2vec2 study on GTZAN put it on 768 numbers a track.
+    """D -> D (BatchNorm, ReLU) -> classes, as in the wav2vec2 study on GTZAN with D = 768.
 
-    Adam, learning rate 5e-5, weight decay 1e-5, batches of 8, all as published but for `epochs`.
+    Adam, learning rate 5e-5, weight decay 1e-5 and batches of 8 as published; `epochs` is tuned here.
     """
 
     LEARNING_RATE, WEIGHT_DECAY, BATCH_SIZE = 5e-5, 1e-5, 8
@@ -68,11 +68,11 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.epochs, self.random_state = epochs, random_state
 
     def fit(self, vectors: np.ndarray, labels: np.ndarray) -> "Perceptron":
-        """`epochs` passes over (N, D) in an order that the seed draws."""
+        """Train for `epochs` passes over (N, D) in random order."""
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         x, y = torch.from_numpy(np.asarray(vectors, np.float32)), torch.from_numpy(numbers)
         width = x.shape[1]
-        # Neither the caller's random numbers nor ours shall depend on the other, nor on folds beside this.
+        # Folds run in parallel threads: neither their random numbers nor the caller's may affect one another.
         with _GLOBAL_DRAWS, torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
             self.network_ = self._network(width, len(self.classes_))
@@ -82,7 +82,7 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         batches = max(1, -(-len(x) // self.BATCH_SIZE))
         for _ in range(self.epochs):
-            # Equal ones: BatchNorm needs two.
+            # Batches of equal size, since BatchNorm needs at least two rows.
             for chosen in torch.randperm(len(x), generator=draws).tensor_split(batches):
                 optimizer.zero_grad()
                 F.cross_entropy(self.network_(x[chosen]), y[chosen]).backward()  # type: ignore[no-untyped-call]
@@ -97,7 +97,7 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return scores.double().softmax(dim=1).numpy()
 
     def __getstate__(self) -> dict[str, Any]:
-        """With arrays in the network's place, so that it can be saved without pickling code."""
+        """The network as arrays, so that it can be saved without pickling code."""
         state = dict(super().__getstate__())
         if network := state.pop("network_", None):
             state["arrays_"] = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
