@@ -1,8 +1,4 @@
-"""Large files brought here and opened: downloads that go on where they stopped, archives unpacked safely.
-
-Nothing here knows what the files are. A name within an archive, a size it announces and whatever a server
-answers are taken for what a stranger wrote.
-"""
+"""Downloads that resume, and archives that are unpacked safely. Nothing that they announce is trusted."""
 
 from mgc.data.fetch.downloading import check_digest, download
 from mgc.data.fetch.unpacking import Refused, Unpacked, unpack
