@@ -1,9 +1,10 @@
-"""FMA: what is listed from tracks.csv, and how every wrong table or missing folder is told."""
+"""FMA: what is listed from tracks.csv, and the errors for wrong tables and missing folders."""
 
 import csv
 import hashlib
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,8 +80,8 @@ def test_tracks_without_a_genre_are_no_part_of_the_task_and_counted(mini: Miniat
     assert without == 13
     notes = listed(mini.root, "fma_large").notes
     assert notes[0].startswith("13 tracks have no genre_top")
-    assert notes[1] == "tracks.csv lists 160 tracks of fma_large, where 106,574 were published"
-    assert listed(mini.root).notes == ["tracks.csv lists 112 tracks of fma_small, where 8,000 were published"]
+    assert notes[1] == "tracks.csv lists 160 tracks of fma_large; 106,574 were published"
+    assert listed(mini.root).notes == ["tracks.csv lists 112 tracks of fma_small; 8,000 were published"]
 
 
 def test_artists_of_one_name_are_told_apart_by_their_id(mini: MiniatureFma) -> None:
@@ -107,7 +108,7 @@ def test_a_track_without_an_artist_stands_on_its_own_and_that_is_said(mini: Mini
     found = listed(mini.root)
     track = next(track for track in found.tracks if track.track_id == row.track_id)
     assert (track.group, track.artist) == (row.track_id, None)
-    assert "1 tracks name no artist: each is kept apart on its own" in found.notes
+    assert "1 tracks have no artist; each is a group of its own" in found.notes
 
 
 def test_columns_are_found_by_name_and_not_by_place(mini: MiniatureFma) -> None:
@@ -130,7 +131,7 @@ def test_files_that_tracks_csv_does_not_know_are_told(mini: MiniatureFma) -> Non
     (mini.root / "fma_small/000").mkdir()
     (mini.root / "fma_small/000/000001.mp3").touch()
     (mini.root / "fma_small/checksums").touch()
-    told = "1 mp3 files in fma_small are no tracks of fma_small and were not looked at"
+    told = "1 mp3 files in fma_small are not tracks of fma_small and not used"
     assert listed(mini.root).notes[-1] == told
     without_genre = next(row for row in mini.rows if not row.genre)
     place = mini.path(without_genre.track_id, "fma_large")
@@ -199,14 +200,15 @@ def _zipped(file: Path) -> None:
             lambda file: file.write_text("track_id,album_id,artist_id\n2,1,1\n"),
             "it lacks set/subset, set/split",
         ),
-        (lambda file: file.write_text(""), "it lacks set/subset"),
+        (lambda file: file.write_text(""), "it lacks all columns"),
         (_zipped, "tracks.csv cannot be read: 'utf-8' codec can't decode"),
         (
             lambda file: file.write_bytes(file.read_bytes()[:40_000] + b"\xff,\n"),
             "tracks.csv cannot be read: ",
         ),
-        (lambda file: file.write_bytes(file.read_bytes()[:40_000]), "tracks.csv cannot be read: "),
-        (_not_utf8, "tracks.csv cannot be read: In CSV column"),
+        (lambda file: file.write_bytes(file.read_bytes()[:40_000]), "'' is not a subset"),
+        (lambda file: file.write_bytes(file.read_bytes().rpartition(b'"')[0]), "EOF inside string"),
+        (_not_utf8, "tracks.csv cannot be read: 'utf-8' codec can't decode"),
     ],
 )
 def test_another_table_is_told_by_what_it_lacks(mini: MiniatureFma, spoil: object, what: str) -> None:
@@ -220,9 +222,9 @@ def test_another_table_is_told_by_what_it_lacks(mini: MiniatureFma, spoil: objec
 @pytest.mark.parametrize(
     ("column", "cell", "what"),
     [
-        (("set", "subset"), "Small", "row 8 after the header: 'Small' is no subset"),
-        (("set", "split"), "", "row 8 after the header: '' is no side of the split"),
-        (("", ""), "12.0", "row 8 after the header: '12.0' is no track id"),
+        (("set", "subset"), "Small", "row 8 after the header: 'Small' is not a subset"),
+        (("set", "split"), "", "row 8 after the header: '' is not a split name"),
+        (("", ""), "12.0", "row 8 after the header: '12.0' is not a track id"),
     ],
 )
 def test_a_cell_that_means_nothing_is_told_with_its_row(
@@ -272,8 +274,7 @@ def test_a_source_says_what_to_fetch(subset: str) -> None:
 
 def test_the_official_split_stands_after_a_look_at_every_file(tmp_path: Path) -> None:
     mini = make_fma(tmp_path, real_clips())
-    recipe = DataRecipe(source="fma_small", root=str(tmp_path))
-    dataset = load(recipe, workspace=here())
+    dataset = load(DataRecipe(source="fma_small"), workspace=replace(here(), data=tmp_path))
     assert sorted(bad.track_id for bad in dataset.excluded) == mini.unusable
     assert len(mini.unusable) == 4
     split = make_split(dataset, "auto", 0)
