@@ -52,13 +52,15 @@ def from_folder(root: Path) -> Listing:
     Raises:
         MgcError: no audio, a single genre, or an unreadable folder.
     """
-    scan = _Scan(root)
+    scan = FolderScan()
     entries = scan.visible(root)
-    found = {genre: list(scan.audio_files(genre)) for genre in entries if genre.is_dir()}
+    inside = {genre: list(scan.files(genre)) for genre in entries if genre.is_dir()}
+    found = {genre: [file for file in inside[genre] if _is_audio(file)] for genre in inside}
     beside = [entry for entry in entries if entry not in found]
     manifests = [as_text(entry.name) for entry in beside if entry.suffix.lower() in MANIFEST_SUFFIXES]
-    loose = sum(entry.suffix.lower() in SUFFIXES for entry in beside)
-    scan.others += len(beside) - len(manifests) - loose
+    loose = sum(map(_is_audio, beside))
+    others = len(beside) - len(manifests) - loose
+    others += sum(len(inside[genre]) - len(found[genre]) for genre in found)
     has_artists = _has_artist_folders(found)
     tracks = [_folder_track(root, genre, file, has_artists) for genre in found for file in found[genre]]
     nested = any(file.parent != genre for genre in found for file in found[genre])
@@ -68,7 +70,7 @@ def from_folder(root: Path) -> Listing:
         "subfolders of the genres are not taken for artists (fewer than five in a genre, or files beside)":
             nested and not has_artists,
         f"folders without audio, which are not genres: {', '.join(empty)}": empty,
-        f"{counted(scan.others, 'file')} skipped: their names do not end like audio": scan.others,
+        f"{counted(others, 'file')} skipped: their names do not end like audio": others,
         f"{scan.hidden} hidden files or folders (.*, __MACOSX) skipped": scan.hidden,
         f"{counted(scan.revisited, 'folder')} skipped: links lead to them again": scan.revisited,
         f"{counted(loose, 'audio file')} skipped beside the genre folders, without a genre": loose,
@@ -79,9 +81,9 @@ def from_folder(root: Path) -> Listing:
         what = "; ".join(["no audio was found in the subfolders of this folder", *notes])
         fix = f"use the layout root/<genre>/<file> ({' '.join(sorted(SUFFIXES))}), or give a manifest"
         raise MgcError(what, where=root, fix=fix)
-    genre, *others = [genre for genre in found if found[genre]]
+    genre, *more = [genre for genre in found if found[genre]]
     if (
-        not others
+        not more
         and len({file.relative_to(genre).parts[0] for file in found[genre] if file.parent != genre}) > 1
     ):
         fix = f"if the genres are the folders within it, give --data {root / genre.name}"
@@ -104,33 +106,34 @@ def _has_artist_folders(found: Mapping[Path, Sequence[Path]]) -> bool:
     return any(found.values())
 
 
-class _Scan:
-    """Lists audio files. Each real folder is listed once, and everything that is skipped is counted."""
+def _is_audio(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES
 
-    def __init__(self, root: Path) -> None:
-        self.others = self.hidden = self.revisited = 0
-        self._seen = {_inode(root)}
+
+class FolderScan:
+    """Lists files that are not hidden. Each real folder is listed once; what is skipped is counted."""
+
+    def __init__(self) -> None:
+        self.hidden = self.revisited = 0
+        self._seen: set[tuple[int, int]] = set()
 
     def visible(self, folder: Path) -> list[Path]:
         """The entries of a folder that are not hidden, sorted."""
+        self._seen.add(_inode(folder))
         shown = visible_entries(folder)
         self.hidden += sum(1 for _ in folder.iterdir()) - len(shown)
         return shown
 
-    def audio_files(self, folder: Path) -> Iterator[Path]:
-        """Files with the suffix of an audio format, at any depth."""
+    def files(self, folder: Path) -> Iterator[Path]:
+        """Files at any depth, sorted."""
         todo = [folder]
         while todo:
             entry = todo.pop()
             if not entry.is_dir():
-                if entry.suffix.lower() in SUFFIXES:
-                    yield entry
-                else:
-                    self.others += 1
+                yield entry
             elif _inode(entry) in self._seen:  # a link to a parent folder would never end
                 self.revisited += 1
             else:
-                self._seen.add(_inode(entry))
                 todo += reversed(self.visible(entry))
 
 
@@ -261,9 +264,10 @@ def name_of_file(file: Path) -> str:
     return as_text(file.stem if file.stem.strip(".") else file.name)
 
 
-def _read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
+def _read_table(file: Path) -> tuple[list[str], list[dict[Any, Any]]]:
     """Columns and rows. Types are not inferred: a genre "None" or an id "007" is kept as it is."""
     suffix = file.suffix.lower()
+    rows: list[Any]
     try:
         if suffix == ".parquet":
             rows = _read_parquet(file)
