@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DATA_SUFFIXES = {".parquet", ".arrow", ".zip", ".tar"}
 ROWS_PER_BATCH = 64
+TOKEN = "HF_TOKEN (or hf auth login)"
 # (offset, first bytes, suffix by which `mgc.audio` recognises the format)
 MAGIC = (
     (0, b"fLaC", ".flac"), (0, b"ID3", ".mp3"), (0, b"OggS", ".ogg"), (0, b".snd", ".au"),
@@ -228,40 +229,40 @@ def _errors_explained(address: Address) -> Iterator[None]:
     except MgcError:
         raise
     except Exception as error:
-        what, fix = _explanation(address, error)
+        cause = error.__cause__ if "An error occurred" in str(error) and error.__cause__ else error
+        words = as_text(" ".join(str(cause).split()) or type(cause).__name__)[:600]
+        what, fix = (_repo_error if address.repo else _folder_error)(address, error, words)
+        if re.search(
+            r"Config name is missing|BuilderConfig|onfigurations in the cache|find cache for", words
+        ):
+            words = words.partition(" Example of usage")[0]
+            first = re.search(r"\[.*?'([^']+)'", words)
+            what = f"the dataset has several configs, or not the one given: {words}"
+            bare = address.text.removesuffix(f":{address.config}")
+            fix = f"choose a config, for example {bare}:{first[1] if first else 'CONFIG'}"
         raise MgcError(what, where=address.text, fix=fix) from error
 
 
-def _explanation(address: Address, error: Exception) -> tuple[str, str]:
-    """What is wrong and what to do, by the type of the error or by its message."""
+def _folder_error(address: Address, error: Exception, words: str) -> tuple[str, str]:
+    if "scripts are no longer supported" in words:
+        return words, "move the script out of the folder: only its data files are read"
+    fix = "give a folder of parquet, arrow or audio files, not zipped, or one written by save_to_disk"
+    return f"the datasets library cannot open this folder: {words}", fix
+
+
+def _repo_error(address: Address, error: Exception, words: str) -> tuple[str, str]:
     from datasets.exceptions import DatasetNotFoundError
 
-    cause = error.__cause__ if error.__cause__ is not None and "An error occurred" in str(error) else error
-    words = as_text(" ".join(str(cause).split()) or type(cause).__name__)[:600]
-    if re.search(r"Config name is missing|BuilderConfig|onfigurations in the cache|find cache for", words):
-        words = words.partition(" Example of usage")[0]
-        first = re.search(r"\[.*?'([^']+)'", words)
-        what = f"the dataset has several configs, or not the one given: {words}"
-        bare = address.text.removesuffix(f":{address.config}")
-        return what, f"choose a config, for example {bare}:{first[1] if first else 'CONFIG'}"
-    is_script = "scripts are no longer supported" in words
-    if not address.repo:
-        if is_script:
-            return words, "move the script out of the folder: only its data files are read"
-        fix = "give a folder of parquet, arrow or audio files, not zipped, or one written by save_to_disk"
-        return f"the datasets library cannot open this folder: {words}", fix
-    token = "HF_TOKEN (or hf auth login)"
-    if is_script:
+    no_connection = isinstance(error, ConnectionError | TimeoutError)
+    if "scripts are no longer supported" in words:
         what = "the dataset needs a Python script, which the datasets library no longer runs"
         fix = f"use the hub's own conversion, if there is one: hf:{address.repo}@refs/convert/parquet;"
     elif "gated dataset" in words:
         what = words
-        fix = f"accept its terms at https://huggingface.co/datasets/{address.repo} and set {token},"
+        fix = f"accept its terms at https://huggingface.co/datasets/{address.repo} and set {TOKEN},"
     elif isinstance(error, DatasetNotFoundError):
-        what, fix = words, f"check the name and the revision; a private dataset needs {token};"
-    elif isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith(
-        ("httpx", "requests")
-    ):
+        what, fix = words, f"check the name and the revision; a private dataset needs {TOKEN};"
+    elif no_connection or type(error).__module__.startswith(("httpx", "requests")):
         what = f"the hub cannot be reached, and the dataset is not in the local cache: {words}"
         fix = "check the network, and that HF_HUB_OFFLINE is not set,"
     else:
@@ -285,12 +286,16 @@ def _describe(opened: _Opened, path_column: str | None, where: str) -> Table:
     Raises:
         MgcError: no audio column, or several of which none is named.
     """
-    from datasets import ClassLabel
+    from datasets import ClassLabel, Value
 
     features: dict[str, Any] = {}
     for dataset in opened.splits.values():
         features |= dataset.features
-    text = [name for name, feature in features.items() if _is_text(feature)]
+    text = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, ClassLabel | Value) and "binary" not in feature.dtype
+    ]
     audio = _audio_columns(features, text)
     every = f"columns: {', '.join(features)}"
     if path_column is not None and path_column not in features:
@@ -323,19 +328,11 @@ def _audio_columns(features: dict[str, Any], text: Sequence[str]) -> list[str]:
     return typed or usual[:1] or similar or paths[:1]
 
 
-def _is_text(feature: Any) -> bool:
-    from datasets import ClassLabel, Value
-
-    return isinstance(feature, ClassLabel) or (isinstance(feature, Value) and "binary" not in feature.dtype)
-
-
 def _is_audio(feature: Any) -> bool:
     """An Audio column, bytes (with a path), or samples with their sampling rate."""
-    from datasets import Audio, Value
-
     if isinstance(feature, dict):
         return {"bytes", "path"} <= {*feature} or {"array", "sampling_rate"} <= {*feature}
-    return isinstance(feature, Audio) or (isinstance(feature, Value) and "binary" in feature.dtype)
+    return type(feature).__name__ == "Audio" or "binary" in str(getattr(feature, "dtype", ""))
 
 
 # Rows
