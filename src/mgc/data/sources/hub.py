@@ -1,8 +1,8 @@
 """Datasets of the Hugging Face hub, and folders in its formats: `hf:owner/name`, `hf:path/to/folder`.
 
 The first call opens the dataset with the `datasets` library and writes the audio in its rows to files,
-because mgc works on files: `<root>/hf/<name>/<split>/<hash of the bytes>.<suffix>`. Everything else in the rows goes
-to a table. Later calls read only that table, without a network and without importing `datasets`.
+because mgc works on files: `<root>/hf/<name>/<split>/<hash of the bytes>.<suffix>`. Everything else in the
+rows goes to a table. Later calls read only that table, without a network or importing `datasets`.
 
 The name of the table is a hash of the address and, for a local folder, of the names, sizes and times of its
 files, so a changed folder or another revision has another table. A dataset of the hub stays at the commit

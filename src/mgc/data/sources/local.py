@@ -4,8 +4,8 @@ import csv
 import json
 import math
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,61 +53,57 @@ def from_folder(root: Path) -> Listing:
         MgcError: no audio, a single genre, or an unreadable folder.
     """
     scan = FolderScan()
-    entries = scan.visible(root)
-    inside = {genre: list(scan.files(genre)) for genre in entries if genre.is_dir()}
-    found = {genre: [file for file in inside[genre] if _is_audio(file)] for genre in inside}
-    beside = [entry for entry in entries if entry not in found]
-    manifests = [as_text(entry.name) for entry in beside if entry.suffix.lower() in MANIFEST_SUFFIXES]
-    loose = sum(map(_is_audio, beside))
-    others = len(beside) - len(manifests) - loose
-    others += sum(len(inside[genre]) - len(found[genre]) for genre in found)
-    has_artists = _has_artist_folders(found)
-    tracks = [_folder_track(root, genre, file, has_artists) for genre in found for file in found[genre]]
-    nested = any(file.parent != genre for genre in found for file in found[genre])
-    empty = [as_text(genre.name) for genre in found if not found[genre]]
+    parts_of = {file: file.relative_to(root).parts for file in scan.files(root)}
+    audio = {file: parts for file, parts in parts_of.items() if file.suffix.lower() in SUFFIXES}
+    found = {file: parts for file, parts in audio.items() if len(parts) > 1}
+    loose = len(audio) - len(found)
+    tables = [file.name for file, parts in parts_of.items() if len(parts) == 1 and is_manifest(file)]
+    others = len(parts_of) - len(audio) - len(tables)
+    genres = {genre for genre, *_ in found.values()}
+    empty = [entry.name for entry in visible_entries(root) if entry.is_dir() and entry.name not in genres]
+    has_artists = _has_artist_folders(found.values())
+    subfolders = {below for _, below, *file in found.values() if file}
     reasons = {
         "subfolders of the genres are taken for artists, and a split never separates an artist": has_artists,
         "subfolders of the genres are not taken for artists (fewer than five in a genre, or files beside)":
-            nested and not has_artists,
+            subfolders and not has_artists,
         f"folders without audio, which are not genres: {', '.join(empty)}": empty,
         f"{counted(others, 'file')} skipped: their names do not end like audio": others,
         f"{scan.hidden} hidden files or folders (.*, __MACOSX) skipped": scan.hidden,
         f"{counted(scan.revisited, 'folder')} skipped: links lead to them again": scan.revisited,
         f"{counted(loose, 'audio file')} skipped beside the genre folders, without a genre": loose,
-        f"tables not read: {', '.join(manifests)}; to use one, give it instead of the folder": manifests,
+        f"tables not read: {', '.join(tables)}; to use one, give it instead of the folder": tables,
     }  # fmt: skip
-    notes = [note for note, applies in reasons.items() if applies]
-    if not tracks:
+    notes = [as_text(note) for note, applies in reasons.items() if applies]
+    if not found:
         what = "; ".join(["no audio was found in the subfolders of this folder", *notes])
         fix = f"use the layout root/<genre>/<file> ({' '.join(sorted(SUFFIXES))}), or give a manifest"
         raise MgcError(what, where=root, fix=fix)
-    genre, *more = [genre for genre in found if found[genre]]
-    if (
-        not more
-        and len({file.relative_to(genre).parts[0] for file in found[genre] if file.parent != genre}) > 1
-    ):
-        fix = f"if the genres are the folders within it, give --data {root / genre.name}"
-        fix += "".join(f"; or give the table: --data {root / manifest}" for manifest in manifests[:1])
-        raise MgcError(f"only one folder contains audio, {genre.name!r}", where=root, fix=fix)
+    if len(genres) == 1 and len(subfolders) > 1:
+        (genre,) = genres
+        fix = f"if the genres are the folders within it, give --data {root / genre}"
+        fix += "".join(f"; or give the table: --data {root / table}" for table in tables[:1])
+        raise MgcError(f"only one folder contains audio, {genre!r}", where=root, fix=fix)
+    tracks = []
+    for file, (genre, below, *_) in found.items():
+        track_id, artist = as_text(file.relative_to(root).as_posix()), as_text(below) if has_artists else None
+        group = artist_group(artist) if artist else track_id
+        tracks.append(Track(track_id, file, as_text(genre), group, artist))
     return Listing(as_text(root.resolve().name), tracks, [], notes)
 
 
-def _folder_track(root: Path, genre: Path, file: Path, has_artists: bool) -> Track:
-    track_id = as_text(file.relative_to(root).as_posix())
-    artist = as_text(file.relative_to(genre).parts[0]) if has_artists else None
-    return Track(track_id, file, as_text(genre.name), artist_group(artist) if artist else track_id, artist)
-
-
-def _has_artist_folders(found: Mapping[Path, Sequence[Path]]) -> bool:
-    for genre, inside in found.items():
-        parts = [file.relative_to(genre).parts for file in inside]
-        if parts and (min(map(len, parts)) < 2 or len({first for first, *_ in parts}) < MIN_ARTIST_FOLDERS):
+def _has_artist_folders(paths: Iterable[Sequence[str]]) -> bool:
+    artists = defaultdict(set)
+    for genre, artist, *file in paths:
+        if not file:
             return False
-    return any(found.values())
+        artists[genre].add(artist)
+    return bool(artists) and min(map(len, artists.values())) >= MIN_ARTIST_FOLDERS
 
 
-def _is_audio(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES
+def is_manifest(file: Path) -> bool:
+    """Whether the name of a file ends like a manifest."""
+    return file.suffix.lower() in MANIFEST_SUFFIXES
 
 
 class FolderScan:
@@ -117,13 +113,6 @@ class FolderScan:
         self.hidden = self.revisited = 0
         self._seen: set[tuple[int, int]] = set()
 
-    def visible(self, folder: Path) -> list[Path]:
-        """The entries of a folder that are not hidden, sorted."""
-        self._seen.add(_inode(folder))
-        shown = visible_entries(folder)
-        self.hidden += sum(1 for _ in folder.iterdir()) - len(shown)
-        return shown
-
     def files(self, folder: Path) -> Iterator[Path]:
         """Files at any depth, sorted."""
         todo = [folder]
@@ -131,15 +120,15 @@ class FolderScan:
             entry = todo.pop()
             if not entry.is_dir():
                 yield entry
-            elif _inode(entry) in self._seen:  # a link to a parent folder would never end
+                continue
+            state = entry.stat()
+            if (state.st_dev, state.st_ino) in self._seen:  # a link to a parent folder would never end
                 self.revisited += 1
-            else:
-                todo += reversed(self.visible(entry))
-
-
-def _inode(folder: Path) -> tuple[int, int]:
-    stat = folder.stat()
-    return stat.st_dev, stat.st_ino
+                continue
+            self._seen.add((state.st_dev, state.st_ino))
+            shown = visible_entries(entry)
+            self.hidden += sum(1 for _ in entry.iterdir()) - len(shown)
+            todo += reversed(shown)
 
 
 def visible_entries(folder: Path) -> list[Path]:
