@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from mgc.config import DataRecipe
 from mgc.data.dataset import Track
+from mgc.data.fetch import reason_of
 from mgc.data.listing import Archive, Listing, Source
-from mgc.data.sources.local import artist_group, first_line
+from mgc.data.sources.local import artist_group
 from mgc.data.splits import side_of
 from mgc.util.errors import MgcError
 
@@ -183,7 +184,7 @@ def _read(table: Path) -> "pd.DataFrame":
         missing = ["all columns"]
     except (OSError, ValueError, MemoryError) as error:
         fix = "it may be truncated; take it from fma_metadata.zip again: mgc data fetch fma_small"
-        raise MgcError(f"tracks.csv cannot be read: {first_line(error)}", where=table, fix=fix) from None
+        raise MgcError(f"tracks.csv cannot be read: {reason_of(error)}", where=table, fix=fix) from None
     raise MgcError(
         f"this is not the tracks.csv of FMA: it lacks {', '.join(missing)}",
         where=table,

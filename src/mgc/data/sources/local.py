@@ -17,7 +17,7 @@ from mgc.audio import SUFFIXES
 from mgc.config import DataRecipe
 from mgc.data.clips import file_hash
 from mgc.data.dataset import Excluded, Track, as_text
-from mgc.data.fetch import unpack
+from mgc.data.fetch import reason_of, unpack
 from mgc.data.listing import Listing
 from mgc.data.splits import SPLIT_WORDS, side_of
 from mgc.util import files
@@ -270,7 +270,7 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[Any, Any]]]:
                 rows = list(reader)
     # RecursionError: deeply nested JSON. OverflowError: dates outside the calendar.
     except (OSError, ValueError, csv.Error, pyarrow.ArrowException, RecursionError, OverflowError) as error:
-        what = f"the manifest cannot be read as {suffix[1:]}: {first_line(error)}"
+        what = f"the manifest cannot be read as {suffix[1:]}: {reason_of(error)}"
         fix = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else None
         raise MgcError(what, where=file, fix=fix) from None
     if not rows:
@@ -344,8 +344,3 @@ def parse_split(word: str, where: object) -> str:
 def artist_group(artist: str) -> str:
     """The group of an artist, independent of case, spaces and the encoding of accents."""
     return f"artist: {' '.join(unicodedata.normalize('NFKC', artist).casefold().split())}"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or the name of its class."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
