@@ -122,9 +122,9 @@ def make_fma(
     """A miniature of FMA below `root`: at least 160 rows, seven tenths of them in the small subset.
 
     Eight genres are equally frequent in small, a ninth is in medium; half the rows of large have no genre. In
-    small an artist has two tracks in one part of the split; two artists, in two parts, share a name. One album
-    has tracks of several artists in both parts, some tracks have no album. `audio` names the
-    subsets whose clips are written.
+    small an artist has two tracks in one part of the split; two artists, in two parts, share a name. One
+    album has tracks of several artists in both parts, some tracks have no album. `audio` names the subsets
+    whose clips are written.
     """
     table = _fma_rows(max(rows, 160))
     made = MiniatureFma(root, table)
