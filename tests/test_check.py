@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from typer.testing import CliRunner
 from mgc.cli import app
 from mgc.config import DataRecipe
 from mgc.data import load
-from mgc.data.checking import measured as examined
+from mgc.data.checking import measure as module
 from mgc.data.checking.check import Check, check
 from mgc.data.checking.report import render
-from mgc.data.quarantine import quarantine_file, read_quarantine
+from mgc.data.quarantine import read_quarantine
 from mgc.util.errors import MgcError
 
 
@@ -64,8 +65,8 @@ def test_clean_music_is_left_alone(songs: Path) -> None:
     assert not found.copies
     assert (found.tracks, found.used) == (16, 16)
     assert not any(p.confound for p in found.properties)
-    assert {p.name: p.told for p in found.properties}["sample rate"] == 0.5
-    assert read_quarantine("songs", workspace=here()) == {}
+    assert {p.name: p.accuracy for p in found.properties}["sample rate"] == 0.5
+    assert read_quarantine(here().quarantine_file("songs")) == {}
 
 
 def test_copies_are_found_whatever_their_clothes(songs: Path) -> None:
@@ -87,7 +88,7 @@ def test_copies_are_found_whatever_their_clothes(songs: Path) -> None:
     assert len(dataset) == 18 == found.used
     for first, copy in (("00.wav", "copy.wav"), ("02.wav", "lossless.flac"), ("04.wav", "quiet.mp3")):
         assert dataset.by_id[f"jazz/{first}"].group == dataset.by_id[f"jazz/{copy}"].group
-    assert check(recipe(songs, split="random"), workspace=here()).copies[0].across in (True, False)
+    assert check(recipe(songs, split="random"), workspace=here()).copies[0].crosses_split in (True, False)
 
 
 def test_what_is_odd_is_told_and_what_is_broken_left_out(songs: Path) -> None:
@@ -119,9 +120,9 @@ def test_what_is_odd_is_told_and_what_is_broken_left_out(songs: Path) -> None:
         "rock/05.mp3": "wrong suffix",
         "rock/07.wav": "mostly silent",
         "rock/09.wav": "header",
-        "rock/11.wav": "offset",
+        "rock/11.wav": "DC offset",
     }
-    assert {f.track_id for f in found.findings if f.left_out} == {
+    assert {f.track_id for f in found.findings if f.excluded} == {
         f"jazz/{n}.wav" for n in ("00", "02", "04", "06")
     }
     assert (found.tracks, found.used) == (26, 22)
@@ -136,7 +137,7 @@ def test_a_genre_told_by_its_sample_rate_is_a_confound(songs: Path) -> None:
     found = check(recipe(songs), workspace=here())
     by_name = {p.name: p for p in found.properties}
     assert by_name["sample rate"].confound
-    assert by_name["sample rate"].told == 1.0
+    assert by_name["sample rate"].accuracy == 1.0
     assert by_name["sample rate"].by_class == {"jazz": "22050 Hz (100 %)", "rock": "44100 Hz (100 %)"}
     assert not by_name["format"].confound
     text = render(found, "table")
@@ -145,7 +146,7 @@ def test_a_genre_told_by_its_sample_rate_is_a_confound(songs: Path) -> None:
 
 
 def test_a_check_goes_on_where_it_was_stopped(songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = examined.examine_and_print
+    real = module.measure
     looked = list[Path]()
 
     def stopped_after(count: int) -> Callable[[Path], Any]:
@@ -157,12 +158,12 @@ def test_a_check_goes_on_where_it_was_stopped(songs: Path, monkeypatch: pytest.M
 
         return look
 
-    monkeypatch.setattr(examined, "examine_and_print", stopped_after(6))
+    monkeypatch.setattr(module, "measure", stopped_after(6))
     with pytest.raises(KeyboardInterrupt):
         check(recipe(songs), workspace=here())
-    assert not quarantine_file("songs", workspace=here()).exists()
+    assert not here().quarantine_file("songs").exists()
     kept = len(looked)
-    monkeypatch.setattr(examined, "examine_and_print", stopped_after(99))
+    monkeypatch.setattr(module, "measure", stopped_after(99))
     first = check(recipe(songs), workspace=here())
     assert kept < len(looked) < 16 + kept  # some of the six were remembered
     looked.clear()
@@ -176,9 +177,9 @@ def test_a_check_goes_on_where_it_was_stopped(songs: Path, monkeypatch: pytest.M
 def test_a_damaged_quarantine_file_is_told_before_the_work(
     songs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quarantine_file("songs", workspace=here()).parent.mkdir(parents=True)
-    quarantine_file("songs", workspace=here()).write_text("track_id\nx\n")
-    monkeypatch.setattr(examined, "examine_and_print", lambda path: pytest.fail("looked at a file"))
+    here().quarantine_file("songs").parent.mkdir(parents=True)
+    here().quarantine_file("songs").write_text("track_id\nx\n")
+    monkeypatch.setattr(module, "measure", lambda path: pytest.fail("looked at a file"))
     with pytest.raises(MgcError, match="has no column"):
         check(recipe(songs), workspace=here())
 
@@ -192,7 +193,7 @@ def test_every_format_and_what_is_written(songs: Path) -> None:
     table = mgc("data", "check", "--data", songs)
     assert r"<b>|bold|\n.wav" in table
     markdown = mgc("data", "check", "--data", songs, "--format", "markdown")
-    assert r"| jazz/&lt;b>&#124;bold&#124;\n.wav | jazz | unusable |" in markdown
+    assert r"| jazz/&lt;b>&#124;bold&#124;\\n.wav | jazz | unusable |" in markdown
     folder = here().results / "songs"
     assert json.loads((folder / "check.json").read_text()) == told
     assert (folder / "check.md").read_text().strip() == markdown.strip()
@@ -207,7 +208,7 @@ def fma(tmp_path_factory: pytest.TempPathFactory) -> MiniatureFma:
 
 
 def test_every_fault_of_a_miniature_fma_is_found_by_looking(fma: MiniatureFma) -> None:
-    found = check(recipe("fma_small", root=str(fma.root)), workspace=here())
+    found = check(recipe("fma_small"), replace(here(), data=fma.root))
     kind = kinds(found)
     as_told = {"short": "short", "no audio": "unusable", "silent": "unusable", "wav": "wrong suffix"}
     for track_id, fault in fma.faults.items():
@@ -215,24 +216,24 @@ def test_every_fault_of_a_miniature_fma_is_found_by_looking(fma: MiniatureFma) -
             assert kind[track_id] == as_told[fault], (track_id, fault)
     known = {f.track_id for f in found.findings if f.known}
     assert known == {"098565", "098567", "098569", "099134", "108925", "133297"}
-    out = {f.track_id: f.detail for f in found.findings if f.left_out}
+    out = {f.track_id: f.detail for f in found.findings if f.excluded}
     for test_side, train_side in (fma.copies | fma.reencoded).items():
         assert test_side not in out
-        assert "on another side of the given split" in out[train_side]
+        assert "in another part of the given split" in out[train_side]
     assert found.used == 112 - len(out)
     assert found.crossing["artists"] == []
     assert len(found.crossing["albums"]) == 1
-    dataset = load(recipe("fma_small", root=str(fma.root)), workspace=here())
+    dataset = load(recipe("fma_small"), replace(here(), data=fma.root))
     assert len(dataset) == found.used
     assert {bad.track_id for bad in dataset.excluded} == set(out)
 
 
 def test_the_commands_run_on_a_miniature_fma_by_name(fma: MiniatureFma, tiny_encoder: Path) -> None:
     here = ["--data", "fma_small", "--data-root", fma.root]
-    assert "[here]" in mgc("data", "list", "--data-root", fma.root)
+    assert "[available]" in mgc("data", "list", "--data-root", fma.root)
     assert "split official" in mgc("data", "info", *here)
     mgc("data", "check", *here)
-    assert "left out: " in mgc("data", "info", *here, "--limit", "50")
+    assert "excluded: " in mgc("data", "info", *here, "--limit", "50")
     fast = ["--set", "train.epochs=2", "--set", "train.crop_seconds=2"]
     assert "split official" in mgc("baseline", *here, "--limit", "50", *fast)
     assert "computed now" in mgc("embed", "--model", tiny_encoder, *here)
@@ -261,7 +262,7 @@ def test_the_commands_run_on_a_miniature_gtzan(
     here = ["--data", "gtzan", "--data-root", tmp_path, "--set", "data.max_excluded=1.0"]
     told = json.loads(mgc("data", "check", *here, "--format", "json"))
     jazz = next(f for f in told["findings"] if f["track_id"] == "jazz.00054")
-    assert jazz["left_out"]
+    assert jazz["excluded"]
     assert jazz["known"]
     assert f"gtzan: {len(made.filtered) - 1} tracks, 10 genres" in mgc("data", "info", *here)
     assert "split fault-filtered" in mgc("probe", "--model", tiny_encoder, *here)
@@ -286,7 +287,7 @@ def test_a_folder_in_a_zip(songs: Path, tmp_path: Path) -> None:
         t.content for t in load(recipe(songs), workspace=here()).tracks
     }
     where = {path: path.stat().st_mtime_ns for path in dataset.tracks[0].path.parent.iterdir()}
-    assert load(recipe(zipped), workspace=here()).fingerprint == dataset.fingerprint
+    assert load(recipe(zipped), workspace=here()).hash == dataset.hash
     assert {path: path.stat().st_mtime_ns for path in where} == where  # unpacked once
     soundfile.write(songs / "jazz/new.wav", tone(0, 2.0, 8_000, 1), 8_000)
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "songs")

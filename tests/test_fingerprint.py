@@ -15,10 +15,10 @@ from mgc.data.checking import fingerprint as module
 from mgc.data.checking.fingerprint import (
     HOP_SECONDS,
     Fingerprinter,
-    examine_and_print,
     fingerprint,
     near_duplicates,
 )
+from mgc.data.checking.measure import measure
 
 RATE = 22_050
 Samples = np.ndarray
@@ -160,13 +160,13 @@ def test_streaming_is_hearing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(fingerprint(samples[:n], 44_100)) for n in (0, 100, 16_000)] == [0, 0, 0]
 
 
-def test_examine_and_print_hears_the_file(tmp_path: Path) -> None:
+def test_measure_computes_the_fingerprint_of_a_file(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.flac", np.stack([tune(0), tune(1)], axis=1), RATE)
-    found, heard = examine_and_print(tmp_path / "a.flac")
+    found = measure(tmp_path / "a.flac")
     assert (found.problem, found.channels) == (None, 2)
-    np.testing.assert_array_equal(heard, fingerprint(load(tmp_path / "a.flac"), RATE))
+    np.testing.assert_array_equal(found.fingerprint, fingerprint(load(tmp_path / "a.flac"), RATE))
     (tmp_path / "b.flac").write_text("no music")
-    assert examine_and_print(tmp_path / "b.flac")[1].size == 0
+    assert measure(tmp_path / "b.flac").fingerprint.size == 0
 
 
 # ---- many clips ------------------------------------------------------------------------------------------
@@ -232,9 +232,9 @@ def test_many_copies_are_no_quadratic_work(monkeypatch: pytest.MonkeyPatch, kind
         ),
     }
     looked_at = []
-    glance = module._Index._glance
+    glance = module._Index._probe
     monkeypatch.setattr(
-        module._Index, "_glance", lambda *args: looked_at.append(len(args[1])) or glance(*args)
+        module._Index, "_probe", lambda *args: looked_at.append(len(args[1])) or glance(*args)
     )
     pairs = near_duplicates([make[kind]() for _ in range(400)])
     assert sum(looked_at) <= 30 * 400  # 80,000 if every pair were compared at one offset
@@ -251,7 +251,7 @@ def test_pairs_of_emotify_are_of_one_artist_and_title() -> None:
     root = SHARED / "data/emotify"
     with (root / "tracks.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["artist"] in ARTISTS]
-    pairs = near_duplicates([examine_and_print(root / row["path"])[1] for row in rows])
+    pairs = near_duplicates([measure(root / row["path"]).fingerprint for row in rows])
     assert len(rows) > 20 and len(pairs) == 3
     for pair in pairs:
         first, second = rows[pair.first], rows[pair.second]

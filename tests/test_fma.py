@@ -283,7 +283,7 @@ def test_the_official_split_is_kept_after_every_file_is_inspected(tmp_path: Path
     for word, side in SIDES.items():
         ids = [row.track_id for row in mini.of("fma_small") if row.split == word]
         assert sorted(getattr(fold, side)) == [i for i in ids if i not in mini.unusable]
-    assert any("another side of the given split" in note for note in dataset.notes)
+    assert any("another part of the given split" in note for note in dataset.notes)
     assert len({track.content for track in dataset.tracks}) == len(dataset) - len(mini.copies)
     seconds = Counter(round(track.seconds, 1) for track in dataset.tracks)
     assert {1.6, 0.5, 1.5} < set(seconds) and seconds[5.5] >= 100

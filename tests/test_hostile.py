@@ -30,6 +30,7 @@ from typing import Any
 import pytest
 from hostile import DATASETS, FILES, GOOD_CLIPS, Input, Place, Whole, material, small_wav
 
+import mgc
 from mgc.audio import SUFFIXES
 from mgc.data.dataset import as_text
 from mgc.data.sources.local import is_manifest
@@ -270,7 +271,11 @@ def run_all(cases: Sequence[Case], home: Path, name: str) -> list[list[Ran]]:
     jobs = [
         {
             "commands": case.commands,
-            "environment": {"MGC_RESULTS": str(case.place.results), "MGC_DATA_ROOT": str(case.place.root)},
+            "environment": {
+                "MGC_RESULTS": str(case.place.results),
+                "MGC_DATA_ROOT": str(case.place.root),
+                "MGC_QUARANTINE": str(case.place.results / "quarantine"),
+            },
             "output": str(case.output),
             "writable": [*map(str, (case.place.results, case.place.root, case.output, *shared))],
         }
@@ -282,6 +287,7 @@ def run_all(cases: Sequence[Case], home: Path, name: str) -> list[list[Ran]]:
         "MGC_EMBEDDINGS_CACHE": str(shared[0]),
         "XDG_CACHE_HOME": str(weights.parent),
         **dict.fromkeys(("TMPDIR", "HOME", "MPLCONFIGDIR"), str(shared[1])),
+        "PYTHONPATH": str(Path(mgc.__file__).parents[1]),  # the child has another working directory
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
@@ -395,14 +401,14 @@ def report_faults(file: Path) -> list[str]:
 
 def disagreements(found: dict[str, Any], first: Ran, second: Ran) -> list[str]:
     """Numbers of a check that contradict each other, or those of `info` before and after it."""
-    excluded = [finding for finding in found["findings"] if finding["left_out"]]
-    tracks, kept = found["tracks"], len(found["taken_back"])
+    excluded = [finding for finding in found["findings"] if finding["excluded"]]
+    tracks, kept = found["tracks"], len(found["kept"])
     wrong = []
     if found["used"] + len(excluded) - kept != tracks:
         wrong.append(f"check: {tracks} tracks, but {found['used']} used and {len(excluded)} excluded")
     rows = found["classes"].values()
     without_genre = tracks - sum(row["tracks"] for row in rows)
-    if sum(row["left out"] for row in rows) + without_genre != len(excluded) - kept:
+    if sum(row["excluded"] for row in rows) + without_genre != len(excluded) - kept:
         wrong.append("check: the numbers of excluded tracks per genre do not add up")
     if any(not finding["detail"] for finding in excluded):
         wrong.append("check: a track is excluded without a reason")
@@ -411,7 +417,7 @@ def disagreements(found: dict[str, Any], first: Ran, second: Ran) -> list[str]:
         if ran.code != 0:
             continue
         used = re.search(r": (\d+) tracks, \d+ genres, ", ran.out)
-        count = re.search(r"^left out: (\d+)$", ran.out, re.MULTILINE)
+        count = re.search(r"^excluded: (\d+)$", ran.out, re.MULTILINE)
         if not used or not count:
             wrong.append(f"info {when} the check does not print the numbers of used and excluded tracks")
         elif int(used[1]) + int(count[1]) != tracks:
@@ -439,7 +445,7 @@ def account_of_whole(whole: Whole, case: Case, found: dict[str, Any]) -> list[st
 def account_of_files(case: Case, found: dict[str, Any]) -> list[str]:
     """Files with the wrong outcome, and files that are not accounted for."""
     music = case.place.inputs / "music"
-    excluded = {f["track_id"]: f["detail"] for f in found["findings"] if f["left_out"]}
+    excluded = {f["track_id"]: f["detail"] for f in found["findings"] if f["excluded"]}
     tracks, others = sorted_files(music)
     wrong = [f"excluded, but no such file: {track_id!r}" for track_id in {*excluded} - {*tracks}]
     if len(tracks) != found["tracks"]:
