@@ -1,4 +1,4 @@
-"""Decoding, cutting and judging audio files: against librosa, against brute force, and on every bad file."""
+"""Decoding, cutting and measuring audio files: against librosa, brute force, and with bad files."""
 
 import os
 import re
@@ -126,7 +126,7 @@ def test_ffmpeg_pieces_become_whole_samples(
     assert inspect(file).problem == "cannot be decoded: broken"
 
 
-def test_a_file_without_channels_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_channels_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeFfmpeg, "channels", 0)
     monkeypatch.setattr(audioread, "audio_open", lambda path: FakeFfmpeg([b"12"]))
     file = tmp_path / "a.m4a"
@@ -139,7 +139,7 @@ def test_a_file_without_channels_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def cut_at_once(samples: np.ndarray, cut: Windowing) -> list[tuple[list[float], int, int]]:
-    """What `windows` promises, from the whole array: (samples, covered, real)."""
+    """The specification of `windows`, on the whole array: (samples, covered, real)."""
 
     def at(start: int, count: int) -> list[float]:
         places = range(start - cut.left, start + count + cut.right)
@@ -156,7 +156,7 @@ def cut_at_once(samples: np.ndarray, cut: Windowing) -> list[tuple[list[float], 
     return [(at(0, rest), 0, rest)]
 
 
-def told(window: Window) -> tuple[list[float], int, int]:
+def as_tuple(window: Window) -> tuple[list[float], int, int]:
     return window.samples.tolist(), window.covered, window.real
 
 
@@ -174,7 +174,7 @@ def test_windows_are_those_cut_from_the_whole_array(monkeypatch: pytest.MonkeyPa
         borders = np.sort(rng.integers(0, length + 1, rng.integers(0, 9)))
         blocks = np.split(samples, borders)
         monkeypatch.setattr(windowing, "decode", lambda path, rate, blocks=blocks: iter(blocks))
-        ours = [told(window) for window in windows(Path("x"), cut)]
+        ours = [as_tuple(window) for window in windows(Path("x"), cut)]
         assert ours == cut_at_once(samples, cut), (length, cut, borders)
         rest = length % window
         seen.add(
@@ -187,7 +187,7 @@ def test_windows_of_a_file_are_at_the_rate_asked_for(tmp_path: Path, stereo: np.
     soundfile.write(tmp_path / "a.flac", stereo, RATE)
     cut = Windowing(16_000, 16_000, left=100, right=200)
     whole = load(tmp_path / "a.flac", 16_000)
-    assert [told(window) for window in windows(tmp_path / "a.flac", cut)] == cut_at_once(whole, cut)
+    assert [as_tuple(window) for window in windows(tmp_path / "a.flac", cut)] == cut_at_once(whole, cut)
 
 
 def test_two_hours_need_no_more_memory_than_two_minutes(tmp_path: Path) -> None:
@@ -236,8 +236,8 @@ def truncated(file: Path) -> Path:
     return file
 
 
-def lying(file: Path, size: int) -> Path:
-    """A wav file whose header tells another number of bytes of samples."""
+def with_data_size(file: Path, size: int) -> Path:
+    """A wav file whose header promises `size` bytes of samples."""
     data = bytearray(write(file, sound()).read_bytes())
     place = data.index(b"data") + 4
     data[place : place + 4] = struct.pack("<I", size)
@@ -272,20 +272,20 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "infinity": (lambda d: write(d / "a.wav", spoiled(sound(2, 2), np.inf, -np.inf), "FLOAT"), "not finite"),
     "silence": (lambda d: write(d / "a.wav", 0 * sound()), "silent: every sample is zero"),
     "truncated flac": (lambda d: truncated(d / "a.flac"), NO_WORDS),
-    "header says nothing": (lambda d: lying(d / "a.wav", 0), "too short: 0 samples"),
+    "header says nothing": (lambda d: with_data_size(d / "a.wav", 0), "too short: 0 samples"),
 }
 USABLE: dict[str, tuple[Callable[[Path], Path], float]] = {
     "eight channels": (lambda d: write(d / "a.wav", sound(2, 8)), 2.0),
     "truncated mp3": (lambda d: truncated(d / "a.mp3"), 2.0),
     "truncated ogg": (lambda d: truncated(d / "a.ogg"), 2.0),
     "truncated wav": (lambda d: truncated(d / "a.wav"), 2.0),
-    "header says too much": (lambda d: lying(d / "a.wav", 0x7FFFFFFF), 2.0),
-    "header says unknown": (lambda d: lying(d / "a.wav", 0xFFFFFFFF), 2.0),
+    "header says too much": (lambda d: with_data_size(d / "a.wav", 0x7FFFFFFF), 2.0),
+    "header says unknown": (lambda d: with_data_size(d / "a.wav", 0xFFFFFFFF), 2.0),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_file_has_a_problem_in_human_words(tmp_path: Path, kind: str) -> None:
+def test_a_bad_file_has_a_readable_problem(tmp_path: Path, kind: str) -> None:
     make, words = BAD[kind]
     file = make(tmp_path)
     with warnings.catch_warnings():
@@ -304,7 +304,7 @@ def test_a_bad_file_has_a_problem_in_human_words(tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", USABLE)
-def test_what_can_be_heard_is_used(tmp_path: Path, kind: str) -> None:
+def test_damaged_files_that_can_be_decoded_are_used(tmp_path: Path, kind: str) -> None:
     make, seconds = USABLE[kind]
     clip = inspect(make(tmp_path))
     assert clip.problem is None
@@ -322,7 +322,7 @@ def test_a_file_without_rights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [*BAD, *USABLE])
-def test_examine_tells_what_inspect_tells(tmp_path: Path, kind: str) -> None:
+def test_measure_agrees_with_inspect(tmp_path: Path, kind: str) -> None:
     file = {**BAD, **USABLE}[kind][0](tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -370,7 +370,7 @@ def test_what_counts_as_clipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100])
-def test_bandwidth_tells_what_was_upsampled(tmp_path: Path, rate: int) -> None:
+def test_bandwidth_reveals_upsampling(tmp_path: Path, rate: int) -> None:
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, 3 * rate).astype(np.float32)
     file = write(tmp_path / "a.wav", librosa.resample(noise, orig_sr=rate, target_sr=RATE), "PCM_16")
     found = measure(file)
@@ -405,11 +405,11 @@ def test_the_same_samples_have_the_same_pcm_hash(tmp_path: Path) -> None:
     )
 
 
-# ---- headers that do not keep what they promise ----------------------------------------------------------
+# ---- headers with a wrong length ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["wav", "aiff", "au", "flac", "mp3", "ogg", "WAVEX", "RF64"])
-def test_a_file_that_was_cut_off_is_told(tmp_path: Path, kind: str) -> None:
+def test_a_truncated_file_is_reported(tmp_path: Path, kind: str) -> None:
     file = tmp_path / f"a.{kind if kind.islower() else 'wav'}"
     soundfile.write(file, sound(4.0), RATE, format=kind.upper())
     whole = measure(file)
@@ -427,8 +427,8 @@ def test_a_file_that_was_cut_off_is_told(tmp_path: Path, kind: str) -> None:
 
 def test_a_length_that_was_never_written(tmp_path: Path) -> None:
     for size in (0x7FFFFFFF, 0xFFFFFFFF):  # from a pipe
-        assert measure(lying(tmp_path / "a.wav", size)).remarks == ()
-    found = measure(lying(tmp_path / "a.wav", 0))  # from a recorder that was switched off
+        assert measure(with_data_size(tmp_path / "a.wav", size)).remarks == ()
+    found = measure(with_data_size(tmp_path / "a.wav", 0))  # from a recorder that was switched off
     assert str(found.problem).startswith("too short: 0 samples")
     assert found.remarks == ("the header promises 0 bytes of samples, 176400 more are not read",)
 
@@ -445,20 +445,20 @@ def mp3_of(file: Path, samples: np.ndarray, rate: int = RATE) -> bytes:
 
 
 def without_first_frame(mp3: bytes) -> bytes:
-    """Less the frame that tells the length."""
+    """Without the frame that contains the length."""
     assert b"Xing" in mp3[:64]
     return mp3[mp3.index(mp3[:2], 4) :]
 
 
 def test_an_mp3_without_a_header_is_read_to_its_end(tmp_path: Path) -> None:
-    """libsndfile guesses from the first frame, here a dear one."""
+    """libsndfile guesses the length from the first frame, here a large one."""
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 6 * RATE).astype(np.float32)
     samples[RATE // 2 :] = 0.1 * np.sin(np.arange(len(samples) - RATE // 2) / 20)
     mp3 = mp3_of(tmp_path / "a.mp3", samples)
     for name, data in (("bare", without_first_frame(mp3)), ("tagged", id3(999) + without_first_frame(mp3))):
         file = tmp_path / f"{name}.mp3"
         file.write_bytes(data)
-        assert soundfile.info(file).duration < 4  # if this fails, libsndfile has learnt it
+        assert soundfile.info(file).duration < 4  # if this fails, libsndfile has been fixed
         found = measure(file)
         assert found.seconds == pytest.approx(6.0, abs=0.1)
         assert (found.seconds_promised, found.remarks, found.problem) == (None, (), None)
@@ -466,7 +466,7 @@ def test_an_mp3_without_a_header_is_read_to_its_end(tmp_path: Path) -> None:
         assert np.abs(load(file)[1105 : 1105 + 6 * RATE] - load(tmp_path / "a.mp3")).max() < 1e-6
 
 
-def test_mp3s_put_one_behind_the_other(tmp_path: Path) -> None:
+def test_concatenated_mp3s(tmp_path: Path) -> None:
     first, second = (mp3_of(tmp_path / f"{k}.mp3", sound(2.0 + k)) for k in (0, 1))
     both = tmp_path / "both.mp3"
     for tags in (b"", b"TAG" + bytes(125) + id3(70_000)):

@@ -1,4 +1,4 @@
-"""Sources, splits, the look at every file and the loader: what they promise, and what they refuse."""
+"""Sources, splits, inspection and the loader: what they guarantee, and what they refuse."""
 
 import contextlib
 import csv
@@ -90,7 +90,7 @@ def test_a_folder_of_genres(root: Path) -> None:
     assert [t.track_id for t in dataset.tracks] == sorted(t.track_id for t in dataset.tracks)
 
 
-def test_what_a_folder_holds_besides(root: Path) -> None:
+def test_other_contents_of_a_folder_are_reported(root: Path) -> None:
     (root / "jazz/cover.jpg").write_bytes(b"jpg")
     (root / "jazz/._00.wav").write_bytes(b"left by a Mac")
     (root / ".git").mkdir()
@@ -398,8 +398,8 @@ def made_up(
     return Dataset("made up", tuple(tracks))
 
 
-def holds(split: Split) -> None:
-    """What every split promises, worked out again."""
+def assert_valid(split: Split) -> None:
+    """The guarantees of every split."""
     tracks = split.dataset.by_id
     for fold in split.folds:
         assert set(fold.train) | set(fold.val) | set(fold.test) == set(tracks)
@@ -413,21 +413,21 @@ def holds(split: Split) -> None:
 def test_cv5_and_holdout(seed: int) -> None:
     dataset = made_up({"a": 60, "b": 40, "c": 100}, {"a": 15, "b": 20, "c": 25})
     five = make_split(dataset, "cv5", seed)
-    holds(five)
+    assert_valid(five)
     assert len(five.folds) == 5 and five.tested == tuple(sorted(dataset.by_id))
     for fold in five.folds:
         counts = Counter(dataset.by_id[i].label for i in fold.test)
         assert all(abs(counts[label] - of / 5) <= 4 for label, of in {"a": 60, "b": 40, "c": 100}.items())
         assert 10 <= len(fold.val) <= 30
     one = make_split(dataset, "holdout", seed)
-    holds(one)
+    assert_valid(one)
     assert one.folds == five.folds[:1]
     assert make_split(dataset, "cv5", seed).hash == five.hash
     assert make_split(dataset, "cv5", seed + 1).hash != five.hash
     assert "grouped by artist" in five.authority and f"seed {seed}" in five.authority
 
 
-def test_auto_takes_what_is_given_else_goes_by_size() -> None:
+def test_auto_takes_the_given_split_or_chooses_by_size() -> None:
     sides = ("train",) * 3 + ("val", "test")
     given = made_up({"a": 20, "b": 20}, side=lambda n: sides[n % 5])
     assert make_split(given).name == "given"
@@ -443,7 +443,7 @@ def test_auto_takes_what_is_given_else_goes_by_size() -> None:
     assert "needs a split for every track" in refusal(lambda: make_split(partly, "given"))
 
 
-def test_a_thinned_split_learns_from_fewer_and_tests_the_same() -> None:
+def test_a_subsampled_split_has_fewer_training_tracks_and_the_same_test_set() -> None:
     whole = make_split(made_up({"a": 40, "b": 20}), "cv5")
     some, fewer = subsample_training(whole, 8, 3), subsample_training(whole, 4, 3)
     assert len({whole.hash, some.hash, fewer.hash, subsample_training(whole, 4, 4).hash}) == 4
@@ -457,7 +457,7 @@ def test_a_thinned_split_learns_from_fewer_and_tests_the_same() -> None:
     assert subsample_training(whole, 1000, 0).hash == whole.hash
 
 
-def test_a_random_split_leaks_and_says_so() -> None:
+def test_a_random_split_leaks_and_is_marked() -> None:
     dataset = made_up({"a": 60, "b": 40}, {"a": 6, "b": 5})
     split = make_split(dataset, "random", 3)
     assert split.leaky and not make_split(dataset, "cv5").leaky
@@ -484,7 +484,7 @@ def test_a_random_split_is_as_large_as_the_given_one() -> None:
     assert "no random split" in refusal(lambda: make_split(small, "random"))
 
 
-def test_a_given_split_stands_as_it_is_given() -> None:
+def test_a_given_split_is_used_unchanged() -> None:
     sides = ("train",) * 6 + ("val", "val", "test", "test")
     dataset = made_up({"a": 20, "b": 20}, side=lambda n: sides[n % 10])
     (fold,) = make_split(dataset).folds
@@ -495,17 +495,17 @@ def test_a_given_split_stands_as_it_is_given() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_validation_is_carved_out_of_a_given_split_without_it(seed: int) -> None:
+def test_validation_is_drawn_from_training_if_a_given_split_has_none(seed: int) -> None:
     dataset = made_up({"a": 60, "b": 45}, {"a": 15, "b": 15}, lambda n: "test" if n % 5 == 0 else "train")
     split = make_split(dataset, seed=seed)
-    holds(split)
+    assert_valid(split)
     (fold,) = split.folds
     assert {dataset.by_id[i].split for i in fold.test} == {"test"} and len(fold.test) == 21
     assert 4 <= len(fold.val) <= 14
     assert "a tenth of its training tracks for validation, grouped by artist" in split.authority
 
 
-def test_an_artist_on_both_sides_of_a_given_split_is_refused() -> None:
+def test_an_artist_in_two_parts_of_a_given_split_is_refused() -> None:
     dataset = made_up({"a": 20, "b": 20}, {"a": 4, "b": 4}, lambda n: ("train", "val", "test")[n % 3])
     message = refusal(lambda: make_split(dataset))
     assert (
@@ -514,7 +514,7 @@ def test_an_artist_on_both_sides_of_a_given_split_is_refused() -> None:
     )
 
 
-def test_genres_that_a_given_split_does_not_test_are_named() -> None:
+def test_genres_without_test_or_validation_tracks_are_named() -> None:
     tracks = made_up({"a": 4, "b": 4, "c": 4})
     sides = {"a": ["train", "val", "test", "test"], "b": ["train", "train", "val", "val"]}
     sides["c"] = ["train", "train", "test", "test"]
@@ -540,9 +540,9 @@ def test_a_given_split_with_an_empty_part_is_refused(name: str, other: str) -> N
 def test_small_classes_can_be_split_down_to_five_tracks(count: int) -> None:
     for seed in range(2):
         split = make_split(made_up({"a": count, "b": count}), "cv5", seed)
-        holds(split)
+        assert_valid(split)
         assert len(split.tested) == 2 * count
-        holds(make_split(made_up({"a": 40, "b": count}), "cv5", seed))
+        assert_valid(make_split(made_up({"a": 40, "b": count}), "cv5", seed))
 
 
 def test_classes_too_small_to_split_are_named() -> None:
@@ -561,10 +561,10 @@ def test_few_artists_never_cost_a_class_its_last_one_in_training() -> None:
     """Of two artists one is tested and one is left to learn from; another class validates."""
     for seed in range(4):
         for artists_of in ({"a": 2, "b": 30}, {"a": 3, "b": 8}, {"a": 4, "b": 4}):
-            holds(make_split(made_up({"a": 30, "b": 30}, artists_of), "cv5", seed))
+            assert_valid(make_split(made_up({"a": 30, "b": 30}, artists_of), "cv5", seed))
 
 
-def test_a_split_refuses_a_track_on_two_sides() -> None:
+def test_a_split_refuses_a_track_in_two_parts() -> None:
     dataset = made_up({"a": 3, "b": 3})
     fold = Fold(("a/0000", "b/0000"), ("a/0001",), ("a/0000", "b/0002"))
     assert "the track 'a/0000' is in the training set and in the test set" in refusal(
@@ -581,7 +581,7 @@ def test_a_split_refuses_a_track_on_two_sides() -> None:
 # ---- load ------------------------------------------------------------------------------------------------
 
 
-def test_unusable_tracks_are_set_aside_told_and_stop_a_run_where_they_are_many(root: Path) -> None:
+def test_unusable_tracks_are_excluded_and_stop_a_run_if_they_are_many(root: Path) -> None:
     (root / "jazz/00.wav").write_bytes(b"")
     (root / "rock/01.wav").write_text("no music" * 99)
     message = refusal(lambda: load(recipe(root), workspace=here()))
@@ -597,7 +597,7 @@ def test_unusable_tracks_are_set_aside_told_and_stop_a_run_where_they_are_many(r
     assert "no usable track" in refusal(lambda: load(recipe(root, max_excluded=1.0), workspace=here()))
 
 
-def test_a_limit_keeps_every_side_of_a_given_split() -> None:
+def test_a_limit_keeps_every_part_of_a_given_split() -> None:
     sides = ("train",) * 8 + ("val", "test")
     tracks = [*made_up({"a": 100, "b": 50}, side=lambda n: sides[n % 10]).tracks]
     for limit in (12, 20, 60):
@@ -620,7 +620,7 @@ def quarantined(root: Path, track_id: str, kind: str = "short", excluded: str = 
     )
 
 
-def test_what_is_in_quarantine_is_left_out_while_it_is_what_it_was(root: Path) -> None:
+def test_quarantined_tracks_are_excluded_while_their_content_is_the_same(root: Path) -> None:
     rows = [quarantined(root, "jazz/00.wav"), quarantined(root, "jazz/02.wav", excluded="keep")]
     file = here().quarantine_file("songs")
     write_quarantine(file, ["jazz/00.wav", "jazz/02.wav"], rows)
@@ -629,11 +629,11 @@ def test_what_is_in_quarantine_is_left_out_while_it_is_what_it_was(root: Path) -
         ("jazz/00.wav", "quarantined: short indeed")
     ]
     assert len(dataset) == 11 and any("quarantine file" in note for note in dataset.notes)
-    sound(root / "jazz/00.wav", 77)  # mended
+    sound(root / "jazz/00.wav", 77)  # fixed
     assert len(load(recipe(root), workspace=here())) == 12
 
 
-def test_files_in_quarantine_do_not_stop_a_run_and_come_back_when_they_can_be_used(root: Path) -> None:
+def test_quarantined_files_do_not_stop_a_run_and_are_used_once_decodable(root: Path) -> None:
     whole = (root / "jazz/00.wav").read_bytes()
     for name in ("jazz/00.wav", "rock/01.wav"):
         (root / name).write_bytes(b"")
@@ -648,7 +648,7 @@ def test_files_in_quarantine_do_not_stop_a_run_and_come_back_when_they_can_be_us
     assert len(load(recipe(root), workspace=here())) == 11  # decodable by now: another decoder, say
 
 
-def test_a_later_check_keeps_a_persons_word_and_the_rows_it_did_not_look_at(root: Path) -> None:
+def test_a_later_check_preserves_keep_and_rows_of_other_tracks(root: Path) -> None:
     out = quarantined(root, "jazz/00.wav")
     file = here().quarantine_file("songs")
     write_quarantine(file, ["jazz/00.wav", "rock/01.wav"], [out, quarantined(root, "rock/01.wav")])
@@ -662,7 +662,7 @@ def test_a_later_check_keeps_a_persons_word_and_the_rows_it_did_not_look_at(root
     assert [*read_quarantine(here().quarantine_file("songs"))] == ["jazz/00.wav"]
 
 
-def test_what_a_check_calls_copies_stands_on_one_side(root: Path) -> None:
+def test_copies_found_by_a_check_are_grouped(root: Path) -> None:
     copy = replace(quarantined(root, "rock/01.wav", "copy", "no"), copy_of="jazz/00.wav")
     write_quarantine(here().quarantine_file("songs"), ["rock/01.wav"], [copy])
     dataset = load(recipe(root), workspace=here())
@@ -671,7 +671,7 @@ def test_what_a_check_calls_copies_stands_on_one_side(root: Path) -> None:
     assert any("1 track similar to others" in note for note in dataset.notes)
 
 
-def test_a_row_by_hand_counts_always(root: Path) -> None:
+def test_a_row_by_hand_always_applies(root: Path) -> None:
     row = replace(quarantined(root, "rock/01.wav", "by hand"), content="")
     write_quarantine(here().quarantine_file("songs"), [], [row])
     assert "rock/01.wav" not in load(recipe(root), workspace=here()).by_id
@@ -692,7 +692,7 @@ def test_a_row_by_hand_counts_always(root: Path) -> None:
         ('track_id,excluded\n"a,b\n', "cannot be read"),
     ],
 )
-def test_a_quarantine_file_that_is_not_one_is_told(root: Path, text: str, words: str) -> None:
+def test_a_damaged_quarantine_file_is_refused(root: Path, text: str, words: str) -> None:
     file = here().quarantine_file("songs")
     file.parent.mkdir(parents=True)
     file.write_text(text)
@@ -700,7 +700,7 @@ def test_a_quarantine_file_that_is_not_one_is_told(root: Path, text: str, words:
     assert words in message and str(file) in message
 
 
-def test_copies_stand_on_one_side_of_a_split_that_is_made(root: Path) -> None:
+def test_identical_files_are_grouped(root: Path) -> None:
     for number in range(4):
         shutil.copy(root / "jazz/00.wav", root / f"rock/copy{number}.wav")
     dataset = load(recipe(root), workspace=here())
@@ -709,7 +709,7 @@ def test_copies_stand_on_one_side_of_a_split_that_is_made(root: Path) -> None:
     copies = {t.group for t in dataset.tracks if "copy" in t.track_id or t.track_id == "jazz/00.wav"}
     assert copies == {"jazz/00.wav"}
     for seed in range(5):
-        holds(make_split(dataset, "cv5", seed))
+        assert_valid(make_split(dataset, "cv5", seed))
 
 
 def test_copies_join_the_artists_who_share_them(root: Path) -> None:
@@ -722,7 +722,7 @@ def test_copies_join_the_artists_who_share_them(root: Path) -> None:
     assert len(set(groups.values())) == 9
 
 
-def test_copies_across_a_given_split_stay_and_are_told(root: Path) -> None:
+def test_copies_across_a_given_split_are_reported(root: Path) -> None:
     files = sorted(root.glob("*/*.wav"))
     rows = [
         {
@@ -747,7 +747,7 @@ def test_copies_across_a_given_split_stay_and_are_told(root: Path) -> None:
     )
 
 
-def test_a_limit_is_spread_over_the_genres(root: Path) -> None:
+def test_a_limit_is_balanced_over_genres(root: Path) -> None:
     dataset = load(recipe(root, limit=5), workspace=here())
     assert Counter(track.label for track in dataset.tracks) in (
         {"jazz": 3, "rock": 2},
@@ -804,22 +804,22 @@ def test_ids_are_unique_and_classes_two() -> None:
     assert "only the class 'x'" in refusal(lambda: Dataset("n", (track,)))
 
 
-# ---- one look at every file ------------------------------------------------------------------------------
+# ---- inspecting every file ------------------------------------------------------------------------------
 
 
-def no_look(path: Path) -> Clip:
-    raise AssertionError(f"{path} is looked at again")
+def no_inspection(path: Path) -> Clip:
+    raise AssertionError(f"{path} is inspected again")
 
 
-def test_a_second_look_decodes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_not_inspected_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(recipe(root), workspace=here())
-    monkeypatch.setattr(clips, "inspect", no_look)
+    monkeypatch.setattr(clips, "inspect", no_inspection)
     assert load(recipe(root), workspace=here()) == first
     monkeypatch.chdir(root.parent)
     assert load(recipe("songs"), workspace=here()).hash == first.hash
 
 
-def test_a_file_replaced_in_place_is_looked_at_again(root: Path) -> None:
+def test_a_file_replaced_in_place_is_inspected_again(root: Path) -> None:
     file = root / "jazz/00.wav"
     before, times = load(recipe(root), workspace=here()).by_id["jazz/00.wav"].content, file.stat()
     time.sleep(0.02)  # more than a tick of the file system's clock
@@ -830,39 +830,37 @@ def test_a_file_replaced_in_place_is_looked_at_again(root: Path) -> None:
     assert load(recipe(root), workspace=here()).by_id["jazz/00.wav"].content != before
 
 
-def test_a_file_that_changes_while_it_is_looked_at_is_looked_at_again(
+def test_a_file_that_changes_during_inspection_is_inspected_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = root / "jazz/00.wav"
 
-    def slow_look(path: Path) -> Clip:
+    def slow_inspect(path: Path) -> Clip:
         clip = inspect(path)
         time.sleep(0.02)
         sound(path, 55)
         return clip
 
     inspect = clips.inspect
-    monkeypatch.setattr(clips, "inspect", slow_look)
+    monkeypatch.setattr(clips, "inspect", slow_inspect)
     (before,) = inspect_all([file], cache=here().cache)
     monkeypatch.setattr(clips, "inspect", inspect)
     assert inspect_all([file], cache=here().cache)[0].content != before.content
 
 
-def test_a_file_that_could_not_be_used_is_looked_at_again(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may have been the machine's fault: ffmpeg can be installed meanwhile."""
+def test_an_unusable_file_is_inspected_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason may be the machine: ffmpeg can be installed meanwhile."""
     files = sorted(root.glob("*/*.wav"))
-    look = clips.inspect
-    monkeypatch.setattr(clips, "inspect", lambda path: replace(look(path), problem="needs ffmpeg"))
+    inspect = clips.inspect
+    monkeypatch.setattr(clips, "inspect", lambda path: replace(inspect(path), problem="needs ffmpeg"))
     assert inspect_all(files, cache=here().cache)[0].problem == "needs ffmpeg"
-    monkeypatch.setattr(clips, "inspect", look)
+    monkeypatch.setattr(clips, "inspect", inspect)
     assert inspect_all(files, cache=here().cache)[0].problem is None
 
 
-def test_an_interrupted_look_keeps_what_it_has(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_inspection_keeps_its_results(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted(root.glob("*/*.wav"))
-    look, seen = clips.inspect, []
+    inspect, seen = clips.inspect, []
 
     class Interrupted(clips.Progress):
         def step(self, count: int = 1, note: str = "") -> None:
@@ -876,7 +874,7 @@ def test_an_interrupted_look_keeps_what_it_has(root: Path, monkeypatch: pytest.M
     assert not running("inspect")
     monkeypatch.undo()
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(root.parent / "mgc_embeddings_cache"))
-    monkeypatch.setattr(clips, "inspect", lambda path: seen.append(path) or look(path))
+    monkeypatch.setattr(clips, "inspect", lambda path: seen.append(path) or inspect(path))
     assert all(clip.problem is None for clip in inspect_all(files, cache=here().cache))
     assert len(seen) == 8
 
@@ -885,7 +883,7 @@ def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file = tmp_path / "weights.bin"
     file.write_bytes(b"weights")
     first = file_hash(file, cache=here().cache)
-    monkeypatch.setattr(clips, "content_hash", no_look)
+    monkeypatch.setattr(clips, "content_hash", no_inspection)
     assert file_hash(file, cache=here().cache) == first
 
 
@@ -924,18 +922,18 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_two_at_once_do_not_wait_for_each_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one looks at files, another can write what it has found."""
+    """While one process inspects files, another can write its results."""
     files = sorted(root.glob("*/*.wav"))
-    look = clips.inspect
+    inspect = clips.inspect
 
-    def look_and_write(path: Path) -> Clip:
+    def inspect_and_write(path: Path) -> Clip:
         with contextlib.closing(sqlite3.connect(here().cache / "clips.sqlite", timeout=0.05)) as other, other:
             other.execute("CREATE TABLE IF NOT EXISTS others (x)")
             other.execute("INSERT INTO others VALUES (1)")
-        return look(path)
+        return inspect(path)
 
     monkeypatch.setattr(clips, "cores", lambda: 1)
-    monkeypatch.setattr(clips, "inspect", look_and_write)
+    monkeypatch.setattr(clips, "inspect", inspect_and_write)
     assert len(inspect_all(files, cache=here().cache)) == 12
 
 
@@ -959,7 +957,7 @@ def test_windows_come_in_order(root: Path) -> None:
     assert list(load_windows([], CUT)) == []
 
 
-def test_the_first_file_that_fails_is_told(root: Path) -> None:
+def test_the_first_error_is_raised_in_its_turn(root: Path) -> None:
     files = sorted(root.glob("*/*.wav"))
     files[3].write_text("no music")
     files[4].unlink()
@@ -1014,6 +1012,6 @@ def test_emotify(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(10):
         split = make_split(dataset, "auto", seed)
         assert split.name == "cv5" and split.tested == tuple(sorted(dataset.by_id))
-        holds(split)
-    monkeypatch.setattr(clips, "inspect", no_look)
+        assert_valid(split)
+    monkeypatch.setattr(clips, "inspect", no_inspection)
     assert "emotify: 400 tracks, 4 genres, 3:19:56 of audio" in describe(recipe(table), workspace=here())

@@ -28,7 +28,7 @@ def wav(path: Path, seconds: float, seed: int = 0) -> Path:
 
 @pytest.fixture
 def uneven(tmp_path: Path) -> list[Path]:
-    """Clips from half a second to half a minute: who begins first is seldom done first."""
+    """Clips from half a second to half a minute: the first to start is seldom the first to finish."""
     lengths = (20.0, 0.5, 3.0, 0.7, 31.0, 1.0, 0.6, 12.0, 2.0, 5.0)
     return [wav(tmp_path / f"{n}.wav", seconds, n) for n, seconds in enumerate(lengths)]
 

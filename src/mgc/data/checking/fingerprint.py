@@ -123,7 +123,7 @@ def near_duplicates(prints: Sequence[np.ndarray]) -> list[Pair]:
     connected by pairs, but not every pair is returned: 8,000 copies have 32 million.
     """
     found: dict[tuple[int, int], Pair] = {}
-    for first, second, offset in _Index(prints).candidates():
+    for first, second, offset in WordIndex(prints).candidates():
         known = found.get((first, second))
         pair = _verified(prints, first, second, offset)
         if pair and (not known or _evidence(pair) > _evidence(known)):
@@ -162,7 +162,7 @@ def _difference(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.bitwise_count(one ^ two).sum(axis=-1, dtype=np.int64), by_chance.sum(axis=-1) / (32 * 16)
 
 
-class _Index:
+class WordIndex:
     """All words of all clips in one array, and where each word occurs."""
 
     def __init__(self, prints: Sequence[np.ndarray]) -> None:
@@ -174,15 +174,18 @@ class _Index:
 
     def candidates(self) -> Iterator[tuple[int, int, int]]:
         """(first clip, second clip, offset) for which some words agree well enough."""
-        keys = self._keys()
+        keys = self.keys()
         for start in range(0, len(keys), CANDIDATES_AT_ONCE):
             first, second, offset = np.unravel_index(keys[start : start + CANDIDATES_AT_ONCE], self.shape)
             offset = offset - self.longest
             kept = self._probe(first, second, offset)
             yield from zip(first[kept].tolist(), second[kept].tolist(), offset[kept].tolist(), strict=True)
 
-    def _keys(self) -> np.ndarray:
-        """Every (first, second, offset) at which a word is equal, once, as positions in `shape`."""
+    def keys(self) -> np.ndarray:
+        """Every (first, second, offset) at which a word is equal, once, as flat positions in `shape`.
+
+        Their number is linear in the number of clips: of many clips that share a word, only neighbours count.
+        """
         word, clip, place = self._occurrences()
         begins = np.flatnonzero(np.diff(word, prepend=~word[:1]))
         sizes = np.diff(begins, append=len(word))
