@@ -108,11 +108,10 @@ class _Download:
         """The version (None: the server names none) and the size of the file that the part belongs to."""
         try:
             card = json.loads(self.card.read_text(encoding="utf-8"))
-            if card["url"] == self.url and self._size() <= card["size"]:
-                return card["version"], card["size"]
+            belongs = card["url"] == self.url and self._size() <= card["size"]
+            return (card["version"], card["size"]) if belongs else (None, None)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            pass
-        return None, None
+            return None, None
 
     def _check_space(self, need: int) -> None:
         check_free_space(self.file.parent, f"{self.file.name} needs", need)
