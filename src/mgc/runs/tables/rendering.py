@@ -10,7 +10,7 @@ from typing import Any
 
 from mgc.runs.record import load_records
 from mgc.runs.tables.comparing import Row, Section, compare_records
-from mgc.runs.tables.sentences import REPORTED, caption, verdict_sentence, verdicts
+from mgc.runs.tables.sentences import REPORTED, caption, further_verdicts, verdict_sentence
 from mgc.util import files
 from mgc.util.errors import MgcError, printable
 from mgc.util.text import escape_latex, escape_markdown
@@ -145,7 +145,7 @@ def _text(section: Section) -> str:
     lines.insert(1, "  ".join("-" * width for width in widths))
     notes = [note for note in caption(section) if not note.startswith(REPORTED)]
     notes.append("More scores and columns: --format markdown, csv or json.")
-    sentences = [verdict_sentence(section), "", *notes, "", *verdicts(section)]
+    sentences = [verdict_sentence(section), "", *notes, "", *further_verdicts(section)]
     return "\n".join([*lines, "", *map(printable, sentences)]).rstrip()
 
 
@@ -155,7 +155,8 @@ def _markdown(section: Section) -> str:
 
     headings, *rows = _grid([_cells(row) for row in section.shown], ("system", "accuracy [95 %]"))
     table = [line(headings), line(["---"] * len(headings)), *map(line, rows)]
-    sentences = [verdict_sentence(section), "", *caption(section), "", *(f"- {v}" for v in verdicts(section))]
+    further = [f"- {verdict}" for verdict in further_verdicts(section)]
+    sentences = [verdict_sentence(section), "", *caption(section), "", *further]
     return "\n".join([*table, "", *map(escape_markdown, sentences)]).rstrip()
 
 
