@@ -22,7 +22,7 @@ def demo(
 ) -> None:
     """Render the demo dataset, run a frozen encoder and a network from scratch on it, and compare them.
 
-    Takes a few minutes on two CPU cores. Needs no download except the weights of musicnn (3 MB, from PyPI).
+    Takes a few minutes on two CPU cores. Needs no download except the weights of musicnn (29 MB from PyPI).
 
     Examples: `mgc demo`, `mgc demo --overwrite`.
     """
