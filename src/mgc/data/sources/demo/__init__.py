@@ -14,7 +14,8 @@ Clips are made the way such music is performed and recorded:
   share them where this is plausible, so the instruments narrow a style down but rarely give it away. Only
   string quartets (solo strings) and fiddle tunes (one melody) have a sound of their own.
 - Recordings differ in pitch standard, balance, room, spectral tilt and noise, in the same way in every style.
-  Without this, the few sounds of one sound font could be recognised exactly, which no recording allows.
+  Without this, the few sounds of one sound font are recognised exactly, as no real instruments are: the floor
+  on log-mel statistics scored 0.787, above the CNN (0.758) and musicnn (0.575).
 
 The group (`artist` in the manifest) is what a split must not divide: a mass, a hymn tune, a quartet.
 """
