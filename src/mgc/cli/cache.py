@@ -1,4 +1,4 @@
-"""The store: what it holds, whether it is whole, what can go."""
+"""Commands for the embedding cache: list, verify, prune."""
 
 import os
 from types import ModuleType
@@ -6,43 +6,43 @@ from typing import Annotated
 
 import typer
 
-from mgc.cli.options import app, guarded, workspace_of
+from mgc.cli.options import Apply, app, command, workspace_of
 
-cache_app = typer.Typer(help="Look at what is kept, and tidy it.", no_args_is_help=True)
+cache_app = typer.Typer(help="List, verify and prune the embedding cache.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 
-Apply = Annotated[bool, typer.Option("--apply", help="Do it; without, it is only shown.")]
 
-
-@cache_app.command("ls")
-@guarded
+@command(cache_app, name="ls", examples=("mgc cache ls", "mgc cache ls --format json"))
 def cache_ls(
-    format_: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+    format_: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="Format: table or json. Default: table.")
+    ] = "table",
 ) -> None:
-    """Every representation in the store: how much there is, and whether today's code would use it."""
+    """List the cached embeddings of every representation, their size, and whether they are up to date."""
     cache, workspace = _offline_cache(), workspace_of()
     typer.echo(cache.render(cache.held(workspace), format_, workspace.cache))
 
 
-@cache_app.command("verify")
-@guarded
+@command(cache_app, name="verify", examples=("mgc cache verify", "mgc cache verify --apply"))
 def cache_verify(apply: Apply = False) -> None:
-    """Read every byte of the store. Damaged shards are named; --apply sets them aside."""
+    """Read every file of the cache and name damaged ones. With --apply they are set aside.
+
+    The exit code is 1 if damaged files remain.
+    """
     lines, left = _offline_cache().verify(apply, workspace_of().cache)
     typer.echo("\n".join(lines))
     if left:
         raise typer.Exit(1)
 
 
-@cache_app.command("prune")
-@guarded
+@command(cache_app, name="prune", examples=("mgc cache prune", "mgc cache prune --apply"))
 def cache_prune(apply: Apply = False) -> None:
-    """Show what can go: stale vectors, files half written, damaged or doubled. --apply removes it."""
+    """List cached files that are not needed: outdated, incomplete, damaged or duplicate. --apply removes them."""
     typer.echo("\n".join(_offline_cache().prune(apply, workspace_of())))
 
 
 def _offline_cache() -> ModuleType:
-    """The cache commands, in a process that asks no hub: listing the cache must not download anything."""
+    """The module of the cache commands, in a process without access to the hub: they must not download."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from mgc.representations.cache import maintenance as cache
 

@@ -1,208 +1,237 @@
-"""Systems run, judged and set side by side."""
+"""Commands that run systems, evaluate them and compare them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mgc.cli.options import (
-    Column,
-    Config,
-    Data,
-    DataRoot,
-    Device,
+    ALL,
     Keep,
-    Limit,
     RandomWeights,
-    Seed,
     Seeds,
-    Set,
-    SplitName,
-    SplitSeed,
+    Shared,
     TrustRemoteCode,
     app,
-    guarded,
-    recipe_of,
-    with_seeds,
-    workspace_of,
+    command,
 )
 
 if TYPE_CHECKING:
     from mgc.runs.record import RunRecord
 
 
-@app.command()
-@guarded
+@command(
+    app,
+    *ALL,
+    examples=(
+        "mgc baseline --data ~/music --split cv5",
+        "mgc baseline --network cnn_gru --seeds 0,1,2 --set train.epochs=30",
+    ),
+)
 def baseline(
-    data: Data = None,
-    data_root: DataRoot = None,
+    shared: Shared,
     network: Annotated[
-        str | None, typer.Option(help="cnn, efficient_cnn, cnn_gru, unet_encoder ...: see the README.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Network: cnn, efficient_cnn, cnn_gru, unet_encoder ...; configs/baseline/ has an example of "
+            "each. Default: cnn.",
+        ),
     ] = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
     seeds: Seeds = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
-    again: Annotated[bool, typer.Option("--again", help="Repeat a run that is there already.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Repeat a run that exists. Default: keep it.")
+    ] = False,
 ) -> None:
-    """Train a network from scratch on log-mel spectrograms, and judge it."""
+    """Train a network from scratch on log-mel spectrograms and evaluate it."""
     from mgc.config import BaselineRecipe
+    from mgc.experiments import systems
 
-    recipe = recipe_of(
-        BaselineRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        network=network, seed=seed, device=device,
-    )  # fmt: skip
-    from mgc.experiments import systems as experiment
-
-    for each in with_seeds(recipe, seed, seeds):
-        _show(experiment.baseline(each, workspace_of(data_root), again))
+    for recipe in shared.recipes(BaselineRecipe, seeds, network=network):
+        _print_scores(systems.baseline(recipe, shared.workspace, overwrite))
 
 
-@app.command()
-@guarded
+@command(
+    app,
+    *ALL,
+    examples=(
+        "mgc probe --data ~/music --model musicnn",
+        "mgc probe --model ast --head svm --layers sweep --split cv5",
+    ),
+)
 def probe(
+    shared: Shared,
     model: Annotated[
-        str | None, typer.Option(help="As in mgc embed. Default: every encoder in the store.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Encoder or feature, as in mgc embed. Default: every encoder with cached embeddings of all tracks.",
+        ),
     ] = None,
-    head: Annotated[str | None, typer.Option(help="logistic, knn, svm, mlp, random_forest ...")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Head: logistic, knn, svm, mlp, random_forest ...; configs/probe/ has an example of each. "
+            "Default: logistic.",
+        ),
+    ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(help="A layer by name, last, sweep (best on validation) or weighted (learned sum)."),
+        typer.Option(
+            metavar="NAME",
+            help="Layer of the encoder: a layer's name, last, sweep (the best on the validation set) or weighted "
+            "(a learned sum of all layers). Default: last.",
+        ),
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="mean, std, max, or several: mean+std.")] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Pooling over time: mean, std, max, mean+std, mean+max or mean+std+max. Default: that of the "
+            "encoder.",
+        ),
+    ] = None,
     keep: Keep = None,
     random_weights: RandomWeights = False,
     trust_remote_code: TrustRemoteCode = False,
-    data: Data = None,
-    data_root: DataRoot = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
     seeds: Seeds = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
 ) -> None:
-    """Fit a small classifier on pooled vectors, and judge it. Embeds first what is not in the store."""
+    """Fit a small head on the embeddings of a frozen encoder and evaluate it. Missing embeddings are computed."""
     from mgc.config import ProbeRecipe
+    from mgc.experiments import systems
 
-    recipe = recipe_of(
-        ProbeRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        model=model, head=head, layers=layers, pool=pool, keep=keep, seed=seed, device=device,
-        random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
-    )  # fmt: skip
-    from mgc.experiments import systems as experiment
+    recipes = shared.recipes(
+        ProbeRecipe,
+        seeds,
+        model=model,
+        head=head,
+        layers=layers,
+        pool=pool,
+        keep=keep,
+        random_weights=random_weights or None,
+        trust_remote_code=trust_remote_code or None,
+    )
+    for recipe in recipes:
+        for record in systems.probe(recipe, shared.workspace):
+            _print_scores(record)
 
-    for each in with_seeds(recipe, seed, seeds):
-        for record in experiment.probe(each, workspace_of(data_root)):
-            _show(record)
 
-
-@app.command()
-@guarded
+@command(
+    app,
+    *ALL,
+    without=("config",),
+    examples=("mgc study configs/study/emotify.toml", "mgc study my-study.toml --data ~/music --seed 1"),
+)
 def study(
-    file: Annotated[Path, typer.Argument(help="A list of configs, see configs/study/.")],
-    data: Data = None,
-    data_root: DataRoot = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    device: Device = None,
-    set_: Set = None,
-    column: Column = None,
+    shared: Shared,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML file with a list of configs; see configs/study/.")
+    ],
 ) -> None:
-    """Run many systems on one data set, and show the table. What is there already is not run again."""
+    """Run many systems on one dataset and print the table. Runs that exist are not repeated."""
     from mgc.config import StudyRecipe
-
-    recipe = recipe_of(
-        StudyRecipe, file, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        seed=seed, device=device,
-    )  # fmt: skip
     from mgc.experiments.study import study as run_study
     from mgc.runs.tables import compare_records, render
 
-    typer.echo(render(compare_records(run_study(recipe, file, workspace_of(data_root))), "table"))
+    recipe = replace(shared, config=file).recipe(StudyRecipe)
+    typer.echo(render(compare_records(run_study(recipe, file, shared.workspace)), "table"))
 
 
-@app.command()
-@guarded
+@command(
+    app,
+    "data",
+    "data_root",
+    "config",
+    "set_",
+    "column",
+    examples=("mgc compare --data ~/music", "mgc compare --data emotify --best 4 --format markdown"),
+)
 def compare(
-    data: Data = None,
-    data_root: DataRoot = None,
+    shared: Shared,
     format_: Annotated[
-        str | None, typer.Option("--format", help="table, markdown, latex, csv or json.")
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Format: table, markdown, latex, csv or json. Default: table.",
+        ),
     ] = None,
-    baseline: Annotated[str | None, typer.Option(help="The run_id to compare with.")] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Id of the run that the others are compared with. Default: the newest cnn, or else the "
+            "newest network from scratch.",
+        ),
+    ] = None,
     best: Annotated[
-        int | None, typer.Option(help="Show so many of each kind: floors, from scratch, probes, leaky ones.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Show the N best of each kind: floors, networks from scratch, probes, leaky runs. Default: all.",
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only runs with this --limit.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Only runs with this --seed.")] = None,
-    device: Annotated[str | None, typer.Option(help="Only runs on this kind of device.")] = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Only runs with this --limit. Default: all runs.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Only runs with this --seed. Default: all runs.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only runs on this kind of device: cpu, cuda, mps. Default: all."),
+    ] = None,
 ) -> None:
-    """All runs on a data set side by side, each against the baseline."""
+    """Compare all runs on a dataset with the baseline, with intervals and paired tests."""
     from mgc.config import CompareRecipe
-
-    recipe = recipe_of(
-        CompareRecipe, config, set_, column,
-        data_source=data, data_limit=limit,
-        format=format_, baseline=baseline, best=best, seed=seed, device=device,
-    )  # fmt: skip
     from mgc.runs.record import select_records
     from mgc.runs.tables import compare_records, render
 
-    sections = compare_records(select_records(recipe, workspace_of(data_root)), recipe.baseline, recipe.best)
+    recipe = shared.recipe(
+        CompareRecipe,
+        **{"data.limit": limit},
+        format=format_,
+        baseline=baseline,
+        best=best,
+        seed=seed,
+        device=device,
+    )
+    sections = compare_records(select_records(recipe, shared.workspace), recipe.baseline, recipe.best)
     typer.echo(render(sections, recipe.format))
 
 
-@app.command()
-@guarded
+@command(
+    app,
+    *ALL,
+    examples=(
+        "mgc tune --config configs/tune/quick.toml --data ~/music",
+        "mgc tune --config my-search.toml --network cnn_gru --workers 2",
+    ),
+)
 def tune(
-    data: Data = None,
-    data_root: DataRoot = None,
-    network: Annotated[str | None, typer.Option(help="The network whose settings are searched.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Trials at once, a process each.")] = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
+    shared: Shared,
+    network: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Network whose settings are searched. Default: cnn.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of trials that run at the same time. Default: 1."),
+    ] = None,
 ) -> None:
-    """Search the settings of a network from scratch by validation; the test side is never read."""
+    """Search the settings of a network from scratch on the validation set. The test set is never used."""
     from mgc.config import TuneRecipe
-
-    recipe = recipe_of(
-        TuneRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        **{"base.network": network}, workers=workers, seed=seed, device=device,
-    )  # fmt: skip
     from mgc.experiments import tune as search
 
-    typer.echo(search.render(search.tune(recipe, workspace_of(data_root), config)))
+    recipe = shared.recipe(TuneRecipe, **{"base.network": network}, workers=workers)
+    typer.echo(search.render(search.tune(recipe, shared.workspace, shared.config)))
 
 
-def _show(record: "RunRecord") -> None:
+def _print_scores(record: "RunRecord") -> None:
     from mgc.util.errors import printable
 
     scores = record.evaluation
-    what = " + ".join(word for word in (record.display_name, record.head) if word)
-    typer.echo(f"{what} on {record.data}, split {record.split}, {scores.n_tracks} tracks")
+    typer.echo(f"{record.title} on {record.data}, split {record.split}, {scores.n_tracks} tracks")
     for line in [*scores.lines(), str(record.folder)]:
         typer.echo(printable(f"  {line}"))

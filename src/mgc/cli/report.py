@@ -5,36 +5,56 @@ from typing import Annotated
 
 import typer
 
-from mgc.cli.options import Config, Data, DataRoot, Set, app, guarded, recipe_of, workspace_of
+from mgc.cli.options import Shared, app, command
 
 
-@app.command()
-@guarded
+@command(
+    app,
+    "data",
+    "data_root",
+    "config",
+    "set_",
+    examples=("mgc report --data ~/music", "mgc report --data emotify --format pdf --bundle"),
+)
 def report(
-    data: Data = None,
-    data_root: DataRoot = None,
-    format_: Annotated[str | None, typer.Option("--format", help="html, markdown, latex or pdf.")] = None,
-    bundle: Annotated[bool, typer.Option("--bundle", help="Also a zip of all of it, to hand in.")] = False,
-    audio: Annotated[
-        bool | None, typer.Option("--audio/--no-audio", help="Excerpts of tracks that the page can play.")
+    shared: Shared,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="Format: html, markdown, latex or pdf. Default: html."),
     ] = None,
-    baseline: Annotated[str | None, typer.Option(help="The run_id to compare with.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: results/<data>.")] = None,
-    config: Config = None,
-    set_: Set = None,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Also write a zip file with everything. Default: no zip file.")
+    ] = False,
+    audio: Annotated[
+        bool | None,
+        typer.Option("--audio/--no-audio", help="Include audio excerpts of tracks in the page. Default: --audio."),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Id of the run that the others are compared with. Default: as in mgc compare.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Output folder. Default: results/<dataset>.")
+    ] = None,
 ) -> None:
-    """A page (or a paper) of all runs on a data set, made from their records."""
+    """Write a report (a page or a paper) on all runs on a dataset, from their records."""
     from mgc.config import ReportRecipe
 
-    recipe = recipe_of(
-        ReportRecipe, config, set_, None,
-        data_source=data, format=format_, baseline=baseline,
-        bundle=bundle or None, audio=audio, out=str(out) if out else None,
-    )  # fmt: skip
+    recipe = shared.recipe(
+        ReportRecipe,
+        format=format_,
+        baseline=baseline,
+        bundle=bundle or None,
+        audio=audio,
+        out=str(out) if out else None,
+    )
     from mgc.report.content import gather
     from mgc.report.page import write_page
 
-    content = gather(recipe, workspace_of(data_root))
+    content = gather(recipe, shared.workspace)
     folder = Path(recipe.out) if recipe.out else content.folder
     folder.mkdir(parents=True, exist_ok=True)  # said now, if it cannot be, and not when all is made
     if recipe.format == "html":

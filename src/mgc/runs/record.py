@@ -72,6 +72,11 @@ class RunRecord:
         """What tables call the system."""
         return self.name or self.system
 
+    @property
+    def title(self) -> str:
+        """Display name and head: `musicnn + logistic`."""
+        return " + ".join(word for word in (self.display_name, self.head) if word)
+
     @cached_property
     def evaluation(self) -> Scores:
         """Its scores: those of the record, or, where they are of an mgc that knew other ones, found again.
