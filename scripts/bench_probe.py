@@ -58,7 +58,7 @@ def filled(dataset: Dataset, layers: int, windows: int) -> Store:
     """A store of these tracks: a window is what its track is, and as much again of its own."""
     card: Representation = open_representation("musicnn", workspace=Workspace.from_environment())
     shape = tuple(Layer(f"layer {i}", DIM) for i in range(layers))
-    card = replace(card, name="synthetic", layers=shape, code=f"synthetic {len(dataset)}", pool="mean")
+    card = replace(card, name="synthetic", layers=shape, weights=f"synthetic {len(dataset)}", pool="mean")
     if windows > 1:
         card = replace(card.windows, pool="mean+std")
     rng = np.random.default_rng(0)

@@ -24,7 +24,6 @@ from mgc.representations.cache import maintenance as cache
 from mgc.representations.cache import store
 from mgc.representations.cache.embed import Embedded, embed_tracks
 from mgc.representations.cache.store import Store, kept
-from mgc.representations.card import code_hash
 from mgc.util.errors import MgcError
 
 
@@ -43,7 +42,7 @@ def card(seconds: float = 0.0) -> Representation:
     return Representation(
         name="slow", address="slow", source="a test", cut=Windowing(16_000, 16_000),
         layers=(Layer("low", 1), Layer("high", 1)), pooled=True, parameters=None, licence="none",
-        trained_on="nothing", weights="weights", code="code", load=partial(load_slow, seconds),
+        trained_on="nothing", weights="weights", revision=1, load=partial(load_slow, seconds),
     )  # fmt: skip
 
 
@@ -156,8 +155,8 @@ def test_ls_tells_what_is_held_and_whether_it_is_current(tmp_path: Path) -> None
     assert "0 representations" in run("ls")
     fill(card(), range(3))
     fill(card(), range(2, 5))
-    fill(replace(card(), code="older"), range(2))
-    fill(replace(card(), code=f"code {code_hash('representations/variants.py')} pitch +2"), range(1))
+    fill(replace(card(), revision=0), range(2))
+    fill(replace(card(), effect="stretcher revision 1 pitch +2"), range(1))
     fill(replace(card(), address=str(tmp_path / "gone"), weights="others"), range(1))
     rows = json.loads(run("ls", "--format", "json"))
     assert sorted((row["state"], row["clips"], row["shards"]) for row in rows) == [
@@ -203,7 +202,7 @@ def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
 
 def test_prune_shows_then_removes_and_keeps_what_is_current(tmp_path: Path) -> None:
     assert "nothing to remove" in run("prune")
-    old, gone = replace(card(), code="older"), replace(card(), address=str(tmp_path), weights="others")
+    old, gone = replace(card(), revision=0), replace(card(), address=str(tmp_path), weights="others")
     for one in (card(), old, gone):
         fill(one, range(3))
     fill(card(), range(2))  # doubled

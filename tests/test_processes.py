@@ -60,7 +60,7 @@ def card(trap: Path | None = None) -> Representation:
     return Representation(
         name="slow", address="slow", source="a test", cut=Windowing(16_000, 16_000),
         layers=(Layer("low", 1),), pooled=True, parameters=None, licence="none", trained_on="nothing",
-        weights="weights", code="code", load=partial(load_slow, trap),
+        weights="weights", revision=1, load=partial(load_slow, trap),
     )  # fmt: skip
 
 

@@ -206,7 +206,7 @@ def test_what_decides_the_numbers_decides_the_fingerprint() -> None:
     assert same.fingerprint == card.fingerprint
     others = [
         replace(card, weights="other"),
-        replace(card, code="other"),
+        replace(card, revision=2),
         replace(card, layers=(kinds.Layer("logmel", 64),)),
         replace(card, pooled=True),
         replace(card, dtype="float32"),
@@ -215,20 +215,3 @@ def test_what_decides_the_numbers_decides_the_fingerprint() -> None:
         replace(card, cut=replace(card.cut, ignore=1)),
     ]
     assert len({card.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
-
-
-def test_the_code_counts_and_its_words_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for file in ("audio.py", "representations/pooling.py"):
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text((kinds.PACKAGE / file).read_text())
-    monkeypatch.setattr(kinds, "PACKAGE", tmp_path)
-
-    def fingerprint(text: str) -> str:
-        (tmp_path / "some.py").write_text(text)
-        return kinds.code_hash("some.py")
-
-    before = fingerprint('def f(x):\n    """Adds."""\n    return x + 1\n')
-    assert fingerprint('"""Words."""\n\n\ndef f(x):\n    # more\n    return (x + 1)\n') == before
-    assert fingerprint("def f(x):\n    return x + 2\n") != before
-    (tmp_path / "audio.py").write_text("nothing = 0\n")
-    assert fingerprint("def f(x):\n    return x + 1\n") != before

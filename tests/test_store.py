@@ -42,7 +42,7 @@ CARD = Representation(
     licence="none",
     trained_on="nothing",
     weights="weights",
-    code="code",
+    revision=1,
     load=NotImplemented,
 )
 
@@ -161,7 +161,7 @@ def test_what_changes_the_numbers_has_another_folder() -> None:
     cards = [
         CARD,
         replace(CARD, weights="other"),
-        replace(CARD, code="other"),
+        replace(CARD, revision=2),
         replace(CARD, layers=CARD.layers[::-1]),
         replace(CARD, cut=Windowing(16_000, 32_000)),
         replace(CARD, dtype="float32"),
@@ -411,7 +411,7 @@ def test_a_cache_that_is_read_only_is_read_and_a_new_one_is_told(monkeypatch: py
     monkeypatch.setattr(Path, "mkdir", refused)
     assert_holds(range(2))
     with pytest.raises(MgcError, match="cannot be written: Permission denied"):
-        fill(range(3), replace(CARD, code="other"))
+        fill(range(3), replace(CARD, revision=2))
 
 
 def test_half_written_files_are_ignored_and_old_ones_cleared() -> None:

@@ -88,7 +88,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     split = SimpleNamespace(name="cv2", folds=folds, fingerprint="s")
     monkeypatch.setattr(search, "load_tracks", lambda given: (Dataset("made", tracks), split))
     monkeypatch.setattr(search, "prepare", lambda *given: None)
-    monkeypatch.setattr(search, "learning_code", lambda *given: "")
+    monkeypatch.setattr(search, "revisions_of", lambda *given: {})
     monkeypatch.setattr(report, "_picture", lambda *given: None)
     made = Bench()
     monkeypatch.setattr(search, "fit_fold", made.fit)

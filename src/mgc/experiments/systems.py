@@ -18,19 +18,21 @@ from safetensors import SafetensorError
 from mgc import data
 from mgc.config import BaselineRecipe, DataRecipe, Device, ProbeRecipe
 from mgc.data import Dataset, Split, gaps
+from mgc.data.splits import REVISION as SPLIT
 from mgc.evaluate import Predictions, evaluate
+from mgc.probing.fitting import REVISION as FITTING
 from mgc.probing.fitting import fit_folds
 from mgc.probing.heads import find_head
 from mgc.probing.heads.saving import save_head
 from mgc.representations import ALTERED_PREFIX, Representation, address_of, open_representation
 from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.store import Store, kept
-from mgc.representations.card import code_hash
 from mgc.runs.record import NAMES_ONLY, RunRecord, environment, load_record, save_curves, save_tracks
 from mgc.runs.tables import write_tables
 from mgc.training.augment import Augment
 from mgc.training.folds import clear_partial, prepare, representations_of, train_folds
-from mgc.training.networks import find_network, make_network, resolved
+from mgc.training.loop import REVISION as TRAINING
+from mgc.training.networks import find_network, resolved
 from mgc.util.devices import make_accelerator, precision_of
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
@@ -274,7 +276,7 @@ class _Bench:
         # What the fingerprints cover, and what changes nothing, stays out: the same run has one id, wherever
         # the tracks and the weights lie.
         kept = recipe.model_dump(mode="json", exclude=NAMES_ONLY)
-        code = learning_code(kind, recipe)
+        code = " ".join(f"{what}={number}" for what, number in revisions_of(kind, recipe).items())
         fingerprint = representation.fingerprint if representation else None
         tracks = [self.dataset.fingerprint, self.split.fingerprint]
         parts = [system, kind, head, kept, *tracks, fingerprint, code]
@@ -284,16 +286,11 @@ class _Bench:
         return _Run(self, system, kind, representation, head, recipe, seed, run_id, code)
 
 
-def learning_code(kind: str, recipe: Any) -> str:
-    """Hash of the code that decides what this system learns; that of other networks is none of it."""
-    if kind != "baseline":
-        heads = ("heads/__init__.py", "heads/logistic.py", "heads/neural.py")
-        return code_hash("data/splits.py", "probing.py", *heads)
-    known = find_network(recipe.network)
-    network = make_network(recipe.network, 2, max(known.min_bands, 64), known.max_frames or known.min_frames)
-    modules = {type(part).__module__ for part in network.modules()}
-    own = [f"{name.removeprefix('mgc.').replace('.', '/')}.py" for name in modules if name.startswith("mgc.")]
-    return code_hash("data/splits.py", *sorted(own), "augment.py", "train.py", "folds.py")
+def revisions_of(kind: str, recipe: Any) -> dict[str, int]:
+    """Revisions of all that decides what this system learns, besides its representation."""
+    if kind == "baseline":
+        return {"split": SPLIT, "network": find_network(recipe.network).revision, "training": TRAINING}
+    return {"split": SPLIT, "head": find_head(recipe.head).revision, "fitting": FITTING}
 
 
 @dataclass(frozen=True)

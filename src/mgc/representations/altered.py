@@ -16,13 +16,14 @@ import numpy as np
 import soundfile
 
 from mgc.audio import KBITS, decode
-from mgc.representations.card import Encoder, Representation, code_hash
+from mgc.representations.card import Encoder, Representation
 from mgc.util.errors import MgcError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
 
 ALTERED_PREFIX = "altered:"
+REVISION = 1  # of all effects: raised by hand when one of them alters clips otherwise
 RATE_HZ = 44_100  # at which clips are altered: white noise reaches up to 22 kHz, whatever the file's own rate
 LOW_RATE_HZ = 22_050  # of an mp3 of less than 32 kb/s, which MPEG 1 does not know
 CROP_SECONDS = 10.0
@@ -113,12 +114,12 @@ def altered(representation: Representation, alteration: Alteration) -> Represent
     """The card of `representation` of altered clips, with a fingerprint of its own. It cannot be loaded: its
     encoder is that of `representation`, and whoever gives it files (`mgc.experiments.robust`) alters them."""
     encoder = soundfile.__libsndfile_version__ if alteration.effect == "mp3" else ""
-    parts = (representation.code, code_hash("representations/altered.py"), alteration.text, encoder)
+    parts = (alteration.text, f"effects revision {REVISION}", encoder)
     return replace(
         representation,
         name=f"{representation.name} {alteration.label}",
         address=f"{ALTERED_PREFIX}{alteration.text}:{representation.address}",
-        code=" ".join(filter(None, parts)),
+        effect=" ".join(filter(None, (representation.effect, *parts))),
         load=partial(_refuse, alteration),
     )
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 STATISTICS = ("mean", "std", "max")  # over real frames; the rows of a pooled array, in this order
 
+# Raised by hand when decoding, resampling, windows or pooling give other numbers, for all representations.
+PIPELINE_REVISION = 1
+
 
 class Encoder(Protocol):
     """Waveforms to frames.
@@ -62,7 +65,7 @@ class Representation:
     licence: str
     trained_on: str
     weights: str  # hash of weights and preprocessing files; "" where there are none
-    code: str  # hash of the code that computes it
+    revision: int  # of the code that computes it: raised by hand whenever its numbers change
     load: Callable[["torch.device"], Encoder] = field(compare=False, repr=False)
     finish: Callable[[np.ndarray], np.ndarray] | None = field(default=None, compare=False, repr=False)
     dtype: str = (
@@ -70,16 +73,17 @@ class Representation:
     )
     pool: str = "mean+std"  # a probe's default statistics: some of STATISTICS
     keep: str = "clip"  # "windows": a row of each statistic a window
+    effect: str = ""  # what is done to clips or weights before, such as a change of pitch
     frames_a_second: float | None = None  # where all frames are kept
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that decides the numbers: weights, preprocessing, window, layers, pooling, dtype, code.
+        """Hash of what decides the numbers: weights, preprocessing, window, layers, pooling, dtype, revisions.
 
         The name and the place of the weights decide nothing, so a moved folder is not computed anew.
         """
-        parts = [asdict(self.cut), [asdict(x) for x in self.layers], self.pooled, self.weights, self.code]
-        kept = [self.dtype, self.keep]
+        parts = [asdict(self.cut), [asdict(x) for x in self.layers], self.pooled, self.weights, self.revision]
+        kept = [self.dtype, self.keep, self.effect, PIPELINE_REVISION]
         return hashlib.blake2b(json.dumps([*parts, *kept]).encode(), digest_size=8).hexdigest()
 
     def encoder(self, device: "torch.device") -> Encoder:
@@ -139,14 +143,6 @@ class Representation:
             "licence": self.licence,
             "trained_on": self.trained_on,
             "weights": self.weights,
-            "code": self.code,
+            "revision": self.revision,
+            "effect": self.effect,
         }
-
-
-def code_hash(*files: str) -> str:
-    """Hash of what `files` of this package do, without docstrings and comments, and of how clips are cut and
-    pooled. Paths are relative to the package `mgc`.
-
-    A change of the code makes vectors that were computed by the old one unreachable; a comment does not.
-    """
-    return hashlib.blake2b(" ".join(files).encode(), digest_size=8).hexdigest()

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mgc.config import BaselineRecipe, PhaseRecipe, TuneRecipe
 from mgc.data import Dataset, Fold
-from mgc.experiments.systems import learning_code, load_tracks
+from mgc.experiments.systems import load_tracks, revisions_of
 from mgc.experiments.tune.space import (
     Space,
     check_points,
@@ -38,7 +38,6 @@ from mgc.experiments.tune.space import (
     spaces_of,
     trial_recipe,
 )
-from mgc.representations.card import code_hash
 from mgc.training.folds import fit_fold, prepare, representations_of
 from mgc.training.loop import DivergedError, Epoch
 from mgc.util.devices import make_accelerator
@@ -46,6 +45,8 @@ from mgc.util.errors import MgcError
 from mgc.util.progress import Progress, say
 from mgc.util.workers import workers
 from mgc.workspace import Workspace
+
+REVISION = 1  # of the search: raised by hand when the same recipe tries other settings
 
 
 def tune(
@@ -67,8 +68,8 @@ def tune(
     check_points(recipe, spaces, dataset, file)
     base = trial_recipe(recipe, {}, 1)
     prepare(base, dataset, split, workspace)
-    code = [card.fingerprint for card in representations_of(base, workspace)]
-    code += [learning_code("baseline", base), code_hash("tune/search.py", "tune/space.py")]
+    code: list[Any] = [card.fingerprint for card in representations_of(base, workspace)]
+    code += [revisions_of("baseline", base), REVISION]
     unimportant = dict.fromkeys(("name", "hypothesis", "reported", "data", "device", "workers"), True)
     kept = recipe.model_dump(mode="json", exclude={**unimportant, "base": unimportant})
     parts = json.dumps([kept, dataset.fingerprint, split.fingerprint, code])

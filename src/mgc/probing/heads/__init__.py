@@ -31,6 +31,7 @@ class Head:
     make: Callable[[float, int, int], Any]  # (strength, seed, tracks of the rarest class) -> unfitted
     # Where one fit helps the next: (vectors, classes, strengths) -> fitted, one a strength.
     path: Callable[[np.ndarray, np.ndarray, Sequence[float]], Iterable[Any]] | None = None
+    revision: int = 1  # raised by hand when the same vectors give another classifier
 
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from mgc.representations import open_representation
 from mgc.representations.cache.store import ASIDE, CARD, INDEX, Shard, examine, half_written, look, read_card
-from mgc.representations.card import code_hash
+from mgc.representations.features.variants import REVISION as STRETCHER
 from mgc.util.errors import MgcError, did_you_mean, printable
 from mgc.util.progress import Progress
 from mgc.workspace import Workspace
@@ -160,9 +160,9 @@ def _state(card: Mapping[str, Any], workspace: Workspace) -> tuple[State, str]:
         today = open_representation(str(card["address"]), workspace)
     except MgcError as error:
         return "unknown", error.what
-    # A variant (another pitch or speed) names its effect behind the code that makes it of the plain one.
-    varied = f"{today.code} {code_hash('representations/variants.py')} "
-    of_variant = card["weights"] == today.weights and str(card["code"]).startswith(varied)
+    # A variant (another pitch or speed) has the address of the plain one.
+    same = (card["weights"], card["revision"]) == (today.weights, today.revision)
+    of_variant = same and str(card.get("effect")).startswith(f"stretcher revision {STRETCHER} ")
     if card["fingerprint"] == today.fingerprint or of_variant:
         return "current", ""
     what = "weights" if card["weights"] != today.weights else "code or settings"

@@ -41,7 +41,7 @@ SHARD_SHARE = 0.01  # writes one only every hundredth of the time it has run, or
 STALE_SECONDS = 3600.0  # a half-written file of this age has lost its writer
 MANY_SHARDS = 50  # from here on reading them for the first time is told
 CARD, INDEX, ASIDE = "representation.json", "index.json", ".damaged"
-_NEEDED = {"name", "address", "source", "fingerprint", "layers", "pooled", "weights", "code"}
+_NEEDED = {"name", "address", "source", "fingerprint", "layers", "pooled", "weights", "revision"}
 COLUMNS = ["clip", "track_id", "seconds", "frames", "values"]
 
 

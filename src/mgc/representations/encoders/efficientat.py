@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mgc.audio import Windowing
 from mgc.data.clips import file_hash
-from mgc.representations.card import Layer, Representation, code_hash
+from mgc.representations.card import Layer, Representation
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
 
@@ -89,7 +89,7 @@ def published() -> Representation:
         licence="MIT",
         trained_on="AudioSet tags, distilled from transformers",
         weights="",
-        code=code_hash("representations/efficientat.py", "representations/efficientat_network.py"),
+        revision=1,
         load=_refuse,
     )
 

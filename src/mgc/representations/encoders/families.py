@@ -36,6 +36,7 @@ class Family:
     part: str = ""  # the submodule that is used; "" for all of the model
     # Why configuration and preprocessing do not go together; "" where they do.
     clash: Callable[[Settings, Settings], str] = lambda config, extractor: ""
+    revision: int = 1  # raised by hand when embeddings of the family get other numbers
     remote: bool = False  # its published weights need the code that lies beside them
     # Whether `kind` computes what the published code does.
     same_as_kind: Callable[[Settings], bool] = lambda config: True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mgc.audio import Windowing
-from mgc.representations.card import Layer, Representation, code_hash
+from mgc.representations.card import Layer, Representation
 from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def musicnn(workspace: Workspace) -> Representation:
         licence="ISC",
         trained_on="Million Song Dataset, 50 tags",
         weights=WHEEL_SHA256,
-        code=code_hash(*(f"representations/musicnn{part}.py" for part in ("", "_network", "_weights"))),
+        revision=1,
         load=partial(_load, workspace.weights),
     )
 

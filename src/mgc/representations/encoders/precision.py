@@ -33,7 +33,7 @@ def in_bfloat16(card: Representation) -> Representation:
         card,
         name=f"{card.name} bfloat16",
         address=f"{BFLOAT16_PREFIX}{card.address}",
-        code=f"{card.code} bfloat16",
+        effect=f"{card.effect} bfloat16",
         load=partial(_load, card.load, card.name),
     )
 

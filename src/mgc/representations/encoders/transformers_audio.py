@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgc.audio import Windowing
-from mgc.representations.card import Encoder, Layer, Representation, code_hash
+from mgc.representations.card import Encoder, Layer, Representation
 from mgc.representations.encoders.checkpoints import (
     LOCAL,
     complete,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["SHORT_NAMES", "from_name", "is_address", "published", "random_twin"]
 
 IGNORED_REST_SECONDS = 0.25
-CODE = tuple(f"representations/{part}.py" for part in ("transformers_audio", "families", "frontends"))
 RANDOM = "(random weights)"
 
 
@@ -64,7 +63,7 @@ def from_name(model: str, workspace: Workspace, trust_remote_code: bool = False)
         licence=known.licence if known else "see the checkpoint's model card",
         trained_on=known.trained_on if known else "see the checkpoint's model card",
         weights=hash_of(folder, workspace.cache, code=family.remote),
-        code=code_hash(*CODE),
+        revision=family.revision,
         load=partial(_load, folder, family, frame, trust_remote_code),
     )
 
@@ -72,14 +71,14 @@ def from_name(model: str, workspace: Workspace, trust_remote_code: bool = False)
 def published(name: str) -> Representation:
     """The card of a short name from its published configuration: opens no file, and cannot be loaded."""
     known = SHORT_NAMES[name]
-    _, cut, layers, _ = _shape(name, known.page, known.config, known.front)
+    family, cut, layers, _ = _shape(name, known.page, known.config, known.front)
 
     def refuse(device: "torch.device") -> Encoder:
         raise MgcError(f"{name}: a published configuration has no weights", fix="open it by its name")
 
     return Representation(
         name, name, known.page, cut, layers, True, None, known.licence, known.trained_on, "",
-        code_hash(*CODE), refuse,
+        family.revision, refuse,
     )  # fmt: skip
 
 
@@ -119,7 +118,7 @@ def random_twin(model: str, seed: int) -> Representation:
         licence="none: no weights of others",
         trained_on=f"nothing: random weights, seed {seed}",
         weights=hashlib.blake2b(drawn.encode(), digest_size=16).hexdigest(),
-        code=code_hash(*CODE),
+        revision=family.revision,
         load=partial(_draw, folder, family, frame, settings, seed),
     )
 

@@ -8,7 +8,7 @@ from mgc.representations.features.librosa_features import frames_card
 
 def chroma() -> Representation:
     """(T, 12): `librosa.feature.chroma_stft(y=y, sr=22050)`, transposed; the loudest of a frame is 1."""
-    return frames_card("chroma", "librosa.feature.chroma_stft", 12, _chroma)
+    return frames_card("chroma", "librosa.feature.chroma_stft", 12, _chroma, revision=1)
 
 
 def _chroma(samples: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ TOP_DB = 80.0
 def cqt() -> Representation:
     """(T, 84): `amplitude_to_db(abs(cqt(y, sr=22050)), ref=max)` of librosa, transposed."""
     return replace(
-        frames_card("cqt", "librosa.cqt and amplitude_to_db", 84, _decibels), finish=_below_maximum
+        frames_card("cqt", "librosa.cqt and amplitude_to_db", 84, _decibels, revision=1),
+        finish=_below_maximum,
     )
 
 

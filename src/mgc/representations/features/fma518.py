@@ -30,7 +30,9 @@ def fma518() -> Representation:
     does not tell librosa the rate, librosa takes 22,050 Hz, here too: centroid, bandwidth and roll-off are
     half the true frequencies. A constant has skew 0 and kurtosis -3, as SciPy had it then.
     """
-    return vector_card("fma518", "features.py of the FMA paper, by librosa", FMA518, SAMPLE_RATE_HZ, _fma518)
+    return vector_card(
+        "fma518", "features.py of the FMA paper, by librosa", FMA518, SAMPLE_RATE_HZ, _fma518, revision=1
+    )
 
 
 def _fma518(samples: np.ndarray) -> np.ndarray:

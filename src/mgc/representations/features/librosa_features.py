@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgc.audio import Windowing
-from mgc.representations.card import Encoder, Layer, Representation, code_hash
+from mgc.representations.card import Encoder, Layer, Representation
 from mgc.util.workers import cores
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SHORTEST_SECONDS = 0.25  # less is filled up with silence: librosa's filters nee
 Compute = Callable[[np.ndarray], np.ndarray]
 
 
-def frames_card(name: str, source: str, dim: int, compute: Compute) -> Representation:
+def frames_card(name: str, source: str, dim: int, compute: Compute, revision: int) -> Representation:
     """All frames of a clip at 22,050 Hz, (T, dim): what `compute` gives of n samples is (1 + n // 512, dim).
 
     A clip of up to two minutes is computed whole. Of longer ones every window sees 12 s before it and 1.5 s
@@ -39,11 +39,11 @@ def frames_card(name: str, source: str, dim: int, compute: Compute) -> Represent
     seconds = WINDOW_SECONDS * rate // HOP * HOP
     cut = Windowing(rate, seconds, left=512 * HOP, right=64 * HOP, pad=True)
     encoder = partial(_Frames, compute, cut)
-    return _card(name, source, dim, cut, encoder, pooled=False, frames_a_second=rate / HOP)
+    return _card(name, source, dim, cut, encoder, revision=revision, pooled=False, frames_a_second=rate / HOP)
 
 
 def vector_card(
-    name: str, source: str, names: tuple[str, ...], sample_rate_hz: int, compute: Compute
+    name: str, source: str, names: tuple[str, ...], sample_rate_hz: int, compute: Compute, revision: int
 ) -> Representation:
     """One vector a clip, (len(names),): what `compute` gives for the whole, up to two minutes.
 
@@ -51,13 +51,14 @@ def vector_card(
     """
     cut = Windowing(sample_rate_hz, WINDOW_SECONDS * sample_rate_hz, pad=True)
     encoder = partial(_Vectors, compute, cut)
-    return _card(name, source, len(names), cut, encoder, pooled=True, dtype="float32", pool="mean")
+    return _card(
+        name, source, len(names), cut, encoder, revision=revision, pooled=True, dtype="float32", pool="mean"
+    )
 
 
 def _card(
     name: str, source: str, dim: int, cut: Windowing, load: Callable[["torch.device"], Encoder], **more: Any
 ) -> Representation:
-    code = code_hash("representations/features.py", f"representations/{name}.py")
     return Representation(
         name=name,
         address=name,
@@ -68,7 +69,6 @@ def _card(
         licence="none needed",
         trained_on="nothing",
         weights="",
-        code=code,
         load=load,
         **more,
     )

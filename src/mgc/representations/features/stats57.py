@@ -26,7 +26,9 @@ def stats57() -> Representation:
     The same calls of librosa with its defaults; harmony and perceptr are the parts of `librosa.effects.hpss`,
     tempo is what `librosa.beat.beat_track` says, in beats a minute.
     """
-    return vector_card("stats57", "GTZAN's features_30_sec.csv, by librosa", STATS57, 22_050, _stats57)
+    return vector_card(
+        "stats57", "GTZAN's features_30_sec.csv, by librosa", STATS57, 22_050, _stats57, revision=1
+    )
 
 
 def _stats57(samples: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ class Network:
     min_frames: int = 1
     min_bands: int = 1
     max_frames: int | None = None
+    revision: int = 1  # raised by hand when the same input and seed give other outputs
 
 
 def _convolved(make: Callable[..., nn.Module], **options: Option) -> Network:
