@@ -13,7 +13,7 @@ from mgc.cli import app
 from mgc.config import DataRecipe
 from mgc.evaluate import Predictions, evaluate
 from mgc.experiments.curve import Line, _draw, curve_points, lines_of, reached, sentences
-from mgc.experiments.systems import load_tracks
+from mgc.experiments.systems import load_dataset_and_split
 from mgc.runs.record import RunRecord
 from mgc.runs.tables import System
 
@@ -114,7 +114,7 @@ def test_a_dollar_in_a_name_begins_no_formula(record: RunRecord, tmp_path: Path)
 def test_each_seed_draws_other_tracks_and_the_rest_stays(music: Path) -> None:
     def side(size: int | None, seed: int) -> list[set[str]]:
         recipe = DataRecipe(source=str(music), split="holdout", per_class=size, per_class_seed=seed)
-        [fold] = load_tracks(recipe, workspace=here())[1].folds
+        [fold] = load_dataset_and_split(recipe, workspace=here())[1].folds
         return [{*fold.train}, {*fold.val}, {*fold.test}]
 
     whole, four, two, other = side(None, 0), side(4, 0), side(2, 0), side(2, 1)

@@ -17,7 +17,7 @@ import pandas as pd
 from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe
 from mgc.evaluate import over_seeds
 from mgc.experiments.study import Planned, plan, run
-from mgc.experiments.systems import load_tracks
+from mgc.experiments.systems import load_dataset_and_split
 from mgc.representations import open_representation
 from mgc.runs.record import NAMES_ONLY, RunRecord, load_records
 from mgc.runs.tables import System
@@ -100,7 +100,7 @@ def _planned(recipe: CurveRecipe, workspace: Workspace, file: Path | None) -> li
 
 def _sizes(recipe: CurveRecipe, planned: Sequence[Planned], workspace: Workspace) -> list[int | None]:
     """Rising, None for all; by default doubled up to what the smallest genre has in the smallest fold."""
-    dataset, split = load_tracks(planned[0].recipe.data, workspace)
+    dataset, split = load_dataset_and_split(planned[0].recipe.data, workspace)
     counts = [Counter(dataset.by_id[i].label for i in fold.train) for fold in split.folds]
     most, least = (kind(kind(c.values()) for c in counts) for kind in (max, min))
     doubled = [SMALLEST_SIZE << k for k in range(least.bit_length()) if SMALLEST_SIZE << k < least]

@@ -80,15 +80,15 @@ def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Rep
 
 
 def train_folds(
-    recipe: BaselineRecipe, dataset: Dataset, split: Split, workspace: Workspace, folder: Path, again: bool
+    recipe: BaselineRecipe, dataset: Dataset, split: Split, workspace: Workspace, folder: Path, overwrite: bool
 ) -> list[FoldResult]:
-    """Train on every fold; what an interrupted call has finished is taken up unless `again`.
+    """Train on every fold; what an interrupted call has finished is resumed unless `overwrite`.
 
     On a CPU folds run side by side, a process and a thread each: small networks gain little from a second
     thread. The result of a fold does not depend on the others. The store must hold what `prepare` gives.
     """
     jobs = [_Job(recipe, workspace, folder, dataset, fold, number) for number, fold in enumerate(split.folds)]
-    if again:
+    if overwrite:
         clear_partial(folder)
     on_cpu = make_accelerator(recipe.device).device.type == "cpu"
     processes = min(len(jobs), cores()) if on_cpu else 1

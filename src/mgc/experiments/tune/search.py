@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mgc.config import BaselineRecipe, PhaseRecipe, TuneRecipe
 from mgc.data import Dataset, Fold
-from mgc.experiments.systems import load_tracks, revisions_of
+from mgc.experiments.systems import load_dataset_and_split, revisions_of
 from mgc.experiments.tune.space import (
     Space,
     check_points,
@@ -61,7 +61,7 @@ def tune(
             process at the same search.
     """
     spaces = spaces_of(recipe, file)
-    dataset, split = load_tracks(recipe.data, workspace)
+    dataset, split = load_dataset_and_split(recipe.data, workspace)
     if recipe.folds > len(split.folds):
         what = f"folds = {recipe.folds}, but the split {split.name} has {len(split.folds)}"
         raise MgcError(what, where=file, fix="lower folds, or give --split cv5")
