@@ -37,7 +37,7 @@ def cache_verify(apply: Apply = False) -> None:
 
 @command(cache_app, name="prune", examples=("mgc cache prune", "mgc cache prune --apply"))
 def cache_prune(apply: Apply = False) -> None:
-    """List cached files that are not needed: outdated, incomplete, damaged or duplicate. --apply removes them."""
+    """List cached files without use: outdated, incomplete, damaged or duplicate. --apply removes them."""
     typer.echo("\n".join(_offline_cache().prune(apply, workspace_of())))
 
 

@@ -70,7 +70,8 @@ def data_check(
 ) -> None:
     """Check every file for problems.
 
-    It finds files that are corrupt, duplicated, truncated, or reveal the genre by something other than the music.
+    It finds files that are corrupt, duplicated, truncated, or revealing the genre by something other than
+    the music.
     """
     from mgc.config import CheckRecipe
     from mgc.data.checking.check import check

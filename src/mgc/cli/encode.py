@@ -20,7 +20,10 @@ Model = Annotated[
     app,
     *ALL,
     without=("split", "split_seed"),
-    examples=("mgc embed --model musicnn --data ~/music", "mgc embed --model facebook/wav2vec2-base --limit 100"),
+    examples=(
+        "mgc embed --model musicnn --data ~/music",
+        "mgc embed --model facebook/wav2vec2-base --limit 100",
+    ),
 )
 def embed(
     shared: Shared,

@@ -35,7 +35,8 @@ def baseline(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Network: cnn, efficient_cnn, cnn_gru, unet_encoder ...; configs/baseline/ has an example of "
+            help="Network: cnn, efficient_cnn, cnn_gru, unet_encoder ...; configs/baseline/ has an "
+            "example of "
             "each. Default: cnn.",
         ),
     ] = None,
@@ -66,7 +67,8 @@ def probe(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Encoder or feature, as in mgc embed. Default: every encoder with cached embeddings of all tracks.",
+            help="Encoder or feature, as in mgc embed. Default: every encoder with cached embeddings of "
+            "all tracks.",
         ),
     ] = None,
     head: Annotated[
@@ -81,7 +83,8 @@ def probe(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Layer of the encoder: a layer's name, last, sweep (the best on the validation set) or weighted "
+            help="Layer of the encoder: a layer's name, last, sweep (the best on the validation set) or "
+            "weighted "
             "(a learned sum of all layers). Default: last.",
         ),
     ] = None,
@@ -89,7 +92,8 @@ def probe(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Pooling over time: mean, std, max, mean+std, mean+max or mean+std+max. Default: that of the "
+            help="Pooling over time: mean, std, max, mean+std, mean+max or mean+std+max. Default: that "
+            "of the "
             "encoder.",
         ),
     ] = None,
@@ -98,7 +102,10 @@ def probe(
     trust_remote_code: TrustRemoteCode = False,
     seeds: Seeds = None,
 ) -> None:
-    """Fit a small head on the embeddings of a frozen encoder and evaluate it. Missing embeddings are computed."""
+    """Fit a small head on the embeddings of a frozen encoder and evaluate it.
+
+    Embeddings that are not cached are computed first.
+    """
     from mgc.config import ProbeRecipe
     from mgc.experiments import systems
 
@@ -170,7 +177,8 @@ def compare(
         int | None,
         typer.Option(
             metavar="N",
-            help="Show the N best of each kind: floors, networks from scratch, probes, leaky runs. Default: all.",
+            help="Show the N best of each kind: floors, networks from scratch, probes, leaky runs. "
+            "Default: all.",
         ),
     ] = None,
     limit: Annotated[

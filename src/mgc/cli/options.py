@@ -37,7 +37,8 @@ RandomWeights = Annotated[
     bool,
     typer.Option(
         "--random-weights",
-        help="Use the encoder with randomly initialised weights, drawn from --seed. Default: pretrained weights.",
+        help="Use the encoder with randomly initialised weights, drawn from --seed. Default: pretrained "
+        "weights.",
     ),
 ]
 TrustRemoteCode = Annotated[
@@ -69,7 +70,8 @@ class Shared:
         typer.Option(
             "--data",
             metavar="DATASET",
-            help="Dataset: a known name (see mgc data list), hf:owner/name, a folder root/<genre>/<file>, a .zip "
+            help="Dataset: a known name (see mgc data list), hf:owner/name, a folder "
+            "root/<genre>/<file>, a .zip "
             "of such a folder, or a manifest. Default: $MGC_DATA, or else demo.",
         ),
     ] = None
@@ -86,7 +88,9 @@ class Shared:
         typer.Option(
             "--split",
             metavar="NAME",
-            help="Split: auto (given if the dataset has one, else cv5), given, holdout, cv5, or random. All but "
+            help="Split: auto (given if the dataset has one, else cv5 below 2,000 tracks, else "
+            "holdout), given, holdout, cv5, or random. "
+            "All but "
             "random keep the tracks of an artist together; random measures the leak. Default: auto.",
         ),
     ] = None
@@ -133,7 +137,8 @@ class Shared:
         typer.Option(
             "--column",
             metavar="KEY=NAME",
-            help="Column of a manifest or hub dataset. KEY is path, label, split, artist, album, title or id. "
+            help="Column of a manifest or hub dataset. KEY is path, label, split, artist, album, title "
+            "or id. "
             "Can be repeated. Default: the usual column names.",
         ),
     ] = None
@@ -209,7 +214,7 @@ def command(
     name: str | None = None,
     examples: tuple[str, ...],
 ) -> Callable[[Command], Command]:
-    """Add a function to `group` as a command, with the options of `Shared` named in `shared`, except `without`.
+    """Add a function to `group` as a command, with the options of `Shared` in `shared` but not in `without`.
 
     A function with shared options takes an instance of `Shared` as its first argument. Errors that a user can
     fix are printed without a traceback. `examples` are shown at the end of the command's help.
@@ -241,7 +246,9 @@ def command(
 _NO_SPACE = (
     "free some space (mgc cache prune, mgc runs rm) and repeat the command; finished work has been saved"
 )
-_NO_PERMISSION = "make it writable or use another folder, then repeat the command; finished work has been saved"
+_NO_PERMISSION = (
+    "make it writable or use another folder, then repeat the command; finished work has been saved"
+)
 _FIXES: dict[int | None, str] = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
@@ -270,9 +277,7 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"mgc: {message}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo(
-                "mgc: stopped. Finished work has been saved; repeat the command to resume.", err=True
-            )
+            typer.echo("mgc: stopped. Finished work has been saved; repeat the command to resume.", err=True)
             raise typer.Exit(130) from None
 
     return run

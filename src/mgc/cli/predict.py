@@ -91,7 +91,8 @@ def export(
         bool,
         typer.Option(
             "--with-encoder",
-            help="Also copy the encoder's files, if it is a local folder. Default: leave them where they are.",
+            help="Also copy the encoder's files, if it is a local folder. Default: leave them where "
+            "they are.",
         ),
     ] = False,
     model: Model = None,

@@ -27,7 +27,9 @@ def report(
     ] = False,
     audio: Annotated[
         bool | None,
-        typer.Option("--audio/--no-audio", help="Include audio excerpts of tracks in the page. Default: --audio."),
+        typer.Option(
+            "--audio/--no-audio", help="Include audio excerpts of tracks in the page. Default: --audio."
+        ),
     ] = None,
     baseline: Annotated[
         str | None,

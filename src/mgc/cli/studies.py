@@ -11,7 +11,10 @@ from mgc.cli.options import ALL, Seeds, Shared, TrustRemoteCode, app, command
     app,
     *ALL,
     without=("seed",),
-    examples=("mgc curve --data ~/music", "mgc curve --systems cnn,musicnn --sizes 5,10,20,all --seeds 0,1,2"),
+    examples=(
+        "mgc curve --data ~/music",
+        "mgc curve --systems cnn,musicnn --sizes 5,10,20,all --seeds 0,1,2",
+    ),
 )
 def curve(
     shared: Shared,
@@ -33,9 +36,7 @@ def curve(
     from mgc.experiments import curve as curves
     from mgc.util.errors import MgcError
 
-    recipe = shared.recipe(
-        CurveRecipe, systems=_words(systems), sizes=_numbers(sizes), seeds=_numbers(seeds)
-    )
+    recipe = shared.recipe(CurveRecipe, systems=_words(systems), sizes=_numbers(sizes), seeds=_numbers(seeds))
     if recipe.runs and systems:
         raise MgcError(
             "--systems cannot be combined with a config that lists runs",
@@ -63,7 +64,8 @@ def robust(
         str | None,
         typer.Option(
             metavar="NAME,NAME...",
-            help="Only these effects (noise, gain, mp3, lowpass, highpass, crop) or single alterations (noise=15). "
+            help="Only these effects (noise, gain, mp3, lowpass, highpass, crop) or single alterations "
+            "(noise=15). "
             "Default: all.",
         ),
     ] = None,

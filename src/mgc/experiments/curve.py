@@ -58,8 +58,8 @@ class Line:
 def curve(recipe: CurveRecipe, workspace: Workspace, file: Path | None = None) -> list[Line]:
     """Run every system for every size and seed, small sizes first.
 
-    The points are also written to `curve.csv`, `.png` and `.svg` in `results/<dataset>/`. `file` is the config
-    of the recipe; configs named in `recipe.runs` are relative to it.
+    The points are also written to `curve.csv`, `.png` and `.svg` in `results/<dataset>/`. `file` is the
+    config of the recipe; configs named in `recipe.runs` are relative to it.
 
     Raises:
         MgcError: no such system, an invalid config, sizes that no genre has, systems on several splits, or as
@@ -144,7 +144,9 @@ def lines_of(records: Sequence[RunRecord]) -> list[Line]:
     ]
     tested = {p.track_ids for line in lines for point in line.points for p in point.predictions}
     if len(tested) > 1:
-        raise MgcError("the systems of a curve are evaluated on different tracks", fix="give all of them one split")
+        raise MgcError(
+            "the systems of a curve are evaluated on different tracks", fix="give all of them one split"
+        )
     return lines
 
 
@@ -237,7 +239,8 @@ def _sentence(probe: Line, network: Line) -> str:
     target = f"{network.title} with {network.tracks[-1]:.0f} ({network.correct[-1].mean():.3f})"
     if size == np.inf:
         return (
-            f"{probe.title} with {last:.0f} training tracks per genre ({probe.correct[-1].mean():.3f}) does not "
+            f"{probe.title} with {last:.0f} training tracks per genre ({probe.correct[-1].mean():.3f}) "
+            "does not "
             f"reach the accuracy of {target}."
         )
     unit = "artists" if predictions.has_groups else "tracks"
@@ -252,12 +255,12 @@ def format_curve(lines: Sequence[Line]) -> str:
     """The points as a table, and the sentences."""
     rows = [
         [
-            point.system,
-            f"{point.tracks:.1f}",
-            f"{point.accuracy:.3f} [{point.accuracy_low:.3f}, {point.accuracy_high:.3f}]",
-            f"±{point.accuracy_deviation:.3f} ({point.draws})" if point.draws > 1 else "",
+            point["system"],
+            f"{point['tracks']:.1f}",
+            f"{point['accuracy']:.3f} [{point['accuracy_low']:.3f}, {point['accuracy_high']:.3f}]",
+            f"±{point['accuracy_deviation']:.3f} ({point['draws']})" if point["draws"] > 1 else "",
         ]
-        for point in curve_points(lines).itertuples()
+        for point in curve_points(lines).to_dict("records")
     ]
     header = ["system", "tracks per genre", "accuracy [95 %]", "over seeds"]
     return "\n".join([text_table(header, rows), "", *sentences(lines)])

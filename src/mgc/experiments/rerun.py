@@ -78,9 +78,7 @@ def rerun(run: Run, workspace: Workspace, changes: Mapping[str, str | None], tol
     )
 
 
-def _reproduce(
-    record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace
-) -> RunRecord:
+def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:
     if record.kind != "floor":
         return run_recipe(recipe, workspace)
     # Every run adds the floors.

@@ -45,7 +45,7 @@ MAX_CHANGED = 0.02  # share of unaltered tracks that the loaded models may predi
 class AlteredResult:
     """The scores of a run under one alteration; `alteration` is None for the unaltered tracks.
 
-    `versus` compares with the unaltered tracks; its p-value is corrected (Holm) for all alterations of the run.
+    `versus` compares with the unaltered tracks; its p-value is corrected (Holm) for all alterations.
     """
 
     record: RunRecord
@@ -99,20 +99,19 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> list[AlteredResult]:
             replace(altered(system.representation, alteration), load=system.representation.load)
             for system in systems
         ]
-        _embed_altered(representations, alteration, dataset, tracks, recipe.device, workspace)
-        for predictions, system, representation in zip(under, systems, representations, strict=True):
-            predictions.append(system.predict(representation, dataset))
+        _embed_altered(representations, alteration, tracks, recipe.device, workspace)
+        for own, system, representation in zip(under, systems, representations, strict=True):
+            own.append(system.predict(representation, dataset))
     results: list[AlteredResult] = []
-    for record, unaltered, others in zip(records, clean, under, strict=True):
-        versus = [paired([predictions], [unaltered]) for predictions in others]
-        corrected = holm([difference.p_value for difference in versus])
+    for record, unaltered, predictions in zip(records, clean, under, strict=True):
         results.append(AlteredResult(record, None, evaluate(unaltered)))
-        for alteration, predictions, difference, p in zip(
-            alterations, others, versus, corrected, strict=True
+        differences = [paired([one], [unaltered]) for one in predictions]
+        corrected = holm([difference.p_value for difference in differences])
+        for alteration, one, difference, p in zip(
+            alterations, predictions, differences, corrected, strict=True
         ):
-            results.append(
-                AlteredResult(record, alteration, evaluate(predictions), replace(difference, p_value=p))
-            )
+            versus = replace(difference, p_value=p)
+            results.append(AlteredResult(record, alteration, evaluate(one), versus))
     folder = workspace.results_of(records[0].data)
     for form, suffix in (("csv", "csv"), ("markdown", "md")):
         files.write(folder / f"robust.{suffix}", format_results(results, form) + "\n")
@@ -192,7 +191,7 @@ def _predict_unaltered(
 
     Otherwise an encoder with other weights or input would pass for one that is not robust.
     """
-    embed_tracks(dataset, system.representation, system.models.workspace, device, tracks=tracks)
+    embed_tracks(tracks, system.representation, system.models.workspace, device)
     predictions = system.predict(system.representation, dataset)
     changed = float((predictions.predicted != system.recorded.predicted).mean())
     if changed > MAX_CHANGED:
@@ -208,7 +207,6 @@ def _predict_unaltered(
 def _embed_altered(
     representations: Sequence[Representation],
     alteration: Alteration,
-    dataset: Dataset,
     tracks: Sequence[Track],
     device: Device,
     workspace: Workspace,
@@ -223,7 +221,7 @@ def _embed_altered(
         batch = [track for track, own in zip(todo, batches, strict=True) if own == number]
         with altered_files(alteration, batch) as altered_tracks:
             for representation in representations:
-                embed_tracks(dataset, representation, workspace, device, tracks=altered_tracks)
+                embed_tracks(altered_tracks, representation, workspace, device)
 
 
 @contextmanager
@@ -331,21 +329,24 @@ def _summary(results: Sequence[AlteredResult]) -> list[str]:
         note = " (not shown to beat the most common genre)" if scores.accuracy_low <= majority else ""
         lines.append(
             f"{unaltered.record.title}: {scores.accuracy:.3f} unaltered{note}; lowest under {label} "
-            f"({100 * worst.accuracy_difference:+.1f} points [{100 * worst.low:+.1f}, {100 * worst.high:+.1f}]). "
+            f"({100 * worst.accuracy_difference:+.1f} points [{100 * worst.low:+.1f}, "
+            f"{100 * worst.high:+.1f}]). "
             f"Worse under: {worse or 'none'}. No loss shown under: {not_worse or 'none'}."
         )
     return lines
 
 
 def _plot(rows: pd.DataFrame, folder: Path) -> None:
-    """One panel per effect: accuracy from unaltered tracks to the strongest alteration, one line per system."""
+    """One panel per effect: accuracy on unaltered and on increasingly altered tracks, one line per system."""
     from matplotlib.figure import Figure
 
     effects = [name for name in EFFECTS if name in set(rows["effect"])]
     strengths = {name: [*dict.fromkeys(rows.loc[rows["effect"] == name, "strength"])] for name in effects}
     widths = [1.5 + len(strengths[name]) for name in effects]
     figure = Figure(figsize=(max(5.0, 0.62 * sum(widths)), 4.2), layout="constrained")
-    axes = figure.subplots(1, max(1, len(effects)), sharey=True, squeeze=False, width_ratios=widths or None)[0]
+    axes = figure.subplots(1, max(1, len(effects)), sharey=True, squeeze=False, width_ratios=widths or None)[
+        0
+    ]
     systems = [*dict.fromkeys(zip(rows["run_id"], rows["system"], strict=True))]
     for axis, name in zip(axes, effects, strict=False):
         for number, (run_id, title) in enumerate(systems):

@@ -49,8 +49,8 @@ def study(recipe: StudyRecipe, file: Path, workspace: Workspace) -> list[RunReco
         raise skipped[0][1]
     if skipped:
         say(f"study: {len(skipped)} of {len(jobs)} systems could not run and are not in the table:")
-    for title, error in skipped:
-        say(f"  {title}: {error.what}")
+    for title, reason in skipped:
+        say(f"  {title}: {reason.what}")
     return records
 
 

@@ -121,7 +121,7 @@ def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:
     records = []
     for model in models or _kept_models(dataset, workspace):
         representation = open_representation(model, workspace, recipe.trust_remote_code)
-        embedded = embed_tracks(dataset, representation, workspace, recipe.device)
+        embedded = embed_tracks(dataset.tracks, representation, workspace, recipe.device)
         # The address says already whether weights are random and windows are kept.
         plain = {"model": model, "random_weights": False, "keep": "clip"}
         plain["pool"] = recipe.pool or representation.pool
@@ -182,7 +182,7 @@ def _floors(bench: "_Bench", device: Device) -> None:
     representation = open_representation("logmel", bench.workspace)
     floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe, seed)
     if not (floor.folder / "record.json").exists():
-        embedded = embed_tracks(dataset, representation, bench.workspace, device)
+        embedded = embed_tracks(dataset.tracks, representation, bench.workspace, device)
         _fit_heads(bench, floor, representation, recipe, embedded.seconds)
 
 

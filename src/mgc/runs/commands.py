@@ -14,7 +14,7 @@ from mgc.util.errors import MgcError
 
 
 def changed_settings(record: RunRecord) -> dict[str, Any]:
-    """The settings of a run that differ from the defaults, by dotted key; for networks, from its own defaults."""
+    """The settings of a run that differ from the defaults (of its network), by dotted key."""
     default: BaselineRecipe | ProbeRecipe = ProbeRecipe()
     if record.kind == "baseline":
         from mgc.training.networks import NETWORKS, resolved
@@ -75,11 +75,12 @@ def recipe_from_record(
         raise MgcError(f"runs of the kind {record.kind!r} cannot be reproduced", where=record.folder)
     kind, tree = kinds[record.kind], json.loads(json.dumps(record.recipe))
     known, recorded = set(_flat(kind().model_dump(mode="json"))), set(_flat(tree))
-    where, fix = record.folder / "record.json", f"check out the code that made the run: commit {record.commit}"
+    where, fix = (
+        record.folder / "record.json",
+        f"check out the code that made the run: commit {record.commit}",
+    )
     if unknown := sorted(recorded - known):
-        raise MgcError(
-            f"unknown settings in this version of mgc: {', '.join(unknown)}", where=where, fix=fix
-        )
+        raise MgcError(f"unknown settings in this version of mgc: {', '.join(unknown)}", where=where, fix=fix)
     for key, value in changes.items():
         if value is not None:
             table, _, leaf = key.rpartition(".")

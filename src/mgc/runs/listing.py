@@ -62,9 +62,7 @@ def list_runs(workspace: Workspace, data: str | None = None) -> list[Run]:
         if name not in names:
             raise MgcError(f"no runs on {data!r}", where=workspace.results, fix=did_you_mean(name, names))
         data = name
-    return [
-        run for name in names if data in (None, name) for run in _runs_in(workspace.results_of(name))
-    ]
+    return [run for name in names if data in (None, name) for run in _runs_in(workspace.results_of(name))]
 
 
 def _runs_in(results: Path) -> list[Run]:
@@ -76,7 +74,9 @@ def _runs_in(results: Path) -> list[Run]:
             except MgcError as error:
                 found.append(Run(folder, None, "damaged", error.what))
         elif any(file for pattern in UNFINISHED_FILES for file in folder.glob(pattern)):
-            found.append(Run(folder, None, "unfinished", "repeat its command to resume, unless it is running"))
+            found.append(
+                Run(folder, None, "unfinished", "repeat its command to resume, unless it is running")
+            )
     records = [run.record for run in found if run.record]
     newest = {record.run_id for system in systems_of(records) for record in system.records}
     found = [
@@ -99,7 +99,9 @@ def find_run(word: str, workspace: Workspace) -> Run:
     matching = [run for run in runs if run.folder.name == word or run.folder.resolve() == folder.resolve()]
     if len(matching) > 1:
         places = ", ".join(str(run.folder) for run in matching)
-        raise MgcError(f"{len(matching)} runs have the id {word!r}", where=places, fix="give the folder of one")
+        raise MgcError(
+            f"{len(matching)} runs have the id {word!r}", where=places, fix="give the folder of one"
+        )
     if not matching:
         near = difflib.get_close_matches(folder.name, [run.folder.name for run in runs], n=3, cutoff=0.5)
         fix = f"{did_you_mean(folder.name, near)}; " * bool(near) + "mgc runs ls lists all runs"
@@ -187,7 +189,8 @@ def describe_run(run: Run) -> str:
         *(f"  {_choice(choice)}" for choice in record.chosen),
         f"trained parameters: {record.parameters:,}",
         "seconds: " + (", ".join(f"{key} {value:.1f}" for key, value in record.seconds.items()) or "none"),
-        f"created {record.created} on {record.device}, commit {record.commit or 'unknown'}, code {record.code}",
+        f"created {record.created} on {record.device}, commit {record.commit or 'unknown'}, code "
+        f"{record.code}",
         "  " + ", ".join(f"{name} {number}" for name, number in record.versions.items()),
         *last,
         "command:",

@@ -54,10 +54,8 @@ def prepare(recipe: BaselineRecipe, dataset: Dataset, split: Split, workspace: W
     first, *others = representations_of(recipe, workspace)
     learned = {track_id for fold in split.folds for track_id in fold.train}
     tracks = [track for track in dataset.tracks if track.track_id in learned]
-    seconds = embed_tracks(dataset, first, workspace, recipe.device).seconds
-    return seconds + sum(
-        embed_tracks(dataset, x, workspace, recipe.device, tracks=tracks).seconds for x in others
-    )
+    seconds = embed_tracks(dataset.tracks, first, workspace, recipe.device).seconds
+    return seconds + sum(embed_tracks(tracks, x, workspace, recipe.device).seconds for x in others)
 
 
 def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Representation]:
@@ -80,7 +78,12 @@ def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Rep
 
 
 def train_folds(
-    recipe: BaselineRecipe, dataset: Dataset, split: Split, workspace: Workspace, folder: Path, overwrite: bool
+    recipe: BaselineRecipe,
+    dataset: Dataset,
+    split: Split,
+    workspace: Workspace,
+    folder: Path,
+    overwrite: bool,
 ) -> list[FoldResult]:
     """Train on every fold; what an interrupted call has finished is resumed unless `overwrite`.
 

@@ -102,8 +102,9 @@ def _plot(search: Search, phases: list[Phase]) -> None:
         if len(set(values)) > 1:
             shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
             # As parts of the deviation, phases can be compared, also those with a single setting.
-            bars += [(files.as_label(f"{key}\n({phase.recipe.name})"), share**0.5 * pstdev(values), f"C{number}")
-                     for key, share in shares.items() if share]  # fmt: skip
+            for key, share in shares.items():
+                label = files.as_label(f"{key}\n({phase.recipe.name})")
+                bars += [(label, share**0.5 * pstdev(values), f"C{number}")] if share else []
         trials += [(t.values[0], t.state, number) for t in phase.trials if t.values]
     figure = Figure(figsize=(13, max(5, 2 + 0.45 * len(bars))), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))

@@ -251,7 +251,8 @@ def _run_trial(
                 search.dataset,
                 fold,
                 search.workspace,
-                seed=recipe.seed * 1000 + number,  # as in mgc baseline, which repeats the training of the best trial
+                seed=recipe.seed * 1000
+                + number,  # as in mgc baseline, which repeats the training of the best trial
                 checkpoint=folder / f"fold{number}.checkpoint",
                 report=report,
             )
