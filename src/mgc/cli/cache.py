@@ -2,43 +2,52 @@
 
 import os
 from types import ModuleType
-from typing import Annotated
 
 import typer
 
-from mgc.cli.options import Apply, app, command, workspace_of
+from mgc.cli.options import Shared, app, command
 
 cache_app = typer.Typer(help="List, verify and prune the embedding cache.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 
 
-@command(cache_app, name="ls", examples=("mgc cache ls", "mgc cache ls --format json"))
-def cache_ls(
-    format_: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="Format: table or json. Default: table.")
-    ] = "table",
-) -> None:
-    """List the cached embeddings of every representation, their size, and whether they are up to date."""
-    cache, workspace = _offline_cache(), workspace_of()
+@command(cache_app, set(), name="ls")
+def cache_ls(shared: Shared, format_: str = "table") -> None:
+    """List the cached embeddings of every representation, their size, and whether they are up to date.
+
+    Examples:
+        mgc cache ls
+        mgc cache ls --format json
+    """
+    cache, workspace = _offline_cache(), shared.workspace
     typer.echo(cache.render(cache.held(workspace), format_, workspace.cache))
 
 
-@command(cache_app, name="verify", examples=("mgc cache verify", "mgc cache verify --apply"))
-def cache_verify(apply: Apply = False) -> None:
+@command(cache_app, set(), name="verify")
+def cache_verify(shared: Shared, apply: bool = False) -> None:
     """Read every file of the cache and name damaged ones. With --apply they are set aside.
 
     The exit code is 1 if damaged files remain.
+
+    Examples:
+        mgc cache verify
+        mgc cache verify --apply
     """
-    lines, left = _offline_cache().verify(apply, workspace_of().cache)
+    lines, left = _offline_cache().verify(apply, shared.workspace.cache)
     typer.echo("\n".join(lines))
     if left:
         raise typer.Exit(1)
 
 
-@command(cache_app, name="prune", examples=("mgc cache prune", "mgc cache prune --apply"))
-def cache_prune(apply: Apply = False) -> None:
-    """List cached files without use: outdated, incomplete, damaged or duplicate. --apply removes them."""
-    typer.echo("\n".join(_offline_cache().prune(apply, workspace_of())))
+@command(cache_app, set(), name="prune")
+def cache_prune(shared: Shared, apply: bool = False) -> None:
+    """List cached files without use: outdated, incomplete, damaged or duplicate. --apply removes them.
+
+    Examples:
+        mgc cache prune
+        mgc cache prune --apply
+    """
+    typer.echo("\n".join(_offline_cache().prune(apply, shared.workspace)))
 
 
 def _offline_cache() -> ModuleType:

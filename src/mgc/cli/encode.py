@@ -1,47 +1,28 @@
 """Commands for encoders: compute embeddings, list encoders, check one."""
 
-from typing import Annotated
-
 import typer
 
-from mgc.cli.options import ALL, Keep, RandomWeights, Shared, TrustRemoteCode, app, command, workspace_of
-
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        help="Encoder or feature: a name (see mgc encoders), a local folder, or a hub id. Default: musicnn.",
-    ),
-]
+from mgc.cli.options import ALL, Shared, app, command
 
 
-@command(
-    app,
-    *ALL,
-    without=("split", "split_seed"),
-    examples=(
-        "mgc embed --model musicnn --data ~/music",
-        "mgc embed --model facebook/wav2vec2-base --limit 100",
-    ),
-)
+@command(app, ALL - {"split", "split_seed"})
 def embed(
     shared: Shared,
-    model: Model = None,
-    keep: Keep = None,
-    random_weights: RandomWeights = False,
-    trust_remote_code: TrustRemoteCode = False,
+    model: str | None = None,
+    keep: str | None = None,
+    random_weights: bool | None = None,
+    trust_remote_code: bool | None = None,
 ) -> None:
-    """Compute the embeddings of every track with a frozen encoder. Tracks that are cached are skipped."""
+    """Compute the embeddings of every track with a frozen encoder. Tracks that are cached are skipped.
+
+    Examples:
+        mgc embed --model musicnn --data ~/music
+        mgc embed --model facebook/wav2vec2-base --limit 100
+    """
     from mgc.config import EmbedRecipe
 
-    recipe = shared.recipe(
-        EmbedRecipe,
-        model=model,
-        keep=keep,
-        random_weights=random_weights or None,
-        trust_remote_code=trust_remote_code or None,
-    )
+    settings = {"random_weights": random_weights, "trust_remote_code": trust_remote_code}
+    recipe = shared.recipe(EmbedRecipe, model=model, keep=keep, **settings)
     from mgc.representations.cache import embed as embedding
 
     done = embedding.embed(recipe, shared.workspace)
@@ -56,44 +37,41 @@ def embed(
     typer.echo(f"  {done.folder}")
 
 
-@command(app, examples=("mgc encoders", "mgc encoders --format json"))
-def encoders(
-    format_: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="Format: table or json. Default: table.")
-    ] = "table",
-) -> None:
-    """List the known encoders: sample rate, window, size, licence, and whether the weights are available."""
+@command(app, set())
+def encoders(shared: Shared, format_: str = "table") -> None:
+    """List the known encoders: sample rate, window, size, licence, and whether the weights are available.
+
+    Examples:
+        mgc encoders
+        mgc encoders --format json
+    """
     from mgc.representations.overview import encoders as known_encoders
     from mgc.representations.overview import render
 
-    typer.echo(render(known_encoders(workspace_of()), format_))
+    typer.echo(render(known_encoders(shared.workspace), format_))
 
 
-@command(
-    app,
-    *ALL,
-    examples=("mgc doctor --model musicnn --data ~/music", "mgc doctor --model path/to/encoder --limit 100"),
-)
+@command(app, ALL)
 def doctor(
     shared: Shared,
-    model: Model = None,
-    random_weights: RandomWeights = False,
-    trust_remote_code: TrustRemoteCode = False,
+    model: str | None = None,
+    random_weights: bool | None = None,
+    trust_remote_code: bool | None = None,
 ) -> None:
     """Check an encoder: sample rate, weights, plausible output, better than random weights.
 
     The exit code is 1 if any check is red.
+
+    Examples:
+        mgc doctor --model musicnn --data ~/music
+        mgc doctor --model path/to/encoder --limit 100
     """
     from mgc.config import DoctorRecipe
     from mgc.experiments.doctor import check_encoder
     from mgc.util.errors import printable
 
-    recipe = shared.recipe(
-        DoctorRecipe,
-        model=model,
-        random_weights=random_weights or None,
-        trust_remote_code=trust_remote_code or None,
-    )
+    settings = {"random_weights": random_weights, "trust_remote_code": trust_remote_code}
+    recipe = shared.recipe(DoctorRecipe, model=model, **settings)
     colours = {"green": typer.colors.GREEN, "amber": typer.colors.YELLOW, "red": typer.colors.RED}
     any_red = False
     for check in check_encoder(recipe, shared.workspace):

@@ -1,59 +1,41 @@
 """Commands that use a finished run: predict new files, export the models."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from mgc.cli.options import Shared, TrustRemoteCode, app, command, workspace_of
-
-Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="Id of a run, its folder, or a folder made by mgc export.")
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FOLDER", help="Encoder of the run, if it has moved. Default: where it was during training."
-    ),
-]
+from mgc.cli.options import Shared, app, command
 
 
-@command(
-    app,
-    "device",
-    examples=(
-        "mgc predict musicnn-logistic-cv5-s0-1a2b3c4d new-songs/",
-        "mgc predict exported-run/ song.mp3 --over-time --format json",
-    ),
-)
+@command(app, {"device"})
 def predict(
     shared: Shared,
-    run: Run,
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILES...", help="Audio files, and folders of them at any depth.")
-    ],
-    format_: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="Format: table, csv or json. Default: table.")
-    ] = "table",
-    over_time: Annotated[
-        bool,
-        typer.Option(
-            "--over-time",
-            help="Predict every segment of 10 s or more. Default: one prediction per file.",
-        ),
-    ] = False,
-    model: Model = None,
-    trust_remote_code: TrustRemoteCode = False,
+    run: str,
+    files: list[Path],
+    format_: str = "table",
+    over_time: bool | None = None,
+    model: str | None = None,
+    trust_remote_code: bool | None = None,
 ) -> None:
-    """Predict the genres of audio files with a trained run. The exit code is 2 if no file could be used."""
+    """Predict the genres of audio files with a trained run. The exit code is 2 if no file could be used.
+
+    RUN  Id of a run, its folder, or a folder made by mgc export.
+    FILES...  Audio files, and folders of them at any depth.
+    --format NAME  Format: table, csv or json. Default: table.
+    --over-time  Predict every segment of 10 s or more. Default: one prediction per file.
+    --model FOLDER  Encoder of the run, if it has moved. Default: where it was during training.
+
+    Examples:
+        mgc predict musicnn-logistic-cv5-s0-1a2b3c4d new-songs/
+        mgc predict exported-run/ song.mp3 --over-time --format json
+    """
     from mgc.config import PredictRecipe
     from mgc.data import Excluded, by_reason
     from mgc.predict import find_files, format_predictions, open_run, predict_files
     from mgc.util.progress import say
 
-    recipe = shared.recipe(
-        PredictRecipe, format=format_, over_time=over_time, model=model, trust_remote_code=trust_remote_code
-    )
+    settings = {"format": format_, "over_time": over_time, "trust_remote_code": trust_remote_code}
+    recipe = shared.recipe(PredictRecipe, model=model, **settings)
     found = find_files(files)
     opened = open_run(
         run,
@@ -74,35 +56,29 @@ def predict(
         raise typer.Exit(2)
 
 
-@command(
-    app,
-    examples=(
-        "mgc export musicnn-logistic-cv5-s0-1a2b3c4d genre-model/",
-        "mgc export results/demo/cnn-cv5-s0-1a2b3c4d genre-model/ --with-encoder",
-    ),
-)
+@command(app, set())
 def export(
-    run: Run,
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="FOLDER", help="Output: a new or empty folder, or an export of the same run."),
-    ],
-    with_encoder: Annotated[
-        bool,
-        typer.Option(
-            "--with-encoder",
-            help="Also copy the encoder's files, if it is a local folder. Default: leave them where "
-            "they are.",
-        ),
-    ] = False,
-    model: Model = None,
-    trust_remote_code: TrustRemoteCode = False,
+    shared: Shared,
+    run: str,
+    folder: Path,
+    with_encoder: bool = False,
+    model: str | None = None,
+    trust_remote_code: bool = False,
 ) -> None:
-    """Export a run as a folder that mgc predict can use on any machine, with a model card."""
+    """Export a run as a folder that mgc predict can use on any machine, with a model card.
+
+    FOLDER  Output: a new or empty folder, or an export of the same run.
+    --with-encoder  Also copy the encoder's files, if it is a local folder. Default: do not copy them.
+    --model FOLDER  Encoder of the run, if it has moved. Default: where it was during training.
+
+    Examples:
+        mgc export musicnn-logistic-cv5-s0-1a2b3c4d genre-model/
+        mgc export results/demo/cnn-cv5-s0-1a2b3c4d genre-model/ --with-encoder
+    """
     from mgc.predict import export as export_run
     from mgc.predict import open_run
 
-    opened = open_run(run, workspace_of(), model=model, trust_remote_code=trust_remote_code)
+    opened = open_run(run, shared.workspace, model=model, trust_remote_code=trust_remote_code)
     export_run(opened.models, opened.calibration, folder, with_encoder)
     typer.echo(f"{folder}: {len(opened.models.folds)} models; use: mgc predict {folder} FILES")
     typer.echo(f"  read {folder / 'README.md'} before you share it: it lists the licences")

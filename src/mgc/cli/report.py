@@ -1,64 +1,43 @@
-"""What was found, told to people."""
+"""The command that writes a report."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from mgc.cli.options import Shared, app, command
 
 
-@command(
-    app,
-    "data",
-    "data_root",
-    "config",
-    "set_",
-    examples=("mgc report --data ~/music", "mgc report --data emotify --format pdf --bundle"),
-)
+@command(app, {"data", "data_root", "config", "set_"})
 def report(
     shared: Shared,
-    format_: Annotated[
-        str | None,
-        typer.Option("--format", metavar="NAME", help="Format: html, markdown, latex or pdf. Default: html."),
-    ] = None,
-    bundle: Annotated[
-        bool, typer.Option("--bundle", help="Also write a zip file with everything. Default: no zip file.")
-    ] = False,
-    audio: Annotated[
-        bool | None,
-        typer.Option(
-            "--audio/--no-audio", help="Include audio excerpts of tracks in the page. Default: --audio."
-        ),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN",
-            help="Id of the run that the others are compared with. Default: as in mgc compare.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Output folder. Default: results/<dataset>.")
-    ] = None,
+    format_: str | None = None,
+    bundle: bool | None = None,
+    audio: bool | None = None,
+    baseline: str | None = None,
+    out: Path | None = None,
 ) -> None:
-    """Write a report (a page or a paper) on all runs on a dataset, from their records."""
+    """Write a report (a page or a paper) on all runs on a dataset, from their records.
+
+    --format NAME  Format: html, markdown, latex or pdf. Default: html.
+    --bundle  Also write a zip file with everything. Default: no zip file.
+    --audio/--no-audio  Include audio excerpts of tracks in the page. Default: --audio.
+    --baseline RUN  Id of the run that the others are compared with. Default: as in mgc compare.
+    --out FOLDER  Output folder. Default: results/<dataset>.
+
+    Examples:
+        mgc report --data ~/music
+        mgc report --data emotify --format pdf --bundle
+    """
     from mgc.config import ReportRecipe
 
-    recipe = shared.recipe(
-        ReportRecipe,
-        format=format_,
-        baseline=baseline,
-        bundle=bundle or None,
-        audio=audio,
-        out=str(out) if out else None,
-    )
+    settings = {"format": format_, "baseline": baseline, "bundle": bundle, "audio": audio}
+    recipe = shared.recipe(ReportRecipe, **settings, out=str(out) if out else None)
     from mgc.report.content import gather
     from mgc.report.page import write_page
 
     content = gather(recipe, shared.workspace)
     folder = Path(recipe.out) if recipe.out else content.folder
-    folder.mkdir(parents=True, exist_ok=True)  # said now, if it cannot be, and not when all is made
+    folder.mkdir(parents=True, exist_ok=True)  # fails before the work if it cannot be written
     if recipe.format == "html":
         typer.echo(write_page(content, folder))
     else:
