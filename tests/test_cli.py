@@ -47,22 +47,22 @@ def refused(*words: object) -> str:
 def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
     assert "20 tracks, 2 genres" in ok("data", "info", "--data", music)
     assert "accuracy" in ok("baseline", "--data", music, *FAST)
-    assert "20 computed now, 0 were there" in ok("embed", "--model", tiny_encoder, "--data", music)
-    assert "nothing to do" in ok("embed", "--model", tiny_encoder, "--data", music)
+    assert "20 computed, 0 cached" in ok("embed", "--model", tiny_encoder, "--data", music)
+    assert "all cached, up to date" in ok("embed", "--model", tiny_encoder, "--data", music)
     assert "tiny-wav2vec2 + logistic" in ok("probe", "--data", music, "--split", "holdout")
     rows = json.loads(ok("compare", "--data", music, "--format", "json"))
-    assert [row["path"] for row in rows] == ["floor", "floor", "baseline", "probe"]
-    by_path = {row["path"]: row for row in rows}
-    assert by_path["baseline"]["system"] == "cnn"
-    assert by_path["baseline"]["vs_baseline"] is None
-    probe = by_path["probe"]
-    assert probe["vs_baseline"] == pytest.approx(probe["accuracy"] - by_path["baseline"]["accuracy"])
+    assert [row["kind"] for row in rows] == ["floor", "floor", "baseline", "probe"]
+    by_kind = {row["kind"]: row for row in rows}
+    assert by_kind["baseline"]["system"] == "cnn"
+    assert by_kind["baseline"]["vs_baseline"] is None
+    probe = by_kind["probe"]
+    assert probe["vs_baseline"] == pytest.approx(probe["accuracy"] - by_kind["baseline"]["accuracy"])
     assert 0 <= probe["p_value"] <= 1
     assert {row["n_tracks"] for row in rows} == {4}
     assert {row["split"] for row in rows} == {"holdout"}
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
 
-    run = here().results / "music" / by_path["baseline"]["run_id"]
+    run = here().results / "music" / by_kind["baseline"]["run_id"]
     names = {file.name for file in run.iterdir()}
     curves = {"curves.csv", "curves.png", "curves.svg"}
     assert names == {"record.json", "predictions.parquet", "validation.parquet", "fold0.safetensors", *curves}
@@ -87,7 +87,7 @@ def test_every_format_of_the_table(music: Path) -> None:
     assert r"\toprule" in latex
     assert r"95 \%" in latex
     lines = ok("compare", "--data", music, "--format", "csv").splitlines()
-    assert lines[0].startswith("system,path,representation,head,split,leaky,n_tracks,accuracy")
+    assert lines[0].startswith("system,kind,representation,head,split,leaky,n_tracks,accuracy")
     assert len(lines) == 4
     assert "known: " in refused("compare", "--data", music, "--set", "formt=csv")
     refused("compare", "--data", music, "--format", "html")
@@ -96,7 +96,7 @@ def test_every_format_of_the_table(music: Path) -> None:
 
 def test_the_same_seed_gives_the_same_predictions_bit_for_bit(music: Path) -> None:
     def predictions() -> list[pd.DataFrame]:
-        ok("baseline", "--data", music, "--again", *FAST)
+        ok("baseline", "--data", music, "--overwrite", *FAST)
         ok("probe", "--model", "logmel", "--data", music, "--split", "holdout")
         return [
             r.predictions().to_frame() for r in load_records("music", workspace=here()) if r.kind != "floor"
@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_predictions_bit_for_bit(music: Path) -> No
 def test_a_run_that_is_there_is_not_repeated_and_another_seed_is_another_run(music: Path) -> None:
     ok("baseline", "--data", music, *FAST)
     again = mgc("baseline", "--data", music, *FAST)
-    assert "is there already" in again.stderr
+    assert "run exists: " in again.stderr and "use --overwrite to repeat it" in again.stderr
     ok("baseline", "--data", music, "--seed", "1", *FAST)
     rows = json.loads(ok("compare", "--data", music, "--format", "json"))
     assert [row["seeds"] for row in rows if row["kind"] == "baseline"] == ["0 1"]
@@ -123,7 +123,7 @@ def test_several_seeds_are_one_row_of_means(music: Path) -> None:
     told = ok("baseline", "--data", music, "--seeds", "0,1,2", *FAST)
     assert told.count("cnn on music") == 3
     [row] = [
-        r for r in json.loads(ok("compare", "--data", music, "--format", "json")) if r["path"] == "baseline"
+        r for r in json.loads(ok("compare", "--data", music, "--format", "json")) if r["kind"] == "baseline"
     ]
     each = [r.evaluation.accuracy for r in load_records("music", workspace=here()) if r.kind == "baseline"]
     assert row["accuracy"] == pytest.approx(np.mean(each))
@@ -156,7 +156,7 @@ def test_a_study_runs_what_it_names_and_only_once(music: Path, tmp_path: Path) -
     assert "99 % (elsewhere)" in mgc("compare", "--data", music, "--format", "markdown").stdout
     assert "naive_bayes" in first.stdout
     again = mgc("study", study, "--data", music)
-    assert again.stderr.count("is there already") == 2
+    assert again.stderr.count("run exists") == 2
     assert again.stdout == first.stdout
     (folder / "head.toml").write_text('model = "logmel"\nhaed = "svm"\n')
     message = refused("study", study, "--data", music)
@@ -165,7 +165,7 @@ def test_a_study_runs_what_it_names_and_only_once(music: Path, tmp_path: Path) -
     (folder / "net.toml").write_text('network = "cnn"\nscan = "mel"\n')
     assert "no scan" in refused("study", study, "--data", music)
     study.write_text("[data]\n")
-    assert "names no runs" in refused("study", study, "--data", music)
+    assert "has no runs" in refused("study", study, "--data", music)
 
 
 def test_networks_train_on_hand_made_features(music: Path) -> None:
@@ -230,10 +230,10 @@ def test_columns_are_named_by_an_option(music: Path, tmp_path: Path) -> None:
     }
     pd.DataFrame(rows).to_csv(tmp_path / "tracks.csv", index=False)
     manifest = tmp_path / "tracks.csv"
-    assert "--column path=NAME" in refused("data", "info", "--data", manifest)
+    assert "--column path=" in refused("data", "info", "--data", manifest)
     told = ok("data", "info", "--data", manifest, "--column", "path=where", "--column", "label=style")
     assert "20 tracks, 2 genres" in told
-    assert "key=NAME" in refused("data", "info", "--data", manifest, "--column", "pth=where")
+    assert "KEY=NAME" in refused("data", "info", "--data", manifest, "--column", "pth=where")
 
 
 def test_mistakes_end_in_one_message(music: Path, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_genre_of_two_lines_stays_on_one(music: Path) -> None:
     assert "    calm\\nand\\x1b[31m slow  precision" in told
 
 
-def test_a_full_disk_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_ends_in_a_message_with_a_fix(capsys: pytest.CaptureFixture[str]) -> None:
     @guarded
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "results/x")
@@ -270,7 +270,7 @@ def test_a_full_disk_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(typer.Exit):
         full()
     told = capsys.readouterr().err
-    assert "where: results/x" in told and "to do: make room" in told
+    assert "where: results/x" in told and "to do: free some space" in told
 
 
 def test_unusable_tracks_are_named_and_left_out_of_every_path(music: Path, tiny_encoder: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_killed_embedding_goes_on_where_it_stopped(music: Path, tiny_encoder: 
     assert "stopped" in told
     kept = sum(len(pd.read_feather(shard)) for shard in card.parent.glob("*.arrow"))
     assert 0 < kept < 20
-    assert f"{20 - kept} computed now, {kept} were there" in ok(
+    assert f"{20 - kept} computed, {kept} cached" in ok(
         "embed", "--data", music, "--model", tiny_encoder
     )
     rows = pd.concat([pd.read_feather(shard) for shard in card.parent.glob("*.arrow")])
@@ -368,7 +368,7 @@ def test_folds_side_by_side_are_the_same_twice(music: Path) -> None:
     quick = [word for word in FAST if word not in ("--split", "holdout")]
     tables = []
     for _ in range(2):
-        ok("baseline", "--data", music, "--again", *quick)
+        ok("baseline", "--data", music, "--overwrite", *quick)
         record = next(r for r in load_records("music", workspace=here()) if r.kind == "baseline")
         assert (record.split, record.evaluation.n_tracks) == ("cv5", 20)
         tables.append(record.predictions().to_frame())

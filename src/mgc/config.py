@@ -21,6 +21,10 @@ Keep = Literal["clip", "windows"]
 WINDOWS_AT_ONCE = 8
 # scikit-learn accepts seeds below 2**32, and each fold adds its number.
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+# TOML and JSON have lists, not tuples.
+Seeds = Annotated[tuple[Seed, ...], Field(strict=False)]
+Floats = Annotated[tuple[float, ...], Field(strict=False)]
+Strings = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class Recipe(BaseModel):
@@ -50,30 +54,22 @@ class DataRecipe(Recipe):
     limit: int | None = Field(None, ge=1, description="maximum number of tracks, balanced over classes")
     per_class: int | None = Field(None, ge=1, description="maximum number of training tracks per class")
     per_class_seed: Seed = Field(0, description="seed for drawing the tracks of per_class")
-    max_excluded: float = Field(
-        0.05, ge=0, le=1, description="share of unusable tracks above which a run stops"
-    )
+    max_excluded: float = Field(0.05, ge=0, le=1, description="a run stops if more tracks are unusable")
 
 
 class TrainRecipe(Recipe):
     """How a network is trained."""
 
-    epochs: int = Field(200, ge=1, description="maximum number of epochs; early stopping usually ends sooner")
-    patience: int = Field(
-        20, ge=1, description="epochs without improvement on the validation set before stopping"
-    )
-    stop_on: Literal["loss", "accuracy"] = Field(
-        "loss", description="validation metric for early stopping and for choosing the epoch"
-    )
+    epochs: int = Field(200, ge=1, description="maximum; early stopping usually ends sooner")
+    patience: int = Field(20, ge=1, description="epochs without improvement before early stopping")
+    stop_on: Literal["loss", "accuracy"] = Field("loss", description="validation metric of early stopping")
     batch_size: int = Field(16, ge=1, description="number of crops")
-    crop_seconds: float = Field(
-        5.0, ge=0, description="length of random crops; 0: 30 s. Evaluation uses whole tracks"
-    )
-    crops: int = Field(1, ge=1, description="crops per track and epoch, from different parts of the track")
+    crop_seconds: float = Field(5.0, ge=0, description="random crops; 0: 30 s. Tests use whole tracks")
+    crops: int = Field(1, ge=1, description="per track and epoch, from different parts of the track")
     normalise: Literal["track", "train", "range", "l2", "none"] | None = Field(
         None,
-        description="by track: mean and deviation, 0 to 1 (range) or unit length (l2); by the training set "
-        "(train); or none. Default: the network's own",
+        description="by the track (track; range: to 0..1; l2: to length 1), by the training set (train), or "
+        "none; default: the network's own",
     )
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(2e-3, gt=0)
@@ -81,16 +77,10 @@ class TrainRecipe(Recipe):
     beta2: float = Field(0.999, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     scheduler: Literal["none", "plateau", "onecycle", "cosine"] = "none"
-    scheduler_patience: int = Field(
-        5, ge=0, description="plateau: epochs without improvement before the rate is lowered"
-    )
-    warmup: float = Field(
-        0.1, ge=0, le=1, description="onecycle, cosine: share of the steps in which the rate rises"
-    )
+    scheduler_patience: int = Field(5, ge=0, description="plateau: epochs without improvement")
+    warmup: float = Field(0.1, ge=0, le=1, description="onecycle, cosine: share of steps with a rising rate")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    clip_norm: float | None = Field(
-        None, gt=0, description="maximum norm of the gradient; default: unlimited"
-    )
+    clip_norm: float | None = Field(None, gt=0, description="maximum norm of gradients; default: unlimited")
     init: Literal["default", "xavier"] = "default"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "float32", description="auto: bfloat16 if the device supports it, else float32"
@@ -104,44 +94,37 @@ class AugmentRecipe(Recipe):
     """
 
     noise: float = Field(0.0, ge=0, description="standard deviation of Gaussian noise")
-    shift: float = Field(
-        0.0, ge=0, le=1, description="largest circular shift in time, as a share of the crop"
-    )
+    shift: float = Field(0.0, ge=0, le=1, description="largest circular shift in time, share of the crop")
     mask: float = Field(0.0, ge=0, lt=1, description="largest share of frames and of bands that is masked")
     mixup: float = Field(0.0, ge=0, description="alpha of the Beta distribution of the mixing weight; 0: off")
-    pitch: tuple[float, ...] = Field(
-        (), strict=False, description="semitones; each adds a variant of the track"
-    )
-    stretch: tuple[float, ...] = Field(
-        (), strict=False, description="speed factors; each adds a variant of the track"
-    )
-    choose: Literal["all", "one"] = Field(
-        "all", description="all: apply every effect; one: apply none or one, with equal probability"
-    )
+    pitch: Floats = Field((), description="semitones; each adds a variant of the track")
+    stretch: Floats = Field((), description="speed factors; each adds a variant of the track")
+    choose: Literal["all", "one"] = Field("all", description="all effects, or one or none at random")
     strong_class: str = Field("", description="class that is oversampled, with stronger effects")
     strong_factor: float = Field(1.0, ge=1, le=2, description="factor by which strong_class is oversampled")
 
 
-class BaselineRecipe(Recipe):
-    """`mgc baseline`: a network trained from scratch."""
+class SystemRecipe(Recipe):
+    """What all runs have in common."""
 
-    name: str = Field("", description="name in tables; default: the network")
+    name: str = Field("", description="name in tables; default: the network or representation")
     hypothesis: str = ""
     reported: str = Field("", description="result published by others, shown in tables for information")
     data: DataRecipe = Field(default_factory=DataRecipe)
+    seed: Seed = 0
+    device: Device = "auto"
+
+
+class BaselineRecipe(SystemRecipe):
+    """`mgc baseline`: a network trained from scratch."""
+
     network: str = "cnn"
-    representation: str | None = Field(
-        None, description="input of the network; default: the one it was published with"
-    )
-    dropout: float | None = Field(
-        None, ge=0, lt=1, description="dropout of convolutions; default: the network's own"
-    )
+    representation: str | None = Field(None, description="input; default: as the network was published")
+    dropout: float | None = Field(None, ge=0, lt=1, description="of convolutions; default: the network's own")
     classifier_dropout: float | None = Field(None, ge=0, lt=1, description="default: the network's own")
     scan: Literal["time", "mel"] | None = Field(None, description="axis of a recurrent layer")
     train: TrainRecipe = TrainRecipe()
     augment: AugmentRecipe = AugmentRecipe()
-    seed: Seed = 0
-    device: Device = "auto"
 
 
 class PhaseRecipe(Recipe):
@@ -149,16 +132,11 @@ class PhaseRecipe(Recipe):
 
     name: str = Field(min_length=1)
     sampler: Literal["grid", "random", "tpe"] = "tpe"
-    trials: int | None = Field(
-        None, ge=1, description="number of trials; not for a grid, which tries every combination"
-    )
-    epochs: int = Field(
-        30, ge=1, description="maximum per trial; use the same number in phases that are compared"
-    )
+    trials: int | None = Field(None, ge=1, description="not for a grid, which tries every combination")
+    epochs: int = Field(30, ge=1, description="maximum per trial; equal in phases that are compared")
     prune: Literal["none", "median", "halving"] = Field("none", description="end unpromising trials early")
     space: dict[str, Any] = Field(
-        description="settings of mgc baseline: key = [choices], or key = {low = 1e-4, high = 1e-2, log "
-        "= true}"
+        description="key of mgc baseline = [choices], or = {low = 1e-4, high = 1e-2, log = true}"
     )
 
 
@@ -168,29 +146,28 @@ class TuneRecipe(Recipe):
     name: str = Field("", description="name of its folder; default: the network")
     hypothesis: str = ""
     data: DataRecipe = Field(default_factory=DataRecipe)
-    base: BaselineRecipe = Field(
-        default_factory=BaselineRecipe, description="settings of mgc baseline that all trials share"
-    )
+    base: BaselineRecipe = Field(default_factory=BaselineRecipe, description="settings that trials share")
     metric: Literal["accuracy", "loss"] = Field("accuracy", description="validation metric at the best epoch")
-    folds: int = Field(
-        1, ge=1, description="number of folds that a trial trains; the metric is averaged over them"
-    )
+    folds: int = Field(1, ge=1, description="number of folds over which the metric is averaged")
     workers: int = Field(1, ge=1, description="trials at the same time; reproducible only with 1")
-    phases: tuple[PhaseRecipe, ...] = Field(
-        (), strict=False, description="tables [[phases]]; see configs/tune/"
-    )
+    phases: tuple[PhaseRecipe, ...] = Field((), strict=False, description="[[phases]]; see configs/tune/")
     seed: Seed = 0
     device: Device = "auto"
 
 
-class EmbedRecipe(Recipe):
+class EncoderRecipe(Recipe):
+    """Settings of encoders in common."""
+
+    random_weights: bool = Field(False, description="use randomly initialised weights, drawn from the seed")
+    trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
+    keep: Keep = Field("clip", description="pool over the whole clip, or over each of its windows")
+
+
+class EmbedRecipe(EncoderRecipe):
     """`mgc embed`: pooled embeddings of every clip by a frozen encoder."""
 
     data: DataRecipe = Field(default_factory=DataRecipe)
     model: str = "musicnn"
-    random_weights: bool = Field(False, description="use randomly initialised weights, drawn from the seed")
-    trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
-    keep: Keep = Field("clip", description="pool over the whole clip, or over each of its windows")
     batch_size: int = Field(WINDOWS_AT_ONCE, ge=1, description="windows per batch")
     seed: Seed = 0
     device: Device = "auto"
@@ -199,41 +176,26 @@ class EmbedRecipe(Recipe):
 class DoctorRecipe(EmbedRecipe):
     """`mgc doctor`: checks of an encoder."""
 
-    clips: int = Field(6, ge=2, description="clips for the checks of weights and outputs; the probe uses all")
+    clips: int = Field(6, ge=2, description="for the checks of weights and outputs; the probe uses all")
 
 
-class ProbeRecipe(Recipe):
-    """`mgc probe`: a small head on pooled embeddings."""
+class ProbeRecipe(SystemRecipe, EncoderRecipe):
+    """`mgc probe`: a small head on pooled embeddings; with `keep` "windows" it is trained on windows."""
 
-    name: str = Field("", description="name in tables; default: the representation")
-    hypothesis: str = ""
-    reported: str = Field("", description="result published by others, shown in tables for information")
-    data: DataRecipe = Field(default_factory=DataRecipe)
-    model: str | None = Field(
-        None, min_length=1, description="default: every representation with cached embeddings"
-    )
-    random_weights: bool = Field(False, description="use randomly initialised weights, drawn from the seed")
-    trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
+    model: str | None = Field(None, min_length=1, description="default: every one with cached embeddings")
     head: str = "logistic"
-    layers: str = Field(
-        "last", description="a layer's name, last, sweep (chosen on the validation set) or weighted"
-    )
+    layers: str = Field("last", description="name of a layer, last, sweep (best on validation) or weighted")
     pool: Literal["mean", "std", "max", "mean+std", "mean+max", "mean+std+max"] | None = Field(
         None, description="pooling over time; default: the representation's own"
     )
-    keep: Keep = Field(
-        "clip", description="windows: the head is trained on windows; the prediction of a track is their mean"
-    )
-    seed: Seed = 0
-    device: Device = "auto"
 
 
 class StudyRun(Recipe):
     """One system of a study: its config, and settings that override it."""
 
-    config: str = Field(description="config of mgc baseline or mgc probe, relative to the file of the study")
-    settings: tuple[str, ...] = Field((), strict=False, description='as for --set: ["train.epochs=30"]')
-    seeds: tuple[Seed, ...] = Field((), strict=False, description="default: the seeds of the study")
+    config: str = Field(description="config of mgc baseline or probe, relative to the file of the study")
+    settings: Strings = Field((), description='as for --set: ["train.epochs=30"]')
+    seeds: Seeds = Field((), description="default: the seeds of the study")
 
 
 class StudyRecipe(Recipe):
@@ -241,19 +203,17 @@ class StudyRecipe(Recipe):
 
     hypothesis: str = ""
     data: DataRecipe = Field(default_factory=DataRecipe)
-    seeds: tuple[Seed, ...] = Field((0,), strict=False, min_length=1)
+    seeds: Seeds = Field((0,), min_length=1)
     seed: Seed | None = Field(None, description="one seed in place of all seeds, also those of single runs")
     device: Device = "auto"
-    runs: tuple[StudyRun, ...] = Field((), strict=False, description="tables [[runs]]; see configs/study/")
+    runs: tuple[StudyRun, ...] = Field((), strict=False, description="[[runs]]; see configs/study/")
 
 
 class CurveRecipe(StudyRecipe):
     """`mgc curve`: accuracy by the number of training tracks, of `runs` if given, else of `systems`."""
 
-    seeds: tuple[Seed, ...] = Field(
-        (0, 1, 2), strict=False, min_length=1, description="seeds for the training tracks and for the weights"
-    )
-    systems: tuple[str, ...] = Field(("cnn", "musicnn"), strict=False, description="networks and encoders")
+    seeds: Seeds = Field((0, 1, 2), min_length=1, description="for the training tracks and the weights")
+    systems: Strings = Field(("cnn", "musicnn"), description="networks and encoders")
     sizes: tuple[int | Literal["all"], ...] = Field(
         (), strict=False, description='training tracks per genre: [5, 10, "all"]; default: 5, doubled'
     )
@@ -263,46 +223,44 @@ class RobustRecipe(Recipe):
     """`mgc robust`: the runs, and the alterations of their test tracks. `data` locates the audio."""
 
     data: DataRecipe = Field(default_factory=DataRecipe)
-    runs: tuple[str, ...] = Field(
-        (), strict=False, description="default: the best baseline and the best probe"
-    )
-    alterations: tuple[str, ...] = Field(
+    runs: Strings = Field((), description="default: the best baseline and the best probe")
+    alterations: Strings = Field(
         (
             *("noise=20", "noise=10", "noise=0", "gain=-20", "gain=6", "mp3=32", "mp3=16"),
             *("lowpass=4000", "lowpass=2000", "highpass=300", "crop=first", "crop=middle", "crop=last"),
         ),
-        strict=False,
         min_length=1,
     )
-    only: tuple[str, ...] = Field((), strict=False, description="effects or single alterations; default: all")
+    only: Strings = Field((), description="effects or single alterations; default: all")
     limit: int | None = Field(None, ge=1, description="maximum number of test tracks, balanced over genres")
     format: Literal["table", "markdown", "csv"] = "table"
     trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
     device: Device = "auto"
 
 
-class CompareRecipe(Recipe):
-    """`mgc compare`: `seed`, `device` and `data.limit` select runs."""
+class SelectionRecipe(Recipe):
+    """A selection of runs on a dataset: `seed`, `device` and `data.limit` select some of them."""
 
     data: DataRecipe = Field(default_factory=DataRecipe)
-    format: Literal["table", "markdown", "latex", "csv", "json"] = "table"
     baseline: str | None = Field(None, description="id of the run to compare with")
-    best: int | None = Field(None, ge=1, description="number of runs shown of each kind; default: all")
     seed: Seed | None = None
     device: str | None = None
 
 
-class ReportRecipe(Recipe):
-    """`mgc report`: `seed`, `device` and `data.limit` select runs."""
+class CompareRecipe(SelectionRecipe):
+    """`mgc compare`."""
 
-    data: DataRecipe = Field(default_factory=DataRecipe)
+    format: Literal["table", "markdown", "latex", "csv", "json"] = "table"
+    best: int | None = Field(None, ge=1, description="number of runs shown of each kind; default: all")
+
+
+class ReportRecipe(SelectionRecipe):
+    """`mgc report`."""
+
     format: Literal["html", "markdown", "latex", "pdf"] = "html"
-    baseline: str | None = Field(None, description="id of the run to compare with")
     audio: bool = Field(True, description="include audio excerpts in the page")
     bundle: bool = Field(False, description="also write a zip file with everything")
     out: str | None = Field(None, description="output folder; default: results/<dataset>")
-    seed: Seed | None = None
-    device: str | None = None
 
 
 class PredictRecipe(Recipe):
