@@ -42,7 +42,7 @@ def write(search: Search) -> None:
         lines = [f"# mgc baseline --config {shlex.quote(str(file))}", "#"]
         lines += [f"# {line}" for line in _summary(search, best[0])]
         files.write(file, "\n".join([*lines, *_toml(best[1].model_dump(mode="json"))]) + "\n")
-    _plot(search, phases)
+    plot_trials(search, phases)
 
 
 def _toml(tree: dict[str, Any]) -> list[str]:
@@ -91,7 +91,7 @@ def render(search: Search) -> str:
     return "\n".join([table, *_summary(search, best[0]), f"  mgc baseline --config {config}"])
 
 
-def _plot(search: Search, phases: list[Phase]) -> None:
+def plot_trials(search: Search, phases: list[Phase]) -> None:
     """Left, the importance of each setting in each phase; right, the value of every trial."""
     from matplotlib.figure import Figure
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # imports scikit-learn
