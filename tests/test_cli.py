@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -355,9 +357,7 @@ def test_a_killed_embedding_goes_on_where_it_stopped(music: Path, tiny_encoder: 
     assert "stopped" in told
     kept = sum(len(pd.read_feather(shard)) for shard in card.parent.glob("*.arrow"))
     assert 0 < kept < 20
-    assert f"{20 - kept} computed, {kept} cached" in ok(
-        "embed", "--data", music, "--model", tiny_encoder
-    )
+    assert f"{20 - kept} computed, {kept} cached" in ok("embed", "--data", music, "--model", tiny_encoder)
     rows = pd.concat([pd.read_feather(shard) for shard in card.parent.glob("*.arrow")])
     assert rows["clip"].is_unique
     assert len(rows) == 20
@@ -415,3 +415,32 @@ def test_emotify_a_part_through_the_real_whisper_encoder() -> None:
     ok("probe", "--model", folder, "--data", manifest, "--limit", "80")
     record = next(r for r in load_records("emotify", workspace=here()) if r.kind == "probe")
     assert record.evaluation.accuracy > 0.45
+
+
+def commands() -> list[tuple[str, Any]]:
+    """Every command of the program by its words."""
+
+    def walk(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(f"{words} {name}", child)
+        if not hasattr(command, "commands"):
+            yield words, command
+
+    return [*walk("mgc", typer.main.get_command(app))]
+
+
+@pytest.mark.parametrize(("words", "command"), commands(), ids=lambda value: value if value is str else None)
+def test_help_documents_every_option_and_gives_examples(words: str, command: Any) -> None:
+    assert command.help
+    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    for parameter in command.params:
+        assert parameter.help.endswith("."), (words, parameter.name)
+    for option in options:
+        assert "Default: " in option.help or option.name == "help", (words, option.name)
+    title, *examples = command.epilog.split("\n\n")
+    assert title == "Examples:"
+    assert examples
+    known = {flag for option in options for flag in option.opts + option.secondary_opts}
+    for example in examples:
+        assert example.startswith(words)
+        assert {word for word in example.split() if word.startswith("--")} <= known, example

@@ -64,9 +64,7 @@ def verdicts(representation: Representation, music: Path) -> dict[str, str]:
         (batch_dependent, "independent of the batch"),
     ],
 )
-def test_each_defect_turns_its_check_red(
-    defect: Defect, check: str, tiny_encoder: Path, music: Path
-) -> None:
+def test_each_defect_turns_its_check_red(defect: Defect, check: str, tiny_encoder: Path, music: Path) -> None:
     representation = open_representation(str(tiny_encoder), here())
 
     def load(device: torch.device) -> Any:
