@@ -5,13 +5,13 @@ unaltered and altered. Embeddings of altered clips are cached like any others, s
 """
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from mgc import data
 from mgc.config import CompareRecipe, DataRecipe, Device, RobustRecipe
 from mgc.data import Dataset, Track
 from mgc.data.loading import limited
-from mgc.evaluate import Difference, Predictions, Scores, evaluate, holm, paired
+from mgc.evaluate import Difference, Predictions, evaluate, holm, paired
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import Representation
 from mgc.representations.altered import EFFECTS, Alteration, altered, parsed
@@ -39,19 +39,6 @@ from mgc.workspace import Workspace
 
 BATCH_SECONDS = 45 * 60.0  # of altered audio on disk at a time: 480 MB, or one clip if that is longer
 MAX_CHANGED = 0.02  # share of unaltered tracks that the loaded models may predict differently from the record
-
-
-@dataclass(frozen=True)
-class AlteredResult:
-    """The scores of a run under one alteration; `alteration` is None for the unaltered tracks.
-
-    `versus` compares with the unaltered tracks; its p-value is corrected (Holm) for all alterations.
-    """
-
-    record: RunRecord
-    alteration: Alteration | None
-    scores: Scores
-    versus: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +60,12 @@ class _System:
         return replace(self.recorded, probabilities=probabilities)
 
 
-def robust(recipe: RobustRecipe, workspace: Workspace) -> list[AlteredResult]:
+def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
     """Evaluate every run on its test tracks, unaltered and under every alteration.
 
-    The results are also written to `robust.csv`, `.md`, `.png` and `.svg` in `results/<dataset>/`.
+    Returns a row for each run and alteration, with the columns of `robust.csv`; accuracies are in 0..1, and
+    `change` compares with the unaltered tracks. The results are also written to `robust.csv`, `.md`, `.png`
+    and `.svg` in `results/<dataset>/`.
 
     Raises:
         MgcError: no such run or alteration, a run without models, runs on different tracks, tracks other than
@@ -102,21 +91,47 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> list[AlteredResult]:
         _embed_altered(representations, alteration, tracks, recipe.device, workspace)
         for own, system, representation in zip(under, systems, representations, strict=True):
             own.append(system.predict(representation, dataset))
-    results: list[AlteredResult] = []
+    rows = []
     for record, unaltered, predictions in zip(records, clean, under, strict=True):
-        results.append(AlteredResult(record, None, evaluate(unaltered)))
+        rows.append(_row(record, None, unaltered, None))
         differences = [paired([one], [unaltered]) for one in predictions]
         corrected = holm([difference.p_value for difference in differences])
         for alteration, one, difference, p in zip(
             alterations, predictions, differences, corrected, strict=True
         ):
-            versus = replace(difference, p_value=p)
-            results.append(AlteredResult(record, alteration, evaluate(one), versus))
-    folder = workspace.results_of(records[0].data)
+            rows.append(_row(record, alteration, one, replace(difference, p_value=p)))
+    results, folder = pd.DataFrame(rows), workspace.results_of(records[0].data)
     for form, suffix in (("csv", "csv"), ("markdown", "md")):
         files.write(folder / f"robust.{suffix}", format_results(results, form) + "\n")
-    _plot(results_frame(results), folder)
+    _plot(results, folder)
     return results
+
+
+def _row(
+    record: RunRecord, alteration: Alteration | None, predictions: Predictions, versus: Difference | None
+) -> dict[str, Any]:
+    scores = evaluate(predictions)
+    return {
+        "system": record.title,
+        "run_id": record.run_id,
+        "data": record.data,
+        "split": record.split,
+        "effect": alteration.effect if alteration else "none",
+        "strength": alteration.strength if alteration else "",
+        "alteration": alteration.label if alteration else "unaltered",
+        "n_tracks": scores.n_tracks,
+        "majority": max(row.support for row in scores.per_class) / scores.n_tracks,
+        "accuracy": scores.accuracy,
+        "accuracy_low": scores.accuracy_low,
+        "accuracy_high": scores.accuracy_high,
+        "change": versus.accuracy_difference if versus else None,
+        "change_low": versus.low if versus else None,
+        "change_high": versus.high if versus else None,
+        "p_holm": versus.p_value if versus else None,
+        "verdict": versus.verdict if versus else None,
+        "interval_over": "artists" if scores.interval_unit == "group" else "tracks",
+        "n_units": scores.n_groups,
+    }
 
 
 def _alterations(recipe: RobustRecipe) -> list[Alteration]:
@@ -250,90 +265,49 @@ def altered_files(alteration: Alteration, tracks: Sequence[Track]) -> Iterator[l
 # ---- tables and figures
 
 
-def results_frame(results: Sequence[AlteredResult]) -> pd.DataFrame:
-    """A row for each run and alteration, with the columns of robust.csv; accuracies in 0..1."""
-    rows = []
-    for one in results:
-        scores, versus, alteration = one.scores, one.versus, one.alteration
-        rows.append(
-            {
-                "system": one.record.title,
-                "run_id": one.record.run_id,
-                "effect": alteration.effect if alteration else "none",
-                "strength": alteration.strength if alteration else "",
-                "alteration": alteration.label if alteration else "unaltered",
-                "n_tracks": scores.n_tracks,
-                "accuracy": scores.accuracy,
-                "accuracy_low": scores.accuracy_low,
-                "accuracy_high": scores.accuracy_high,
-                "change": versus.accuracy_difference if versus else None,
-                "change_low": versus.low if versus else None,
-                "change_high": versus.high if versus else None,
-                "p_holm": versus.p_value if versus else None,
-                "verdict": versus.verdict if versus else None,
-                "interval_over": scores.interval_unit,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def format_results(results: Sequence[AlteredResult], form: str) -> str:
-    """The results as "table", "markdown" or "csv"."""
+def format_results(results: pd.DataFrame, form: str) -> str:
+    """The results of `robust` as "table", "markdown" or "csv"."""
     if form == "csv":
-        return results_frame(results).to_csv(index=False).rstrip()
+        return results.to_csv(index=False).rstrip()
     header = ["system", "test tracks", "accuracy [95 %]", "against unaltered [95 %]", "p (Holm)"]
     rows = []
-    for one in results:
-        scores, versus = one.scores, one.versus
+    for one in results.to_dict("records"):
         difference = p_value = ""
-        if versus:
-            difference = f"{versus.accuracy_difference:+.3f} [{versus.low:+.3f}, {versus.high:+.3f}]"
-            p_value = "<0.001" if versus.p_value < 0.001 else f"{versus.p_value:.3f}"
-        accuracy = f"{scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]"
-        label = one.alteration.label if one.alteration else "unaltered"
-        rows.append([one.record.title, label, accuracy, difference, p_value])
-    caption, summary = _caption(results[0]), _summary(results)
+        if one["verdict"]:
+            difference = f"{one['change']:+.3f} [{one['change_low']:+.3f}, {one['change_high']:+.3f}]"
+            p_value = "<0.001" if one["p_holm"] < 0.001 else f"{one['p_holm']:.3f}"
+        accuracy = f"{one['accuracy']:.3f} [{one['accuracy_low']:.3f}, {one['accuracy_high']:.3f}]"
+        rows.append([one["system"], one["alteration"], accuracy, difference, p_value])
+    first = results.iloc[0]
+    caption = [
+        f"{first['data']}, {first['n_tracks']} test tracks, split {first['split']}. The models were trained "
+        "on unaltered tracks.",
+        "Noise: white, up to 22 kHz, its level relative to that of the whole clip. Gain: clipped at full "
+        "scale. mp3: LAME, constant bitrate, mono. Filters: Butterworth, 48 dB per octave.",
+        f"Intervals: 95 % bootstrap over {first['n_units']} {first['interval_over']}, paired for the "
+        "differences. p: exact McNemar test against the unaltered tracks, Holm-corrected for all alterations "
+        "of a system.",
+    ]
+    summary = [_sentence(own) for _, own in results.groupby("run_id", sort=False) if len(own) > 1]
     if form == "markdown":
         return "\n".join([markdown_table(header, rows), "", *caption, "", *(f"- {line}" for line in summary)])
     return "\n".join([text_table(header, rows), "", *caption, *summary])
 
 
-def _caption(first: AlteredResult) -> list[str]:
-    record, scores = first.record, first.scores
-    unit = "artists" if scores.interval_unit == "group" else "tracks"
-    return [
-        f"{record.data}, {scores.n_tracks} test tracks, split {record.split}. The models were trained on "
-        "unaltered tracks.",
-        "Noise: white, up to 22 kHz, its level relative to that of the whole clip. Gain: clipped at full "
-        "scale. mp3: LAME, constant bitrate, mono. Filters: Butterworth, 48 dB per octave.",
-        f"Intervals: 95 % bootstrap over {scores.n_groups} {unit}, paired for the differences. p: exact "
-        "McNemar test against the unaltered tracks, Holm-corrected for all alterations of a system.",
-    ]
-
-
-def _summary(results: Sequence[AlteredResult]) -> list[str]:
-    """One sentence for each system: its largest loss, the significant losses, and the others."""
-    by_run: dict[str, list[AlteredResult]] = defaultdict(list)
-    for one in results:
-        by_run[one.record.run_id].append(one)
-    lines = []
-    for unaltered, *others in by_run.values():
-        pairs = [(one.versus, one.alteration.label) for one in others if one.versus and one.alteration]
-        if not pairs:
-            continue
-        worst, label = min(pairs, key=lambda pair: pair[0].accuracy_difference)
-        worse = ", ".join(name for versus, name in pairs if versus.verdict == "worse")
-        not_worse = ", ".join(name for versus, name in pairs if versus.verdict != "worse")
-        scores = unaltered.scores
-        majority = max(row.support for row in scores.per_class) / scores.n_tracks
-        note = " (not shown to beat the most common genre)" if scores.accuracy_low <= majority else ""
-        lines.append(
-            f"{unaltered.record.title}: {scores.accuracy:.3f} unaltered{note}; lowest under {label} "
-            f"({100 * worst.accuracy_difference:+.1f} points [{100 * worst.low:+.1f}, "
-            f"{100 * worst.high:+.1f}]). "
-            f"Worse under: {worse or 'none'}. No loss shown under: {not_worse or 'none'}."
-        )
-    return lines
+def _sentence(results: pd.DataFrame) -> str:
+    """The largest loss of a system, the alterations with a significant loss, and the others."""
+    unaltered, others = results.iloc[0], results.iloc[1:]
+    worst = others.sort_values("change").iloc[0]
+    change, low, high = (f"{100 * worst[key]:+.1f}" for key in ("change", "change_low", "change_high"))
+    significant = others["verdict"] == "worse"
+    worse, not_worse = (", ".join(others.loc[own, "alteration"]) for own in (significant, ~significant))
+    chance = unaltered["accuracy_low"] <= unaltered["majority"]
+    return (
+        f"{unaltered['system']}: {unaltered['accuracy']:.3f} unaltered"
+        f"{' (not shown to beat the most common genre)' if chance else ''}; lowest under "
+        f"{worst['alteration']} ({change} points [{low}, {high}]). "
+        f"Worse under: {worse or 'none'}. No loss shown under: {not_worse or 'none'}."
+    )
 
 
 def _plot(rows: pd.DataFrame, folder: Path) -> None:
@@ -366,7 +340,7 @@ def _plot(rows: pd.DataFrame, folder: Path) -> None:
         axis.set_xlabel(effect.unit if name != "crop" else "")
         axis.grid(axis="y", alpha=0.3)
         axis.set_ylim(0, 1)
-    unit = "artists" if set(rows["interval_over"]) == {"group"} else "tracks"
+    unit = rows["interval_over"].iloc[0]
     axes[0].set_ylabel(f"accuracy on altered test tracks\n(share; bars: 95 % over {unit})")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     for suffix in ("png", "svg"):
