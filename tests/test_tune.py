@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from mgc.cli import app
 from mgc.config import BaselineRecipe, DataRecipe, TuneRecipe, read_recipe
 from mgc.data import Dataset, Fold, Track
-from mgc.experiments.tune import Search, render, report, search, tune
+from mgc.experiments.tune import Search, format_search, report, search, tune
 from mgc.training.loop import DivergedError, Epoch
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
@@ -122,7 +122,7 @@ def test_phases_build_on_each_other_and_the_best_is_a_recipe(bench: Bench) -> No
     assert opening == f"# mgc baseline --config {file}"
     assert f"{value:.4f} (mean of 2 folds" in summary[0]
     assert f"best of {TPE['trials'] + POINTS} trials" in summary[1]
-    assert "optimistic" in render(search)
+    assert "optimistic" in format_search(search)
     rows = [*csv.DictReader((search.folder / "trials.csv").open(encoding="utf-8"))]
     assert [row["phase"] for row in rows] == ["rate"] * TPE["trials"] + ["size"] * POINTS
     assert {row["dropout"] for row in rows[-POINTS:]} == {str(best.dropout)}
@@ -134,7 +134,7 @@ def test_a_phase_that_finds_nothing_better_changes_nothing(bench: Bench) -> None
     search = tune(recipe(GRID, worse), workspace=here())
     best = read_recipe(BaselineRecipe, search.folder / "best.toml")
     assert best.train.batch_size == 8
-    assert "nothing better" in render(search)
+    assert "nothing better" in format_search(search)
 
 
 def test_unpromising_trials_are_pruned(bench: Bench) -> None:

@@ -134,7 +134,7 @@ def tune(shared: Shared, network: str | None = None, workers: int | None = None)
     from mgc.experiments import tune as search
 
     recipe = shared.recipe(TuneRecipe, **{"base.network": network}, workers=workers)
-    typer.echo(search.render(search.tune(recipe, shared.workspace, shared.config)))
+    typer.echo(search.format_search(search.tune(recipe, shared.workspace, shared.config)))
 
 
 def _print_scores(record: "RunRecord") -> None:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from mgc.config import TuneRecipe
-from mgc.experiments.tune.report import render, write
+from mgc.experiments.tune.report import format_search, write
 from mgc.experiments.tune.search import Search, open_search
 from mgc.experiments.tune.space import trial_recipe
 from mgc.workspace import Workspace
 
-__all__ = ["Search", "render", "trial_recipe", "tune"]
+__all__ = ["Search", "format_search", "trial_recipe", "tune"]
 
 
 def tune(recipe: TuneRecipe, workspace: Workspace, file: Path | None = None) -> Search:

@@ -65,7 +65,7 @@ def _summary(search: Search, best: FrozenTrial) -> list[str]:
     ]
 
 
-def render(search: Search) -> str:
+def format_search(search: Search) -> str:
     """The phases as a table, and the best trial."""
     header = ["phase", "sampler", "trials", "pruned", "failed", f"best {search.recipe.metric}", "found"]
     rows = []
