@@ -100,7 +100,7 @@ class RunRecord:
             return Predictions.from_frame(pd.read_parquet(file))
         except (OSError, ValueError, MgcError) as error:
             what = f"the predictions of a run cannot be read: {_told(error)}"
-            raise MgcError(what, where=file, fix="run it again with --again") from None
+            raise MgcError(what, where=file, fix="run its command again with --overwrite") from None
 
     def validation(self) -> list[Predictions]:
         """What the model of each fold says of the fold's validation side.
@@ -116,7 +116,7 @@ class RunRecord:
             raise MgcError(
                 f"what the run said of its validation tracks cannot be read: {_told(error)}",
                 where=file,
-                fix="an older mgc did not keep it: run it again with --again",
+                fix="run its command again with --overwrite",
             ) from None
 
     def to_dict(self) -> dict[str, Any]:
