@@ -151,6 +151,7 @@ def command(
     return decorate
 
 
+@functools.cache
 def _parse_help(text: str) -> tuple[str, dict[str, tuple[str, str | None, str]], str]:
     """The summary of a docstring, its entries by parameter name (flag, metavar, text), and its examples."""
     text, _, examples = text.partition("\nExamples:\n")
