@@ -1,4 +1,4 @@
-"""The command that writes a report."""
+"""`mgc report`."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ def report(
     baseline: str | None = None,
     out: Path | None = None,
 ) -> None:
-    """Write a report (a page or a paper) on all runs on a dataset, from their records.
+    """Write a page or a paper about all runs on a dataset, from their records.
 
-    --format NAME  Format: html, markdown, latex or pdf. Default: html.
-    --bundle  Also write a zip file with everything. Default: no zip file.
-    --audio/--no-audio  Include audio excerpts of tracks in the page. Default: --audio.
+    --format NAME  Format: html (a page), or markdown, latex or pdf (a paper). Default: html.
+    --bundle  Also write a zip with the paper, the page, records and commands. Default: no zip.
+    --audio/--no-audio  Embed excerpts of tracks in the page. Default: --audio.
     --baseline RUN  Id of the run that the others are compared with. Default: as in mgc compare.
     --out FOLDER  Output folder. Default: results/<dataset>.
 
@@ -37,7 +37,7 @@ def report(
 
     content = gather(recipe, shared.workspace)
     folder = Path(recipe.out) if recipe.out else content.folder
-    folder.mkdir(parents=True, exist_ok=True)  # fails before the work if it cannot be written
+    folder.mkdir(parents=True, exist_ok=True)  # fails here if it cannot be created, before any work is done
     if recipe.format == "html":
         typer.echo(write_page(content, folder))
     else:
