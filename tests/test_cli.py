@@ -133,7 +133,7 @@ def test_several_seeds_are_one_row_of_means(music: Path) -> None:
     assert row["seeds"] == "0 1 2"
     table = ok("compare", "--data", music)
     assert f"±{np.std(each, ddof=1):.3f} (3)" in table
-    assert "the interval is over tracks" in table
+    assert "intervals are over tracks" in table
     for wrong in ("0,0", "1,x", ""):
         assert "--seeds" in refused("baseline", "--data", music, "--seeds", wrong, *FAST)
     refused("baseline", "--data", music, "--seeds", "0,1", "--seed", "2", *FAST)

@@ -41,9 +41,9 @@ def report(
     if recipe.format == "html":
         typer.echo(write_page(content, folder))
     else:
-        from mgc.report.paper import write_paper
+        from mgc.report.paper import write_papers
 
-        typer.echo(write_paper(content, recipe.format, folder))
+        typer.echo(write_papers(content, [recipe.format], folder)[0])
     if recipe.bundle:
         from mgc.report.bundle import write_bundle
 
