@@ -5,7 +5,9 @@ the one before. An unknown key or a value of the wrong type is an error that nam
 nearest known key.
 """
 
+import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -341,6 +343,33 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text  # a bare word is a string: --set network=cnn
+
+
+def recipe_toml(recipe: Mapping[str, Any]) -> str:
+    """A dumped recipe as a config file that `read_recipe` reads back; values that are None are omitted."""
+    tables = {key: table for key, table in recipe.items() if isinstance(table, Mapping)}
+    lines = _toml_pairs({key: value for key, value in recipe.items() if key not in tables})
+    for key, table in tables.items():
+        lines += ["", f"[{_toml_key(key)}]", *_toml_pairs(table)]
+    return "\n".join(lines) + "\n"
+
+
+def toml_value(value: Any) -> str:
+    """A value of JSON, without null, as TOML writes it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(_toml_pairs(value)) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    # Strings, numbers and booleans of JSON are those of TOML, except for this control character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_pairs(table: Mapping[str, Any]) -> list[str]:
+    return [f"{_toml_key(key)} = {toml_value(value)}" for key, value in table.items() if value is not None]
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
 
 
 def _put(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:

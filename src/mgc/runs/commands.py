@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mgc.config import BaselineRecipe, ProbeRecipe
+from mgc.config import BaselineRecipe, ProbeRecipe, toml_value
 from mgc.runs.record import RunRecord
 from mgc.util.errors import MgcError
 
@@ -57,7 +57,7 @@ def command_line(record: RunRecord) -> str:
 def _toml(value: Any) -> str:
     """A value as `--set` reads it: a plain word needs no quotes."""
     plain = isinstance(value, str) and re.fullmatch(r"(?!true$|false$|inf$|nan$)[A-Za-z][\w/.:-]*", value)
-    return str(value) if plain else json.dumps(value, ensure_ascii=False)
+    return str(value) if plain else toml_value(value)
 
 
 def recipe_from_record(

@@ -1,14 +1,13 @@
 """The results of a search, from its journal: all trials, the best recipe, a table, a figure."""
 
-import json
 import shlex
 from statistics import pstdev
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from mgc.config import recipe_toml
 from mgc.experiments.tune.search import Phase, Search
 from mgc.util import files
 from mgc.util.text import text_table
@@ -41,19 +40,8 @@ def write(search: Search) -> None:
         file = search.folder / "best.toml"
         lines = [f"# mgc baseline --config {shlex.quote(str(file))}", "#"]
         lines += [f"# {line}" for line in _summary(search, best[0])]
-        files.write(file, "\n".join([*lines, *_toml(best[1].model_dump(mode="json"))]) + "\n")
+        files.write(file, "\n".join([*lines, recipe_toml(best[1].model_dump(mode="json"))]))
     plot_trials(search, phases)
-
-
-def _toml(tree: dict[str, Any]) -> list[str]:
-    """A recipe as lines of TOML. JSON values are TOML values, except for null and the DEL character."""
-    lines = []
-    for key, value in sorted(tree.items(), key=lambda item: isinstance(item[1], dict)):
-        if isinstance(value, dict):
-            lines += ["", f"[{key}]", *_toml(value)]
-        elif value is not None:
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f"))
-    return lines
 
 
 def _summary(search: Search, best: FrozenTrial) -> list[str]:
