@@ -40,9 +40,7 @@ def rerun(run: Run, workspace: Workspace, changes: Mapping[str, str | None], tol
         MgcError: no record or predictions, a recipe that this version of mgc does not know, or as `baseline`
             and `probe`.
     """
-    record = run.record
-    if record is None:
-        raise MgcError(f"a run that is {run.status} cannot be reproduced", where=run.folder)
+    record = run.require_record()
     before = record.predictions()
     recipe, notes = recipe_from_record(record, changes)
     try:

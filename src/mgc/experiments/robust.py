@@ -72,7 +72,8 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
             those of the runs, or models whose predictions of unaltered tracks differ from the record.
     """
     alterations = _alterations(recipe)
-    records = [_record_of(word, workspace) for word in dict.fromkeys(recipe.runs)] or _best(recipe, workspace)
+    named = [find_run(word, workspace).require_record() for word in dict.fromkeys(recipe.runs)]
+    records = named or _best(recipe, workspace)
     every = [
         load_models(record, workspace, recipe.trust_remote_code, device=recipe.device) for record in records
     ]
@@ -145,13 +146,6 @@ def _alterations(recipe: RobustRecipe) -> list[Alteration]:
     chosen = [one for one in known if not recipe.only or {one.effect, one.text} & {*recipe.only}]
     effects = [*EFFECTS]
     return sorted(chosen, key=lambda one: (effects.index(one.effect), EFFECTS[one.effect].rising * one.value))
-
-
-def _record_of(word: str, workspace: Workspace) -> RunRecord:
-    run = find_run(word, workspace)
-    if run.record is None:
-        raise MgcError(f"the run {word!r} is {run.status}", where=run.folder, fix="run its command again")
-    return run.record
 
 
 def _best(recipe: RobustRecipe, workspace: Workspace) -> list[RunRecord]:

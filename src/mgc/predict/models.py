@@ -4,11 +4,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -18,6 +17,7 @@ from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
 from mgc.representations import RANDOM_PREFIX, WINDOWS_PREFIX, Representation, open_representation
 from mgc.representations.cache.store import Store
+from mgc.runs import recipe_from_record
 from mgc.runs.record import RunRecord
 from mgc.training.folds import OFFSET, SCALE, normalise_of
 from mgc.training.loop import Side, predict
@@ -74,12 +74,13 @@ def load_models(
     classes = _classes(record)
     representation = _same(record, open_representation(_address(record, model), workspace, trust_remote_code))
     tune_cpu()
+    recipe, _ = recipe_from_record(record, {})
     numbers = range(len(record.chosen))
     folds: tuple[FoldModel, ...]
-    if record.kind == "baseline":
-        folds = tuple(_network(record, number, representation, len(classes), device) for number in numbers)
+    if isinstance(recipe, BaselineRecipe):
+        folds = tuple(_network(record, recipe, n, representation, len(classes), device) for n in numbers)
     else:
-        folds = tuple(_head(record, number, representation, len(classes)) for number in numbers)
+        folds = tuple(_head(record, recipe, n, representation, len(classes)) for n in numbers)
     return RunModels(record, representation, folds, classes, workspace)
 
 
@@ -167,9 +168,13 @@ class _Network:
 
 
 def _network(
-    record: RunRecord, number: int, representation: Representation, classes: int, device: Device
+    record: RunRecord,
+    recipe: BaselineRecipe,
+    number: int,
+    representation: Representation,
+    classes: int,
+    device: Device,
 ) -> _Network:
-    recipe = _recipe(BaselineRecipe, record)
     file = record.folder / f"fold{number}.safetensors"
     fix = "run the command of this run again with --overwrite"
     try:
@@ -232,8 +237,9 @@ class _ArrayStore(Store):
         return self.arrays[clip]
 
 
-def _head(record: RunRecord, number: int, representation: Representation, classes: int) -> _Head:
-    recipe = _recipe(ProbeRecipe, record)
+def _head(
+    record: RunRecord, recipe: ProbeRecipe, number: int, representation: Representation, classes: int
+) -> _Head:
     file = record.folder / f"head{number}.safetensors"
     if not file.exists():
         fix = "run the command of this run again: fitting a head takes seconds"
@@ -241,15 +247,3 @@ def _head(record: RunRecord, number: int, representation: Representation, classe
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
     return _Head(Fitted(load_head(file), 0.0, {}, 0), one, representation, classes)
-
-
-def _recipe(kind: type[Any], record: RunRecord) -> Any:
-    try:
-        return kind.model_validate(record.recipe)
-    except ValidationError as error:
-        keys = sorted({".".join(map(str, one["loc"])) for one in error.errors()})
-        raise MgcError(
-            f"the recipe of this run has settings that this version of mgc does not know: {', '.join(keys)}",
-            where=record.folder / "record.json",
-            fix="run its command again",
-        ) from None

@@ -39,6 +39,17 @@ class Run:
         """State and reason."""
         return ": ".join(filter(None, (self.state, self.reason)))
 
+    def require_record(self) -> RunRecord:
+        """Its record.
+
+        Raises:
+            MgcError: the run is unfinished or damaged.
+        """
+        if self.record is None:
+            what = f"the run {self.folder.name!r} is {self.status}"
+            raise MgcError(what, where=self.folder, fix="run its command again")
+        return self.record
+
     @property
     def has_predictions(self) -> bool:
         """Whether its predictions exist."""
