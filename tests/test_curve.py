@@ -48,7 +48,7 @@ def saved(record: RunRecord, kind: str, size: int | None, seed: int, right: int)
     name = f"{kind}-{size}-{seed}"
     one = replace(
         record, run_id=name, system=kind, name=kind, kind=kind, head="", seed=seed, recipe=recipe,
-        training_tracks=2.0 * (size or 80), split_fingerprint=name, folder=here().results / "x" / name,
+        training_tracks=2.0 * (size or 80), split_hash=name, folder=here().results / "x" / name,
         scores=evaluate(predicted(right, seed)).to_dict(),
     )  # fmt: skip
     one.save(predicted(right, shift=seed))

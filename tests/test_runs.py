@@ -17,7 +17,6 @@ from typer.testing import CliRunner, Result
 
 from mgc import runs
 from mgc.cli import app
-from mgc.data.quarantine import quarantine_file
 from mgc.evaluate import Predictions
 from mgc.experiments.rerun import RERUNS
 from mgc.runs.record import RunRecord, load_records
@@ -199,8 +198,9 @@ def test_a_rerun_on_other_tracks_compares_those_in_both(probed: RunRecord, music
 
 
 def test_a_rerun_uses_the_quarantine(probed: RunRecord) -> None:
-    file = quarantine_file("music", workspace=here())
-    header = "track_id,left_out,kind,reason,copy_of,label,path,content"
+    file = here().quarantine_file("music")
+    file.parent.mkdir(exist_ok=True)
+    header = "track_id,excluded,kind,reason,copy_of,label,path,content"
     tested = probed.predictions().track_ids[0]
     file.write_text(f"{header}\n{tested},yes,by hand,noise,,calm,,\n")
     done = mgc("rerun", probed.run_id)
@@ -239,7 +239,7 @@ def test_a_study_skips_a_missing_encoder_and_names_it(music: Path, study_file: P
     assert "mfcc" in done.stdout
     assert "skipped: probe model=" in done.stderr
     assert "2 of 3 systems could not run and are not in the table" in done.stderr
-    assert "there is no folder, manifest or data set" in refused("study", study_file, "--data", music / "no")
+    assert "no folder, manifest or dataset" in refused("study", study_file, "--data", music / "no")
     study_file.write_text(study_file.read_text().replace('"model=mfcc"', '"model=also-not-there"'))
     assert "not-there" in refused("study", study_file, "--data", music)
 

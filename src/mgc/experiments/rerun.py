@@ -3,13 +3,11 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe
-from mgc.data import find, name_of
-from mgc.data.quarantine import quarantine_file
+from mgc.config import BaselineRecipe, ProbeRecipe
+from mgc.data import scan
 from mgc.evaluate import Predictions
 from mgc.experiments.study import run_recipe
 from mgc.runs.commands import recipe_from_record
@@ -44,14 +42,13 @@ def rerun(run: Run, workspace: Workspace, changes: Mapping[str, str | None], tol
     before = record.predictions()
     recipe, notes = recipe_from_record(record, changes)
     try:
-        find(recipe.data, workspace)
+        scan(recipe.data, workspace)
     except MgcError as error:
         fix = f"give their present place by --data or --data-root{f'; {error.fix}' if error.fix else ''}"
         raise MgcError(f"the tracks of this run: {error.what}", where=error.where, fix=fix) from None
     place = workspace.results / RERUNS / record.run_id
     if any(place.glob(f"*/{record.run_id.rpartition('-')[0]}-*/record.json")):
         shutil.rmtree(place)  # left by an earlier call that came out differently: it has a record
-    _copy_quarantine(recipe.data, workspace, place)
     new = _reproduce(record, recipe, replace(workspace, results=place))
     after = new.predictions()
     same, comparison = _compare_predictions(before, after, tolerance)
@@ -87,15 +84,6 @@ def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspac
     raise MgcError(f"this version of mgc has no floor {record.system!r}", where=record.folder)
 
 
-def _copy_quarantine(recipe: DataRecipe, workspace: Workspace, place: Path) -> None:
-    """Exclude the same tracks from the rerun."""
-    name = name_of(recipe)
-    (place / name).mkdir(parents=True, exist_ok=True)
-    file = quarantine_file(name, workspace)
-    if file.exists():
-        shutil.copy(file, place / name / file.name)
-
-
 def _compare_predictions(before: Predictions, after: Predictions, tolerance: float) -> tuple[bool, str]:
     """Whether both are the same, and how far they are apart in words."""
     if before == after:
@@ -122,8 +110,8 @@ def _compare_predictions(before: Predictions, after: Predictions, tolerance: flo
 def _compare_conditions(old: RunRecord, new: RunRecord) -> tuple[list[str], list[str]]:
     """What both runs were computed from, one line each; and everything that differs, in words."""
     pairs = {
-        "tracks": (old.data_fingerprint, new.data_fingerprint),
-        "split": (old.split_fingerprint, new.split_fingerprint),
+        "tracks": (old.data_hash, new.data_hash),
+        "split": (old.split_hash, new.split_hash),
         "representation": tuple(str(r.representation_card.get("fingerprint")) for r in (old, new)),
         "code": (old.code, new.code),
     }

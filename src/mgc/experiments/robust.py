@@ -1,4 +1,4 @@
-"""Evaluate trained runs on altered test tracks: noise, mp3, limited bandwidth, ten seconds only.
+"""Evaluate trained runs on altered test tracks: noise, mp3, limit_tracks bandwidth, ten seconds only.
 
 The models of a run are loaded, not trained again: the model of each fold predicts its own test tracks,
 unaltered and altered. Embeddings of altered clips are cached like any others, so an interrupted call resumes.
@@ -20,7 +20,7 @@ from soundfile import SoundFileError
 from mgc import data
 from mgc.config import CompareRecipe, DataRecipe, Device, RobustRecipe
 from mgc.data import Dataset, Track
-from mgc.data.loading import limited
+from mgc.data.loading import limit_tracks
 from mgc.evaluate import Difference, Predictions, evaluate, holm, paired
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import Representation
@@ -79,7 +79,7 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
     ]
     dataset = _dataset_of(records, recipe, workspace)
     tested = [dataset.by_id[track_id] for track_id in records[0].predictions().track_ids]
-    tracks = limited(tested, DataRecipe(limit=recipe.limit))
+    tracks = limit_tracks(tested, DataRecipe(limit=recipe.limit))
     systems = [_system(models, tracks) for models in every]
     clean = [_predict_unaltered(system, dataset, tracks, recipe.device) for system in systems]
     under: list[list[Predictions]] = [[] for _ in systems]  # of each system, one for each alteration
@@ -168,7 +168,7 @@ def _dataset_of(records: Sequence[RunRecord], recipe: RobustRecipe, workspace: W
     """The tracks of the runs: by their own recipe, with what `recipe.data` sets now."""
     first = records[0]
     for other in records[1:]:
-        if other.data_fingerprint != first.data_fingerprint:
+        if other.data_hash != first.data_hash:
             what = f"{first.run_id} and {other.run_id} are runs on different tracks"
             raise MgcError(what, fix="call mgc robust once for each of them")
     known = {key: value for key, value in first.recipe["data"].items() if key in DataRecipe.model_fields}
@@ -176,7 +176,7 @@ def _dataset_of(records: Sequence[RunRecord], recipe: RobustRecipe, workspace: W
     if changes.get("source") == first.data:  # the name of the results folder does not locate the tracks
         del changes["source"]
     dataset = data.load(DataRecipe.model_validate(known | changes), workspace)
-    if dataset.fingerprint != first.data_fingerprint:
+    if dataset.hash != first.data_hash:
         raise MgcError(
             f"the tracks are not those of {first.run_id}",
             where=dataset.name,

@@ -186,10 +186,10 @@ def describe_run(run: Run) -> str:
         f"  {record.kind}: {record.title}, {record.representation}",
         *([f"  hypothesis: {record.hypothesis}"] if record.hypothesis else []),
         f"data: {record.data}, {scores.n_tracks} tracks tested, {len(record.excluded)} excluded, "
-        f"licence {record.licence or 'unknown'}, hash {record.data_fingerprint}",
+        f"licence {record.licence or 'unknown'}, hash {record.data_hash}",
         f"  from {record.recipe['data']['source']}",
         *(f"  {note}" for note in record.notes),
-        f"split: {record.split}: {record.split_authority}, hash {record.split_fingerprint}",
+        f"split: {record.split}: {record.split_authority}, hash {record.split_hash}",
         "settings other than the defaults:",
         *(
             f"  {key} = {json.dumps(value, ensure_ascii=False)}"

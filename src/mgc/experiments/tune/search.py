@@ -208,8 +208,8 @@ def open_search(recipe: TuneRecipe, workspace: Workspace, file: Path | None) -> 
     prepare(base, dataset, split, workspace)
     parts = [
         recipe.model_dump(mode="json", exclude={**NOT_HASHED, "base": NOT_HASHED}),
-        dataset.fingerprint,
-        split.fingerprint,
+        dataset.hash,
+        split.hash,
         [card.fingerprint for card in representations_of(base, workspace)],
         revisions_of("baseline", base),
         REVISION,
