@@ -72,7 +72,7 @@ def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
     assert len(lines) == 3
     assert lines["best"].sum() == 1
     record = json.loads((run / "record.json").read_text())
-    assert record["split_authority"].startswith("one fifth tested, stratified, artists unknown")
+    assert record["split_authority"].startswith("one fifth for testing, stratified, artists unknown")
     assert record["recipe"]["train"]["epochs"] == 3
     for file in ("table.md", "table.csv"):
         assert "tiny-wav2vec2" in (here().results / "music" / file).read_text()
