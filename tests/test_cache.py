@@ -52,7 +52,7 @@ def load(folder: Path) -> Dataset:
 
 
 def embed(folder: Path, seconds: float = 0.0) -> Embedded:
-    return embed_tracks(load(folder), card(seconds), here(), "cpu", 1)
+    return embed_tracks(load(folder).tracks, card(seconds), here(), "cpu", 1)
 
 
 def vectors(dataset: Dataset) -> dict[str, bytes]:
@@ -118,8 +118,10 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(music: Path) -> None:
         return changing
 
     with pytest.raises(MgcError, match=f"1 files changed while they were read: {track.track_id}"):
-        embed_tracks(dataset, replace(card(), load=touch), here(), "cpu", 1)
-    assert EmbeddingCache(card(), here().cache).missing(t.content for t in dataset.tracks) == {track.content}
+        embed_tracks(dataset.tracks, replace(card(), load=touch), here(), "cpu", 1)
+    assert EmbeddingCache(card(), root=here().cache).missing(t.content for t in dataset.tracks) == {
+        track.content
+    }
     assert embed(music).computed == 1
 
 
@@ -178,7 +180,7 @@ def first(music: Path, count: int) -> Dataset:
 
 
 def embed_some(dataset: Dataset) -> Embedded:
-    return embed_tracks(dataset, card(), here(), "cpu", 1)
+    return embed_tracks(dataset.tracks, card(), here(), "cpu", 1)
 
 
 def test_embeddings_of_other_versions_that_agree_are_extended(
@@ -244,6 +246,7 @@ def test_verify_recomputes_on_demand(music: Path) -> None:
     lines, differing = cache.recomputed(tracks, 3, here())
     assert differing == 1
     assert "2 clips recomputed: differs" in lines[0]
+    assert "2 clips recomputed: differs" in run("verify", "--recompute", "3", "--data", str(music), code=1)
     assert "none of these tracks is cached" in cache.recomputed(tracks[5:8], 3, here())[0][0]
 
 

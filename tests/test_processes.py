@@ -163,12 +163,12 @@ def test_they_divide_the_clips_and_the_first_tells(
     assert codes == [0] * size, said
     assert vectors(clips) == alone
     assert set(times_computed().values()) == {1}
-    assert f"{CLIPS} tracks: 8 computed now, 2 were there" in said[0]
+    assert f"{CLIPS} tracks: 8 computed, 2 cached" in said[0]
     assert ": 10/10" in said[0]
     assert f"(process 1 of {size})" in said[0]
     assert said[1:] == [""] * (size - 1)
     _, said = launch(size)
-    assert "all were there: nothing to do" in said[0]
+    assert "all cached, up to date" in said[0]
     assert set(times_computed().values()) == {1}
 
 
@@ -262,5 +262,5 @@ def test_torchrun_starts_again_after_a_death(
     assert vectors(clips) == alone
     assert set(times_computed().values()) == {1}
     said = (tmp_path / "said0").read_text()
-    computed, there = map(int, re.findall(r"(\d+) computed now, (\d+) were there", said)[0])
+    computed, there = map(int, re.findall(r"(\d+) computed, (\d+) cached", said)[0])
     assert 0 < computed < 8 and there > 2  # the second round had less to do

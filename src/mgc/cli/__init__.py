@@ -1,6 +1,6 @@
-"""The command line: parses, calls one function, prints. Nothing heavy is imported until a command runs.
+"""The command line: it parses, calls one function and prints. Heavy modules are imported by commands.
 
-A group of commands is a module here; importing it adds them to `app`, in the order in which help lists them.
+Each group of commands is a module. Importing it adds the commands to `app`, in the order of `mgc --help`.
 """
 
 import os
@@ -31,15 +31,18 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Which pretrained ear knows your music? Frozen audio encoders against a network from scratch."""
+    """Compare pretrained audio encoders with networks trained from scratch, on your music and labels.
+
+    Start with: mgc data info --data FOLDER, mgc baseline, mgc probe --model musicnn, mgc compare.
+    """
 
 
 def main() -> None:
-    """Run the command line; a mistake a person can mend ends in a message and exit code 2."""
-    # OpenMP's threads shall sleep while they wait, not spin: beside other work on the same cores spinning
-    # made embedding five times slower, alone it gains nothing. It counts only before torch is imported.
+    """Run the command line. An error that the user can fix ends in a message and exit code 2."""
+    # Waiting threads of OpenMP sleep instead of spinning. With other work on the same cores, spinning made
+    # embedding five times slower; alone it gains nothing. This must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # The published filter banks of AST and Whisper have such filters: nothing for the user to mend.
+    # The published filter banks of AST and Whisper have such filters, so there is nothing to fix.
     warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
     signal.signal(signal.SIGTERM, _interrupt)
     app()

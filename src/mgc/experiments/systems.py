@@ -52,7 +52,7 @@ def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = Fal
     """
     recipe = resolved(recipe)  # a wrong name, option or device fails before any work
     precision_of(recipe.train.precision, make_accelerator(recipe.device).device)
-    dataset, split = load_tracks(recipe.data, workspace)
+    dataset, split = load_dataset_and_split(recipe.data, workspace)
     Augment(recipe.augment, dataset.classes)
     representation = representations_of(recipe, workspace)[0]
     bench = _Bench(dataset, split, recipe.data, workspace)
@@ -114,14 +114,14 @@ def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:
         open_representation(specs[0], workspace, recipe.trust_remote_code)
     elif recipe.random_weights:
         raise MgcError("--random-weights needs an encoder", fix="add --model ast, for example")
-    dataset, split = load_tracks(recipe.data, workspace)
+    dataset, split = load_dataset_and_split(recipe.data, workspace)
     bench = _Bench(dataset, split, recipe.data, workspace)
     if not split.leaky:
         _floors(bench, recipe.device)
     records = []
     for spec in specs or _cached_specs(dataset, workspace):
         representation = open_representation(spec, workspace, recipe.trust_remote_code)
-        embedded = embed_tracks(dataset, representation, workspace, recipe.device)
+        embedded = embed_tracks(dataset.tracks, representation, workspace, recipe.device)
         records.append(
             _probe(bench, representation, _probe_recipe(recipe, spec, representation), embedded.seconds)
         )
@@ -196,11 +196,11 @@ def _floors(bench: "_Bench", device: Device) -> None:
     representation = open_representation("logmel", bench.workspace)
     floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe)
     if not (floor.folder / "record.json").exists():
-        embedded = embed_tracks(dataset, representation, bench.workspace, device)
+        embedded = embed_tracks(dataset.tracks, representation, bench.workspace, device)
         _fit_heads(bench, floor, representation, recipe, embedded.seconds)
 
 
-def load_tracks(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Split]:
+def load_dataset_and_split(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Split]:
     """The tracks and the split of a recipe. Excluded tracks and leaks are reported.
 
     Raises:

@@ -74,13 +74,18 @@ class RunRecord:
 
     @property
     def revisions_text(self) -> str:
-        """Its revisions in one phrase."""
-        return "revisions " + ", ".join(f"{what} {number}" for what, number in self.revisions.items())
+        """The revisions, as in "split 1, network 1, training 1"."""
+        return ", ".join(f"{what} {number}" for what, number in self.revisions.items())
 
     @property
     def display_name(self) -> str:
         """The name of the system in tables."""
         return self.name or self.system
+
+    @property
+    def title(self) -> str:
+        """Display name and head: `musicnn + logistic`."""
+        return " + ".join(word for word in (self.display_name, self.head) if word)
 
     @cached_property
     def evaluation(self) -> Scores:
@@ -105,7 +110,7 @@ class RunRecord:
             return Predictions.from_frame(pd.read_parquet(file))
         except (OSError, ValueError, MgcError) as error:
             what = f"the predictions of a run cannot be read: {_told(error)}"
-            raise MgcError(what, where=file, fix="run it again with --again") from None
+            raise MgcError(what, where=file, fix="run its command again with --overwrite") from None
 
     def validation(self) -> list[Predictions]:
         """What the model of each fold says of the fold's validation side.
@@ -121,7 +126,7 @@ class RunRecord:
             raise MgcError(
                 f"what the run said of its validation tracks cannot be read: {_told(error)}",
                 where=file,
-                fix="an older mgc did not keep it: run it again with --again",
+                fix="run its command again with --overwrite",
             ) from None
 
     def to_dict(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def embed(recipe: EmbedRecipe, workspace: Workspace) -> Embedded:
         if several():
             return _embed_together(recipe, representation, workspace)
     dataset = _load(recipe, workspace)
-    return embed_tracks(dataset, representation, workspace, recipe.device, recipe.batch_size)
+    return embed_tracks(dataset.tracks, representation, workspace, recipe.device, recipe.batch_size)
 
 
 def _load(recipe: EmbedRecipe, workspace: Workspace) -> Dataset:
@@ -81,31 +81,29 @@ def _load(recipe: EmbedRecipe, workspace: Workspace) -> Dataset:
 
 
 def embed_tracks(
-    dataset: Dataset,
+    tracks: Sequence[Track],
     representation: Representation,
     workspace: Workspace,
     device: Device,
     batch_size: int = WINDOWS_AT_ONCE,
-    tracks: Sequence[Track] | None = None,
 ) -> Embedded:
-    """The same for a loaded dataset, or some of its `tracks`. If interrupted, finished clips are kept.
+    """Compute the embeddings of tracks that are not cached yet. If interrupted, finished clips are kept.
 
     Raises:
         MgcError: an encoder that cannot be loaded, no such device, a cache that cannot be written, or
             files that changed while they were read.
     """
     cache = EmbeddingCache(representation, workspace.cache)
-    wanted = dataset.tracks if tracks is None else tracks
-    todo = _missing(cache, wanted)
+    todo = _missing(cache, tracks)
     if todo:
         from mgc.util.devices import make_accelerator
 
         where = make_accelerator(device).device
         encoder = once(lambda: representation.encoder(where))
-        cache = _comparable(cache, wanted, encoder, where)
-        todo = _missing(cache, wanted)
+        cache = _comparable(cache, tracks, encoder, where)
+        todo = _missing(cache, tracks)
         _compute(cache, todo, encoder(), where, batch_size, f"embed {representation.name}")
-    return _summary(cache, wanted, len(todo))
+    return _summary(cache, tracks, len(todo))
 
 
 def _embed_together(recipe: EmbedRecipe, representation: Representation, workspace: Workspace) -> Embedded:
