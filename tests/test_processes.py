@@ -42,8 +42,8 @@ def load_slow(trap: Path | None, device: object) -> object:
         nonlocal batches
         batches += 1
         time.sleep(SLOW_SECONDS)
-        if trap and batches == 3 and trap.exists():
-            number, how = trap.read_text().split()
+        with contextlib.suppress(FileNotFoundError):  # the process that it names has removed it
+            number, how = trap.read_text().split() if trap and batches == 3 else ("", "")
             if number == os.environ.get("RANK"):
                 trap.unlink()
                 if how == "fails":
