@@ -12,7 +12,7 @@ from mgc.audio import decode
 from mgc.config import DataRecipe
 from mgc.data import Dataset, Track
 from mgc.report.content import Content
-from mgc.util.compiled import librosa_ready
+from mgc.util.compiled import prepare_librosa
 from mgc.util.errors import MgcError
 
 SECONDS = 12.0  # of an excerpt, from the middle of the track
@@ -97,7 +97,7 @@ def _cut(path: Path, start: int, length: int) -> np.ndarray:
 
 
 def _picture(samples: np.ndarray) -> bytes:
-    librosa_ready()
+    prepare_librosa()
     import librosa
     from matplotlib.image import imsave
 

@@ -1,4 +1,4 @@
-"""Tables as text: aligned columns for a terminal, Markdown for files. One place decides how cells are escaped."""
+"""Tables as text: aligned columns for a terminal, Markdown for files; the escaping of cells."""
 
 import re
 from collections.abc import Sequence

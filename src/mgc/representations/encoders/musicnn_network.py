@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from librosa.filters import mel as librosa_mel_bank
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from mgc.representations.encoders.musicnn import (
     POOLED,
     SAMPLE_RATE_HZ,
 )
+from mgc.util.compiled import prepare_librosa
 from mgc.util.errors import MgcError
 
 # musicnn/configuration.py, MSD_LABELS: the order of `tags`
@@ -231,6 +231,9 @@ def logmel(waveforms: Tensor, *, center: bool) -> Tensor:
 @functools.cache
 def _hann_and_mel_bank(device: torch.device) -> tuple[Tensor, Tensor]:
     """The window (512,) and the transposed Slaney filter bank (257, 96), for inference mode and outside."""
+    prepare_librosa()
+    from librosa.filters import mel
+
     with torch.inference_mode(False):
-        bank = librosa_mel_bank(sr=SAMPLE_RATE_HZ, n_fft=N_FFT, n_mels=N_MELS)  # (96, 257)
+        bank = mel(sr=SAMPLE_RATE_HZ, n_fft=N_FFT, n_mels=N_MELS)  # (96, 257)
         return torch.hann_window(N_FFT, device=device), torch.from_numpy(bank.T.copy()).to(device)

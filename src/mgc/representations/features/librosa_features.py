@@ -17,6 +17,7 @@ import numpy as np
 
 from mgc.audio import Windowing
 from mgc.representations.card import Encoder, Layer, Representation
+from mgc.util.compiled import prepare_librosa
 from mgc.util.workers import cores
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _quietly(compute: Compute, samples: np.ndarray) -> np.ndarray:
+    prepare_librosa()
     with warnings.catch_warnings():
         # Of clips shorter than a filter, of silence without a tuning, of constants without a skew.
         warnings.simplefilter("ignore")
