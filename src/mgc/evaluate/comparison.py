@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest, norm
 
 from mgc.evaluate.bootstrap import (
     Unit,
@@ -76,7 +76,7 @@ class Difference:
         """
         if self.verdict != "no difference shown":
             return None
-        reach = norm.ppf(1 - SIGNIFICANCE / 2) + norm.ppf(POWER)
+        reach = NormalDist().inv_cdf(1 - SIGNIFICANCE / 2) + NormalDist().inv_cdf(POWER)
         needed = self.n_tracks * (reach * self.standard_error / self._sought) ** 2
         if needed <= self.n_tracks:
             return None
@@ -201,7 +201,11 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
     the chi-squared approximation.)
     """
     differing = only_a + only_b
-    return float(binomtest(only_a, differing, 0.5).pvalue) if differing else 1.0
+    ways = total = 1  # of choosing k of the differing tracks; and up to k
+    for k in range(1, min(only_a, only_b) + 1):
+        ways = ways * (differing - k + 1) // k
+        total += ways
+    return min(1.0, 2 * total / 2**differing)  # whole numbers: exact
 
 
 def sign_flip_p(gain: Floats, seed: int = 0) -> float:

@@ -12,9 +12,8 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from mgc.config import CompareRecipe
@@ -23,6 +22,9 @@ from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Parts of a recipe that fingerprints cover, or that change nothing about the result.
 NAMES_ONLY = {"data", "model", "device", "hypothesis", "name", "reported", "trust_remote_code"}
@@ -90,6 +92,8 @@ class RunRecord:
         Raises:
             MgcError: they are not there or damaged.
         """
+        import pandas as pd
+
         file = self.folder / "predictions.parquet"
         try:
             return Predictions.from_frame(pd.read_parquet(file))
@@ -103,6 +107,8 @@ class RunRecord:
         Raises:
             MgcError: it was not kept, or is damaged.
         """
+        import pandas as pd
+
         file = self.folder / "validation.parquet"
         try:
             sides = pd.read_parquet(file).groupby("fold", sort=True)
@@ -122,6 +128,8 @@ class RunRecord:
         """Predictions first, then the record: a record that is there is complete."""
         files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
         if validation:
+            import pandas as pd
+
             frames = [side.to_frame() for side in validation]
             files.write(self.folder / "validation.parquet", pd.concat(frames).to_parquet())
         files.write(self.folder / "record.json", json.dumps(self.to_dict(), indent=2))
@@ -233,6 +241,8 @@ def tracks_file(results: Path, fingerprint: str) -> Path:
 
 def save_tracks(dataset: Dataset, results: Path) -> None:
     """What the tracks are called, beside the runs: a report is made of records alone."""
+    import pandas as pd
+
     columns = ["track_id", "label", "artist", "title", "album", "seconds"]
     file = tracks_file(results, dataset.fingerprint)
     if not file.exists():
@@ -240,12 +250,14 @@ def save_tracks(dataset: Dataset, results: Path) -> None:
         files.write(file, pd.DataFrame(rows, columns=columns).to_csv(index=False))
 
 
-def load_tracks(record: RunRecord) -> pd.DataFrame:
+def load_tracks(record: RunRecord) -> "pd.DataFrame":
     """What `save_tracks` wrote, by track_id; empty texts where nothing is known.
 
     Raises:
         MgcError: it is not there or damaged.
     """
+    import pandas as pd
+
     file = tracks_file(record.folder.parent, record.data_fingerprint)
     try:
         text = dict.fromkeys(("track_id", "label", "artist", "title", "album"), str)
@@ -279,7 +291,7 @@ def _commit() -> str | None:
     return head.stdout.strip() + ("+" if state.stdout.strip() else "")
 
 
-def save_curves(folder: Path, curves: pd.DataFrame) -> None:
+def save_curves(folder: Path, curves: "pd.DataFrame") -> None:
     """`curves.csv`, `.png` and `.svg`: loss and accuracy by epoch, a thin line a fold, the epoch kept marked.
 
     Columns: fold, epoch, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, seconds, best.

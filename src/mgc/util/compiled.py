@@ -31,13 +31,13 @@ def prepare_librosa() -> None:
     The snapshot lies in `$NUMBA_CACHE_DIR`, otherwise in `numba/` beside the converted weights. Without one,
     librosa compiles the functions when they are first called, which takes up to half a minute.
     """
-    import numba
+    from numba import config
 
     # numba checks for itself whether a cached function fits its own version, the source file and the CPU.
     name = f"librosa-{version('librosa')}-numba-{version('numba')}-{sys.implementation.cache_tag}.zip"
-    snapshot = Path(numba.config.CACHE_DIR or user_cache_path("mgc") / "numba") / name
+    snapshot = Path(config.CACHE_DIR or user_cache_path("mgc") / "numba") / name
     folder = _extract(snapshot)
-    numba.config.CACHE_DIR = folder.name
+    config.CACHE_DIR = folder.name
     # At exit the folder is deleted after this call, because it was created before.
     atexit.register(_replace_snapshot, snapshot, folder, _files_in(folder))
 
