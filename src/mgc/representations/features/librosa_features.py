@@ -4,13 +4,10 @@ A feature is a module of its own with a function from samples to an array, so th
 changed, leaves its vectors in the store valid.
 """
 
-import os
-import threading
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +15,7 @@ import numpy as np
 from mgc.audio import Windowing
 from mgc.representations.card import Encoder, Layer, Representation
 from mgc.util.compiled import prepare_librosa
-from mgc.util.workers import cores
+from mgc.util.workers import cores, exit_with_parent
 
 if TYPE_CHECKING:
     import torch
@@ -142,20 +139,8 @@ def side_by_side(compute: Compute, parts: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _in_process(compute: Compute, samples: np.ndarray) -> np.ndarray:
-    _end_with_parent(os.getppid())
+    exit_with_parent()
     return _quietly(compute, samples)
-
-
-@cache
-def _end_with_parent(parent: int) -> None:
-    """Once a process: loky's would outlive a parent that is killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _quietly(compute: Compute, samples: np.ndarray) -> np.ndarray:
