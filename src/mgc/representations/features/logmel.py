@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import librosa
 import numpy as np
 
 from mgc.audio import Windowing
 from mgc.representations.card import Layer, Representation
+from mgc.util.compiled import prepare_librosa
 
 if TYPE_CHECKING:
     import torch
@@ -85,8 +85,11 @@ class _LogMel:
     def __init__(self, numbers: Numbers, device: "torch.device") -> None:
         import torch
 
+        prepare_librosa()
+        from librosa.filters import mel
+
         self.numbers = numbers
-        bank = librosa.filters.mel(sr=numbers.sample_rate_hz, n_fft=numbers.n_fft, n_mels=N_MELS)
+        bank = mel(sr=numbers.sample_rate_hz, n_fft=numbers.n_fft, n_mels=N_MELS)
         self.bank = torch.from_numpy(bank).to(device)  # (128, n_fft / 2 + 1)
         self.taper = torch.hann_window(numbers.n_fft, device=device)
 
