@@ -1,7 +1,7 @@
 """`Predictions`: what a model said of the test tracks, checked; and whether two runs share their split."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -140,11 +140,17 @@ class Predictions:
         Raises MgcError for missing, unknown or doubled columns, a label that is no class, a `predicted` that
         is not the class of highest probability, and for all that the constructor refuses.
         """
-        classes = _classes_of_columns([str(name) for name in frame.columns])
-        number = {name: index for index, name in enumerate(classes)}
-        track_ids = _names("track_id", frame["track_id"].tolist())
+        _classes_of_columns([str(name) for name in frame.columns])
+        return cls.from_columns({str(name): frame[name].tolist() for name in frame.columns})
 
-        labels = _names("label", frame["label"].tolist())
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> "Predictions":
+        """`from_frame` for columns that were read without pandas, which takes long to import."""
+        classes = _classes_of_columns([*columns])
+        number = {name: index for index, name in enumerate(classes)}
+        track_ids = _names("track_id", columns["track_id"])
+
+        labels = _names("label", columns["label"])
         strange = sorted(set(labels) - set(number))
         if strange:
             raise MgcError(
@@ -154,15 +160,17 @@ class Predictions:
             classes=classes,
             track_ids=track_ids,
             labels=np.array([number[label] for label in labels], dtype=np.int64),
-            probabilities=frame[[PROBABILITY_PREFIX + name for name in classes]].to_numpy(),
-            groups=_names("group", frame["group"].tolist()),
-            fold=frame["fold"].to_numpy(),
+            probabilities=np.stack(
+                [np.asarray(columns[PROBABILITY_PREFIX + name]) for name in classes], axis=1
+            ),
+            groups=_names("group", columns["group"]),
+            fold=np.asarray(columns["fold"]),
         )
         likeliest = {
             track_id: classes[index]
             for track_id, index in zip(predictions.track_ids, predictions.predicted, strict=True)
         }
-        written = dict(zip(track_ids, frame["predicted"].tolist(), strict=True))
+        written = dict(zip(track_ids, columns["predicted"], strict=True))
         wrong = [track_id for track_id in predictions.track_ids if written[track_id] != likeliest[track_id]]
         if wrong:
             raise MgcError(

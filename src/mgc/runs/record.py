@@ -92,11 +92,11 @@ class RunRecord:
         Raises:
             MgcError: they are not there or damaged.
         """
-        import pandas as pd
+        from pyarrow.parquet import ParquetFile
 
         file = self.folder / "predictions.parquet"
         try:
-            return Predictions.from_frame(pd.read_parquet(file))
+            return Predictions.from_columns(ParquetFile(file).read().to_pydict())
         except (OSError, ValueError, MgcError) as error:
             what = f"the predictions of a run cannot be read: {_told(error)}"
             raise MgcError(what, where=file, fix="run it again with --again") from None
