@@ -1,4 +1,4 @@
-"""The report page in Chromium: it sorts, filters, fits a phone, works without scripts, and opens fast."""
+"""The report page in Chromium: sorting, filtering, a phone, no scripts, dark mode, and a large page."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import test_report
-from test_report import content, make_run, name_tracks, said
+from test_report import content, make_run, name_tracks, predictions
 
 from mgc.report.page import write_page
 from mgc.runs.record import RunRecord
@@ -22,20 +22,20 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 runs = test_report.runs
 
 
-def asked(page: Path, script: str, *flags: str, width: int = 1280) -> dict[str, Any]:
+def in_browser(page: Path, script: str, *flags: str, width: int = 1280) -> dict[str, Any]:
     """What `script`, a function's body that sees `page` (its document), returns in a window this wide."""
     frame = page.with_name("frame.html")
     frame.write_text(
         f"""<iframe id="f" style="width: {width}px; height: 900px; border: 0" src="{page.name}"></iframe>
         <script>f.onload = () => {{
           const page = f.contentDocument, view = f.contentWindow;
-          document.body.dataset.said = JSON.stringify((() => {{ {script} }})());
+          document.body.dataset.result = JSON.stringify((() => {{ {script} }})());
         }};</script>"""
     )
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
     command += [*flags, "--window-size=1400,1000", "--dump-dom", frame.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'data-said="([^"]*)"', done.stdout)
+    found = re.search(r'data-result="([^"]*)"', done.stdout)
     assert found, done.stdout[:500] + done.stderr[-500:]
     return json.loads(unescape(found.group(1)))  # type: ignore[no-any-return]
 
@@ -43,15 +43,15 @@ def asked(page: Path, script: str, *flags: str, width: int = 1280) -> dict[str, 
 USE = """
 const head = page.querySelectorAll("table.systems thead th button");
 const first = () => page.querySelector("table.systems tbody tr:not([hidden]) th").textContent;
-const said = {buttons: head.length, before: first()};
-head[2].click(); said.most = first(); said.sorted = head[2].parentElement.ariaSort;
-head[2].click(); said.least = first();
+const result = {buttons: head.length, before: first()};
+head[2].click(); result.most = first(); result.sorted = head[2].parentElement.ariaSort;
+head[2].click(); result.least = first();
 const input = page.querySelector("input[type=search]");
 input.value = "PROBE whisper"; input.dispatchEvent(new view.Event("input"));
-said.shown = page.querySelectorAll("table.systems tbody tr:not([hidden])").length; said.found = first();
-said.alerts = page.querySelectorAll("script").length;
-said.labelled = page.querySelectorAll("input").length === page.querySelectorAll("label input").length;
-return said;
+result.shown = page.querySelectorAll("table.systems tbody tr:not([hidden])").length; result.found = first();
+result.alerts = page.querySelectorAll("script").length;
+result.labelled = page.querySelectorAll("input").length === page.querySelectorAll("label input").length;
+return result;
 """
 FITS = """
 const beyond = e => e.getBoundingClientRect().right > view.innerWidth + 1;
@@ -65,22 +65,22 @@ return {page: page.documentElement.scrollWidth, wide: wide.map(e => e.outerHTML.
 
 
 def test_sorting_and_filtering(runs: list[RunRecord], tmp_path: Path) -> None:
-    said = asked(write_page(content(audio=False), tmp_path), USE)
-    assert said["buttons"] == 8
-    assert said["before"].startswith("majority") and said["least"].startswith("majority")
-    assert said["most"].startswith("musicnn") and said["sorted"] == "descending"
-    assert said["shown"] == 1 and said["found"].startswith("whisper")
-    assert said["alerts"] == 1 and said["labelled"]
+    found = in_browser(write_page(content(audio=False), tmp_path), USE)
+    assert found["buttons"] == 8
+    assert found["before"].startswith("majority") and found["least"].startswith("majority")
+    assert found["most"].startswith("musicnn") and found["sorted"] == "descending"
+    assert found["shown"] == 1 and found["found"].startswith("whisper")
+    assert found["alerts"] == 1 and found["labelled"]
 
 
 def test_a_phone_in_the_dark_without_scripts(runs: list[RunRecord], tmp_path: Path) -> None:
     name_tracks(runs[0])
     page = write_page(content(audio=False), tmp_path)
     page.write_text(re.sub(r"<script>.*?</script>", "", page.read_text(), flags=re.DOTALL))
-    light = asked(page, FITS, width=375)
+    light = in_browser(page, FITS, width=375)
     assert light["page"] <= 375 and light["wide"] == []
     assert light["letters"] >= 12  # px
-    dark = asked(page, FITS, "--blink-settings=preferredColorScheme=0", width=375)
+    dark = in_browser(page, FITS, "--blink-settings=preferredColorScheme=0", width=375)
     for colours in (light, dark):
         ink, paper = (luminance(colours[name]) for name in ("ink", "paper"))
         assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 7
@@ -98,7 +98,7 @@ def luminance(colour: str) -> float:
 def test_twenty_systems_and_two_thousand_tracks(tmp_path: Path) -> None:
     for number in range(20):
         path = "probe" if number % 2 else "baseline"
-        record = make_run(f"ear{number}", path, said(number, number / 10, tracks=2000))
+        record = make_run(f"ear{number}", path, predictions(number, number / 10, tracks=2000))
         if path == "probe":
             points = np.random.default_rng(number).normal(size=(2000, 2))
             table = pd.DataFrame(
@@ -110,6 +110,6 @@ def test_twenty_systems_and_two_thousand_tracks(tmp_path: Path) -> None:
     assert page.stat().st_size < 5e6
     timing = """const t = view.performance.timing, all = page.querySelectorAll("*").length;
     return {seconds: (t.loadEventStart - t.navigationStart) / 1000, elements: all};"""
-    opened = asked(page, timing)
+    opened = in_browser(page, timing)
     assert opened["elements"] < 30_000  # about half a second of one core
     assert opened["seconds"] < 10  # other work may hold the cores

@@ -1,4 +1,4 @@
-"""The report's content and page, made from records alone; no browser is asked."""
+"""The content of reports and the page, from records alone, without a browser."""
 
 import html.parser
 import json
@@ -16,7 +16,7 @@ from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, re
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.audio import excerpt
 from mgc.report.content import Content, gather, recipe_toml
-from mgc.report.figures import Line, axis_for, lines, share_axis
+from mgc.report.figures import Chart, Line, axis_for, share_axis
 from mgc.report.maps import kept_map
 from mgc.report.page import render_page, write_page
 from mgc.runs.record import RunRecord, tracks_file
@@ -26,7 +26,7 @@ EVIL = "<script>alert(1)</script>"
 CLASSES = ("folk", "pop", "rock")
 
 
-def said(seed: int, skill: float, tracks: int = 60) -> Predictions:
+def predictions(seed: int, skill: float, tracks: int = 60) -> Predictions:
     """Probabilities that favour the truth by `skill`."""
     rng = np.random.default_rng(seed)
     labels = np.arange(tracks) % len(CLASSES)
@@ -54,6 +54,7 @@ def make_run(system: str, path: str, predictions: Predictions, **changes: object
         "code": "c", "commit": None, "versions": {"mgc": EVIL}, "device": EVIL,
         "created": f"2026-01-01T00:00:0{len(system) % 10}", "name": f"{system} {EVIL}", "reported": EVIL,
     }  # fmt: skip
+    plain["folder"] = here().results_of("tunes") / str(plain["run_id"])
     record = RunRecord(**{**plain, **changes})  # type: ignore[arg-type]
     record.save(predictions)
     return record
@@ -61,13 +62,13 @@ def make_run(system: str, path: str, predictions: Predictions, **changes: object
 
 @pytest.fixture
 def runs() -> list[RunRecord]:
-    """A floor, two networks, one of them with curves, and two probes, whose every text is hostile."""
+    """A floor, two networks, one of them with curves, and two probes, all of whose texts are hostile."""
     made = [
-        make_run("majority", "floor", said(0, 0.0)),
-        make_run("cnn", "baseline", said(1, 1.0)),
-        make_run("gru", "baseline", said(2, 0.8)),
-        make_run("musicnn", "probe", said(3, 2.5)),
-        make_run("whisper", "probe", said(4, 1.5)),
+        make_run("majority", "floor", predictions(0, 0.0)),
+        make_run("cnn", "baseline", predictions(1, 1.0)),
+        make_run("gru", "baseline", predictions(2, 0.8)),
+        make_run("musicnn", "probe", predictions(3, 2.5)),
+        make_run("whisper", "probe", predictions(4, 1.5)),
     ]
     epochs = np.arange(6)
     table = {"fold": 0, "epoch": epochs, "train_loss": 1 / (1 + epochs), "val_loss": 1.0, "best": epochs == 3}
@@ -82,7 +83,7 @@ def name_tracks(record: RunRecord) -> None:
         (i, CLASSES[k], EVIL, f"{EVIL} {i}", "", 30.0) for i, k in zip(run.track_ids, run.labels, strict=True)
     ]
     columns = ["track_id", "label", "artist", "title", "album", "seconds"]
-    pd.DataFrame(rows, columns=columns).to_csv(tracks_file("tunes", "d0"), index=False)
+    pd.DataFrame(rows, columns=columns).to_csv(tracks_file(here().results_of("tunes"), "d0"), index=False)
 
 
 def content(**options: object) -> Content:
@@ -90,7 +91,7 @@ def content(**options: object) -> Content:
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would see: tags, headings, addresses, text."""
+    """Tags, headings, links and text of a page."""
 
     VOID = ("meta", "img", "br", "link", "input")
 
@@ -117,7 +118,7 @@ class Page(html.parser.HTMLParser):
             self.text += data
 
 
-def test_content_says_who_is_who(runs: list[RunRecord]) -> None:
+def test_content_finds_the_best_of_each_kind(runs: list[RunRecord]) -> None:
     name_tracks(runs[0])
     c = content(baseline="cnn-baseline")
     best = {path: entry.record.system for path in ("floor", "baseline", "probe") if (entry := c.best(path))}
@@ -129,7 +130,8 @@ def test_content_says_who_is_who(runs: list[RunRecord]) -> None:
     scores = entry.record.evaluation
     assert entry.confusion.tolist() == [list(row) for row in scores.confusion]
     assert entry.per_class["f1"] == pytest.approx([row.f1 for row in scores.per_class])
-    assert [(g.tracks, g.seconds) for g in c.genres] == [(20, 600.0)] * 3
+    assert c.genres["label"].tolist() == [*CLASSES]
+    assert c.genres[["tracks", "groups", "seconds"]].values.tolist() == [[20, 20, 600]] * 3
     assert "check" in c.missing[0] and len(c.missing) == 1
 
 
@@ -139,11 +141,11 @@ def test_clips_are_the_worst_errors_and_the_most_disputed(runs: list[RunRecord])
     disputed = [clip for clip in c.clips if clip.why == "disagreement"]
     assert len(errors) == len(disputed) == 8
     assert not {clip.track_id for clip in errors} & {clip.track_id for clip in disputed}
-    blame = [sum(one.probability for one in clip.said if one.label != clip.label) for clip in errors]
+    blame = [sum(one.probability for one in clip.answers if one.label != clip.label) for clip in errors]
     assert blame == sorted(blame, reverse=True)
-    assert len(disputed[0].votes) == 3  # four systems, three classes: as many minds as can be
-    assert {len(clip.said) for clip in c.clips} == {4}  # the floor has no vote
-    assert all(sum(one.label != clip.label for one in clip.said) >= 2 for clip in errors)
+    assert len(disputed[0].votes) == 3  # four systems disagree on all three classes
+    assert {len(clip.answers) for clip in c.clips} == {4}  # the floor has no vote
+    assert all(sum(one.label != clip.label for one in clip.answers) >= 2 for clip in errors)
 
 
 def test_the_page_is_whole_self_contained_and_harmless(runs: list[RunRecord]) -> None:
@@ -153,7 +155,7 @@ def test_the_page_is_whole_self_contained_and_harmless(runs: list[RunRecord]) ->
     assert not page.open
     assert sum(tag == "script" for tag, _ in page.tags) == 1  # its own
     assert "<script>alert" not in text
-    assert page.text.count(EVIL) > 20  # told, as text
+    assert page.text.count(EVIL) > 20  # shown as text
     for tag, attributes in page.tags:
         assert not {name for name in attributes if name.startswith("on")}
         for name in ("src", "href"):
@@ -169,14 +171,14 @@ def test_the_page_is_whole_self_contained_and_harmless(runs: list[RunRecord]) ->
     assert titled == sum(attributes.get("role") == "img" for _, attributes in page.tags) > 5
 
 
-def test_the_page_holds_the_numbers_and_says_what_is_missing(runs: list[RunRecord]) -> None:
+def test_the_page_shows_the_numbers_and_lists_what_is_missing(runs: list[RunRecord]) -> None:
     text = Page(render_page(content())).text
     for record in runs:
         assert f"{record.evaluation.accuracy:.3f}" in text
         assert f"mgc rerun {record.run_id}" in text
     assert content().verdict in text
-    missing = text[text.index("What this page could not tell") :]
-    for words in ("Titles and artists are not known", "mgc data check", "audio cannot be found", "no map of"):
+    missing = text[text.index("Not available") :]
+    for words in ("Titles and artists are unknown", "mgc data check", "audio was not found", "no map of"):
         assert words in missing
     assert "no training curves of gru" in missing
 
@@ -188,7 +190,7 @@ def test_a_map_is_read_from_the_run(runs: list[RunRecord]) -> None:
     table.to_csv(runs[3].folder / "map.csv", index=False)
     c = content(audio=False)
     kept = kept_map(c, c.probes[0])
-    assert kept and kept.points[5].tolist() == [5.0, 5.0]
+    assert kept is not None and kept.loc[5].tolist() == [ids[5], 5.0, 5.0]
     text = render_page(c)
     assert "Map of 60 tracks" in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt; t059 (rock)</title>" in text
@@ -221,10 +223,10 @@ def test_check_and_damaged_check(runs: list[RunRecord]) -> None:
     }
     file.write_text(json.dumps(check))
     text = render_page(content(audio=False))
-    assert "61 tracks looked at, 60 used" in text and "1 × clipped" in text and "<script>alert" not in text
+    assert "61 tracks checked, 60 used" in text and "1 × clipped" in text and "<script>alert" not in text
     for damaged in ("{", "[]", "{}", json.dumps(check | {"findings": 5})):
         file.write_text(damaged)
-        with pytest.raises(MgcError, match=r"check's result cannot be read"):
+        with pytest.raises(MgcError, match="result of the data check cannot be read"):
             content()
 
 
@@ -238,20 +240,20 @@ def test_damaged_curves_are_named(runs: list[RunRecord], text: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["title,artist\nx,y\n", "twice", "seconds"])
-def test_damaged_names_of_tracks_are_told_on_the_page(runs: list[RunRecord], damage: str) -> None:
+def test_damaged_names_of_tracks_are_reported_on_the_page(runs: list[RunRecord], damage: str) -> None:
     name_tracks(runs[0])
-    file = tracks_file("tunes", "d0")
+    file = tracks_file(here().results_of("tunes"), "d0")
     text = {"twice": file.read_text() * 2, "seconds": file.read_text().replace("30.0", "x")}.get(
         damage, damage
     )
     file.write_text(text)
-    assert f"not known: {file.name}: damaged" in " ".join(content().missing)
+    assert f"Titles and artists are unknown: {file.name}: damaged" in " ".join(content().missing)
 
 
 def test_a_single_floor_makes_a_page() -> None:
-    make_run("majority", "floor", said(0, 0.0))
+    make_run("majority", "floor", predictions(0, 0.0))
     text = Page(render_page(content())).text
-    assert "No network from scratch" in text and "None." in text
+    assert "There is no network from scratch" in text and "None." in text
 
 
 def test_writing_replaces_the_page_at_once(runs: list[RunRecord], tmp_path: Path) -> None:
@@ -275,16 +277,16 @@ def test_an_excerpt_is_the_middle_and_small(tmp_path: Path) -> None:
     assert one.seconds == pytest.approx(12.0, abs=0.01)
     assert 0 < len(one.sound) < 100_000
     (tmp_path / "cut.mp3").write_bytes(one.sound)
-    heard, rate = soundfile.read(tmp_path / "cut.mp3")
-    assert heard.ndim == 1 and np.abs(heard[: rate // 2]).max() > 0.1  # no silence before it
+    sound, rate = soundfile.read(tmp_path / "cut.mp3")
+    assert sound.ndim == 1 and np.abs(sound[: rate // 2]).max() > 0.1  # no silence before it
     assert one.picture.startswith(b"\xff\xd8") and len(one.picture) < 40_000
 
 
 def test_lines_are_thinned_and_axes_round() -> None:
     steps = np.repeat(np.linspace(0, 1, 2001), 2)
-    drawn = str(lines("a", share_axis("x"), share_axis("y"), [Line(EVIL, steps[:-1], steps[1:], 0)]))
-    points = re.search(r'points="([^"]*)"', drawn)
-    assert points and len(points.group(1).split()) < 20  # a staircase finer than a point is a line
-    assert EVIL not in drawn
+    line = Line(EVIL, steps[:-1], steps[1:], 0)
+    points = Chart("a", share_axis("x"), share_axis("y"), [line]).path(line).split()
+    assert len(points) < 20  # a staircase finer than a point is a line
+    assert (points[0], points[-1]) == ("34.0,204.0", "332.0,24.0")
     axis = axis_for("loss", np.array([0.31, 1.42]), zero=True)
     assert axis.low == 0 and axis.high >= 1.42 and len(axis.ticks) <= 8

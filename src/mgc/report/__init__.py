@@ -1,1 +1,1 @@
-"""Reports of a data set's runs: a page, a paper, and all of it to hand in."""
+"""Reports on the runs of a dataset: a page, a paper, and a bundle of everything."""

@@ -1,4 +1,4 @@
-"""The music that a report talks of, where it can still be found: its tracks, short excerpts, and pictures."""
+"""Excerpts and spectrograms of the tracks that a report shows, if their audio can still be found."""
 
 import io
 from dataclasses import dataclass
@@ -12,17 +12,18 @@ from mgc.audio import decode
 from mgc.config import DataRecipe
 from mgc.data import Dataset, Track
 from mgc.report.content import Content
+from mgc.runs.record import load_record
 from mgc.util.compiled import prepare_librosa
 from mgc.util.errors import MgcError
 
-SECONDS = 12.0  # of an excerpt, from the middle of the track
+SECONDS = 12.0  # length of an excerpt, from the middle of the track
 RATE_HZ = 22_050
-HOP, BANDS = 1024, 96  # of a picture: 258 x 96 points
+HOP, BANDS = 1024, 96  # of a spectrogram: 258 x 96 points
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """`sound`: MP3, mono. `picture`: a mel spectrogram, JPEG, low notes below."""
+    """`sound`: MP3, mono. `picture`: a mel spectrogram as JPEG, low frequencies at the bottom."""
 
     sound: bytes
     picture: bytes
@@ -30,73 +31,74 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
-class Music:
-    """The data set of the first section as it is found today; None where it is not, and `problem` says why.
+class FoundDataset:
+    """The dataset of the first table as it is today; None if it was not found, for the reason in `problem`.
 
-    same: every track is what was judged; else they are those that are still called so.
+    unchanged: every track is the one that was evaluated; otherwise only those with the same id can be shown.
     """
 
     dataset: Dataset | None
-    same: bool
+    unchanged: bool
     problem: str
 
     def track(self, track_id: str, label: str) -> Track | None:
-        """The track of this name, if it is still there and of this genre."""
+        """The track with this id, if it still exists and has this label."""
         track = self.dataset.by_id.get(track_id) if self.dataset else None
         return track if track and track.label == label else None
 
 
-def find_music(content: Content) -> Music:
-    """Load the tracks from where the command says they are, else from where the records say they were."""
+def find_dataset(content: Content) -> FoundDataset:
+    """Load the tracks from the place that the command names, or else from where the runs found them."""
+    recipe = _recipe(content)
     try:
-        dataset = data.load(_where(content), content.workspace)
+        dataset = data.load(recipe, content.workspace)
     except (MgcError, OSError) as error:
         what = error.what.split("\n")[0] if isinstance(error, MgcError) else str(error)
-        return Music(None, False, f"The audio cannot be found: {what}. --data says where it lies now.")
+        what = what.replace(recipe.source, Path(recipe.source).name)  # reports name no folders
+        return FoundDataset(
+            None, False, f"The audio was not found: {what}. Give its present place with --data."
+        )
     if dataset.fingerprint == content.first.data_fingerprint:
-        return Music(dataset, True, "")
-    problem = (
-        "The tracks found today are not all what was judged; excerpts are of those still called the same."
-    )
-    return Music(dataset, False, problem)
+        return FoundDataset(dataset, True, "")
+    problem = "The dataset has changed since the runs; only tracks with the same id and label have excerpts."
+    return FoundDataset(dataset, False, problem)
 
 
-def _where(content: Content) -> DataRecipe:
-    """The recipe of the records, with the place that the command names, where it names one."""
-    stored, asked = content.first.recipe["data"], content.recipe.data
+def _recipe(content: Content) -> DataRecipe:
+    """The recipe of the first run, with the source that the command names, if it names one."""
+    stored = load_record(content.first.folder / "record.json").recipe["data"]
     known = {key: value for key, value in stored.items() if key in DataRecipe.model_fields}
-    recipe = DataRecipe.model_validate(known)
-    named = content.workspace.results_of(asked.source).is_dir() and "/" not in asked.source
-    update: dict[str, str] = {} if named else {"source": asked.source}
-    return recipe.model_copy(update=update)
+    recipe, source = DataRecipe.model_validate(known), content.recipe.data.source
+    is_name = content.workspace.results_of(source).is_dir() and "/" not in source
+    return recipe if is_name else recipe.model_copy(update={"source": source})
 
 
 def excerpt(path: Path, seconds: float) -> Excerpt:
-    """The middle `SECONDS` of a file that is `seconds` long, or all of a shorter one.
+    """The middle `SECONDS` of a file that is `seconds` long, or all of a shorter file.
 
     Raises:
-        AudioError: it cannot be decoded.
+        AudioError: the file cannot be decoded.
     """
     start = max(0, int((seconds - SECONDS) / 2 * RATE_HZ))
     samples = _cut(path, start, int(SECONDS * RATE_HZ))
     stream = io.BytesIO()
-    # About 40 kbit/s, good enough to tell a genre by.
+    # About 40 kbit/s, which is good enough to recognise a genre.
     soundfile.write(stream, samples, RATE_HZ, format="MP3", compression_level=0.9)
-    return Excerpt(stream.getvalue(), _picture(samples), len(samples) / RATE_HZ)
+    return Excerpt(stream.getvalue(), _spectrogram(samples), len(samples) / RATE_HZ)
 
 
 def _cut(path: Path, start: int, length: int) -> np.ndarray:
-    """(length,) samples from `start` on, fewer where the file ends; no more of it is decoded than needed."""
-    parts, at = [], 0
+    """(length,) samples from `start` on, fewer if the file ends; decoding stops as soon as possible."""
+    parts, position = [], 0
     for block in decode(path, RATE_HZ):
-        parts.append(block[max(0, start - at) : max(0, start + length - at)])
-        at += len(block)
-        if at >= start + length:
+        parts.append(block[max(0, start - position) : max(0, start + length - position)])
+        position += len(block)
+        if position >= start + length:
             break
     return np.concatenate(parts)
 
 
-def _picture(samples: np.ndarray) -> bytes:
+def _spectrogram(samples: np.ndarray) -> bytes:
     prepare_librosa()
     import librosa
     from matplotlib.image import imsave

@@ -1,7 +1,7 @@
-"""The bundle: one zip to hand in, with all that was said, what it was made from, and how to make it again.
+"""The bundle: one zip with the report, what it was made from, and how to reproduce it.
 
-Audio never goes in, nor do paths of this machine. The same records give the same bytes: members are sorted
-and bear no time.
+It never contains audio or paths of this machine. The same records give the same bytes: members are sorted and
+have no modification times.
 """
 
 import csv
@@ -12,62 +12,41 @@ import shlex
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from importlib import resources
 from pathlib import Path
 
 import pandas as pd
 
 from mgc.report.content import Content, recipe_toml
 from mgc.report.page import render_page
-from mgc.report.paper import FORMS, Figure, Table, blocks_of, plain, write_papers
-from mgc.runs.record import RunRecord, load_records, text_without_places, without_places
-from mgc.runs.tables import Row, System, render
+from mgc.report.paper import FORMS, Figure, Table, blocks_of, write_papers
+from mgc.runs.record import RunRecord, load_records, without_places
+from mgc.runs.tables import render
 from mgc.util import files
 from mgc.util.progress import say
+from mgc.util.text import one_line
 
 NAME = "hand-in.zip"
 KEPT = (".json", ".parquet", ".csv", ".md", ".png", ".svg", ".toml")
 WEIGHTS = ".safetensors"
 MOST_WEIGHTS = 256 * 1024  # bytes of a file: heads and the small networks; all of them would be gigabytes
-LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
-
-PLACES = "tracks are called by their paths on this machine"
-NO_PLACES = "a manifest with paths relative to it, or with a column id, calls them otherwise"
-
-README = """# {data}: what was found, and how to find it again
-
-| file | what it is |
-| --- | --- |
-| paper.pdf, .tex, .md | the paper in three forms; `figures/` and `tables/` belong to it |
-| report.html | the page with all figures; it plays no audio |
-| table.md, table.csv | all systems side by side |
-| check.*, quarantine.csv | what the check of the audio found, and what it decided about single tracks |
-| tracks-*.csv | what the tracks are called |
-| configs/ | a recipe a run: `mgc baseline --config` or `mgc probe --config` |
-| commands.sh | all of them, in the order of the runs: `DATA=where/the/music/lies sh commands.sh` |
-| runs/ | of each run its record, predictions a track, curves, and weights up to {weights} KiB a file |
-| MANIFEST | SHA-256 sums: `sha256sum -c MANIFEST` |
-
-Audio is not in here. Of what lay on one machine only the last name is told: an encoder that was opened from a
-folder has to lie in a folder of that name where the commands are run, or `--model` says where it lies.
-
-Left out: {left_out}
-"""
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
 
 
 def write_bundle(content: Content, folder: Path) -> Path:
     """Write the paper in all forms and `hand-in.zip` into `folder`.
 
     Raises:
-        MgcError: a record or recipe that cannot be read.
+        MgcError: a record or recipe cannot be read.
     """
-    places = [track_id for track_id in content.predictions.track_ids if Path(track_id).is_absolute()]
-    if places:
-        say(f"{len(places)} {PLACES}, as {places[0]}, and so are they in the bundle: {NO_PLACES}")
-    content = _handed_on(content)
+    paths = [track_id for track_id in content.predictions.track_ids if Path(track_id).is_absolute()]
+    if paths:
+        say(
+            f"the ids of {len(paths)} tracks are absolute paths, such as {paths[0]}, and the bundle contains "
+            "them; a manifest with relative paths or with a column id avoids this"
+        )
     records = [without_places(record) for record in load_records(content.data, content.workspace)]
-    members: dict[str, bytes] = {
-        path.name: path.read_bytes() for path in write_papers(content, [*FORMS], folder)
-    }
+    members = {path.name: path.read_bytes() for path in write_papers(content, [*FORMS], folder)}
     for block in blocks_of(content):
         names = [f"tables/{block.name}.csv"] if isinstance(block, Table) else []
         names += [f"figures/{block.name}.{kind}" for kind in ("pdf", "png") if isinstance(block, Figure)]
@@ -77,19 +56,23 @@ def write_bundle(content: Content, folder: Path) -> Path:
     silent = content.recipe.model_copy(update={"audio": False})
     page = render_page(replace(content, recipe=silent))
     members["report.html"] = page.encode("utf-8", errors="backslashreplace")
-    left_out = [*_beside(content.folder, members), *_runs(content.folder, members)]
+    omitted = [*_add_files_beside_runs(content.folder, members), *_add_runs(content.folder, members)]
     for record in records:
         if record.kind != "floor":
             members[f"configs/{record.run_id}.toml"] = config_of(record).encode()
     members["commands.sh"] = commands_of(records, content.first).encode()
-    members["README.md"] = README.format(
-        data=plain(content.data),
-        weights=MOST_WEIGHTS // 1024,
-        left_out="".join(f"\n- {plain(line)}" for line in sorted(left_out)) or "nothing.",
-    ).encode()
+    members["README.md"] = (
+        _template("bundle.md")
+        .format(
+            data=one_line(content.data),
+            weights=MOST_WEIGHTS // 1024,
+            omitted="".join(f"\n- {one_line(line)}" for line in sorted(omitted)) or "nothing.",
+        )
+        .encode()
+    )
     sums = [f"{hashlib.sha256(members[name]).hexdigest()}  {name}\n" for name in sorted(members)]
     members["MANIFEST"] = "".join(sums).encode()
-    return _packed(members, folder / NAME)
+    return files.write(folder / NAME, _zipped(members))
 
 
 def config_of(record: RunRecord) -> str:
@@ -98,49 +81,19 @@ def config_of(record: RunRecord) -> str:
 
 
 def commands_of(records: Sequence[RunRecord], first: RunRecord) -> str:
-    """A shell script that repeats every recipe once, in the order of the runs; floors come with them."""
+    """A shell script that repeats every recipe once, in the order of the runs, floors included."""
     last = {recipe_toml(record.recipe): record for record in records if record.kind != "floor"}
     runs = [f'mgc {r.kind} --config configs/{r.run_id}.toml --data "$DATA"' for r in last.values()]
-    lines = [
-        "#!/bin/sh",
-        "# What is there already is not run again.",
-        "set -eu",
-        f'[ -n "${{DATA:-}}" ] || DATA={shlex.quote(first.recipe["data"]["source"])}',
-        'mgc data check --data "$DATA"',
-        *runs,
-        'mgc compare --data "$DATA"',
-        'mgc report --data "$DATA" --bundle',
-    ]
-    return "\n".join(lines) + "\n"
+    data = shlex.quote(first.recipe["data"]["source"])
+    return _template("commands.sh").format(data=data, runs="\n".join(runs))
 
 
-def _handed_on(content: Content) -> Content:
-    """All of it, made of records that name no place on this machine."""
-    rows = [row for section in content.sections for row in section.rows]
-    # By identity: a row's twin and a section's baseline are the systems of other rows.
-    known = {}
-    for system in (system for row in rows for system in (row.system, row.twin) if system):
-        known[id(system)] = System(tuple(map(without_places, system.records)))
-        # What has been read and counted, so that it is not again.
-        vars(known[id(system)]).update(predictions=system.predictions, scores=system.scores)
-
-    def handed_on(row: Row) -> Row:
-        return replace(row, system=known[id(row.system)], twin=known.get(id(row.twin)))
-
-    return replace(
-        content,
-        records=tuple(map(without_places, content.records)),
-        sections=tuple(
-            replace(s, rows=[*map(handed_on, s.rows)], baseline=known.get(id(s.baseline)))
-            for s in content.sections
-        ),
-        missing=tuple(map(text_without_places, content.missing)),
-        systems=tuple(replace(entry, row=handed_on(entry.row)) for entry in content.systems),
-    )
+def _template(name: str) -> str:
+    return (resources.files("mgc.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _beside(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
-    """The files beside the runs, but for those that are made for the bundle, or are it."""
+def _add_files_beside_runs(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+    """Add the files beside the runs, except those made for the bundle; yields what is not included."""
     table = folder / "quarantine.csv"
     if table.exists():
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
@@ -151,42 +104,43 @@ def _beside(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
         if file.suffix in KEPT and not made:
             members[file.name] = file.read_bytes()
         elif not made:
-            yield f"{file.name}: of no kind that goes in"
+            yield f"{file.name}: a kind of file that is not included"
 
 
-def _runs(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+def _add_runs(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+    """Add the files of all runs; yields what is not included."""
     for run in sorted(path for path in folder.iterdir() if path.is_dir()):
         if run.name in ("figures", "tables"):
             continue
         if not (run / "record.json").exists():
-            yield f"{run.name}/: no finished run"
+            yield f"{run.name}/: not a finished run"
             continue
-        files = sorted(path for path in run.rglob("*") if path.is_file())
-        sizes = {file: file.stat().st_size for file in files}
+        sizes = {file: file.stat().st_size for file in sorted(run.rglob("*")) if file.is_file()}
+        omitted = []
         for file, size in sizes.items():
             if file.suffix in KEPT or (file.suffix == WEIGHTS and size <= MOST_WEIGHTS):
                 members[f"runs/{file.relative_to(folder).as_posix()}"] = file.read_bytes()
-                files.remove(file)
+            else:
+                omitted.append(file)
         name = f"runs/{run.name}/record.json"
         members[name] = _record(members[name])
-        if files:
-            names = ", ".join(file.name for file in files)
-            yield f"runs/{run.name}: {names} ({sum(sizes[file] for file in files) / 1024:,.0f} KiB)"
+        if omitted:
+            names = ", ".join(file.name for file in omitted)
+            yield f"runs/{run.name}: {names} ({sum(sizes[file] for file in omitted) / 1024:,.0f} KiB)"
 
 
 def _record(text: bytes) -> bytes:
-    """What was written, but for places."""
-    written = json.loads(text)
-    known = {field.name: written[field.name] for field in fields(RunRecord) if field.name in written}
-    record = without_places(RunRecord(**known))
-    return json.dumps(written | record.to_dict(), indent=2).encode()
+    """A record file without paths of this machine, and with the fields that this version does not know."""
+    stored = json.loads(text)
+    known = {field.name: stored[field.name] for field in fields(RunRecord) if field.name in stored}
+    return json.dumps(stored | without_places(RunRecord(**known)).to_dict(), indent=2).encode()
 
 
-def _packed(members: dict[str, bytes], file: Path) -> Path:
+def _zipped(members: dict[str, bytes]) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name in sorted(members):
-            info = zipfile.ZipInfo(name, LONG_AGO)
+            info = zipfile.ZipInfo(name, EPOCH)
             info.external_attr = (0o755 if name.endswith(".sh") else 0o644) << 16
             archive.writestr(info, members[name], zipfile.ZIP_DEFLATED)
-    return files.write(file, packed.getvalue())
+    return packed.getvalue()

@@ -1,14 +1,16 @@
-"""What a report is made of, from records alone: the sections of the table, the systems of the first of them
-with all that a reader may ask, the tracks worth hearing, and the card of the data.
+"""What a report is made of: tables of systems, the systems of the first table in detail, tracks worth
+listening to, and the dataset. All of it comes from run records.
 
-A page, a paper and a bundle are three ways to write the same `Content`.
+A page, a paper and a bundle are three ways to present the same `Content`. It is made to be handed on: its
+records name no folders of this machine.
 """
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +20,46 @@ from pydantic import TypeAdapter
 
 from mgc.config import CompareRecipe, ReportRecipe
 from mgc.data.checking.check import Check
-from mgc.data.quarantine import Quarantined, read_quarantine
 from mgc.evaluate import Predictions, confusion_matrix, precision_recall_f1
 from mgc.runs import tables
-from mgc.runs.record import RunRecord, load_tracks, select_records, tracks_file
-from mgc.runs.tables import Row, Section, compare_records
+from mgc.runs.record import (
+    RunRecord,
+    load_tracks,
+    select_records,
+    text_without_places,
+    tracks_file,
+    without_places,
+)  # fmt: skip
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
 
-HEARD = 8  # tracks of each kind that are worth hearing
+CLIPS = 8  # tracks of each kind that are worth listening to
 FRONT = 5  # systems that are shown first, the others on demand
+MOST_ROWS = 14  # rows in the main table of a paper
 CURVES = dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"), float)
 NAMES = ("label", "artist", "title", "album")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One system of the first section, on its honest split. Arrays are means over its seeds.
+    """A system of the first table, on its honest split, with a unique title. Arrays are means over seeds."""
 
-    title: unlike that of any other entry.
-    """
-
-    row: Row
+    row: tables.Row
     title: str
 
     @property
     def record(self) -> RunRecord:
-        """The first of its runs, for all that they share."""
+        """The first of its runs, for everything that they share."""
         return self.row.system.record
 
     @property
     def kind(self) -> str:
-        """ "floor", "baseline" (from scratch) or "probe"."""
+        """ "floor", "baseline" or "probe"."""
         return self.record.kind
 
     @property
     def accuracy(self) -> float:
-        """Mean over seeds."""
+        """The mean over seeds."""
         return self.row.system.scores.accuracy
 
     @cached_property
@@ -63,24 +68,27 @@ class Entry:
         return np.mean([run.probabilities for run in self.row.system.predictions], axis=0)
 
     @cached_property
-    def confusion(self) -> np.ndarray:
-        """(C, C) tracks, whole ones for a single seed; rows are the truth, columns the prediction."""
+    def _confusions(self) -> list[np.ndarray]:
         runs = self.row.system.predictions
-        return np.mean([confusion_matrix(r.labels, r.predicted, len(r.classes)) for r in runs], axis=0)
+        return [confusion_matrix(run.labels, run.predicted, len(run.classes)) for run in runs]
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """(C, C) numbers of tracks; rows are the true class, columns the predicted one."""
+        return np.mean(self._confusions, axis=0)
 
     @cached_property
     def per_class(self) -> dict[str, np.ndarray]:
         """ "precision", "recall" and "f1", (C,) each."""
-        runs = self.row.system.predictions
-        each = [precision_recall_f1(confusion_matrix(r.labels, r.predicted, len(r.classes))) for r in runs]
-        return dict(zip(("precision", "recall", "f1"), np.mean(each, axis=0), strict=True))
+        scores = np.mean([precision_recall_f1(confusion) for confusion in self._confusions], axis=0)
+        return dict(zip(("precision", "recall", "f1"), scores, strict=True))
 
     @cached_property
     def curves(self) -> pd.DataFrame | None:
-        """`curves.csv` of the first seed of a network; None where there is none.
+        """`curves.csv` of the first seed of a network; None if there is none.
 
         Raises:
-            MgcError: it cannot be read.
+            MgcError: the file cannot be read.
         """
         file = self.record.folder / "curves.csv"
         if not file.exists():
@@ -88,16 +96,16 @@ class Entry:
         try:
             table = pd.read_csv(file).astype({**CURVES, "fold": int, "epoch": int, "best": bool})
             if not np.isfinite(table[[*CURVES]]).any().all():
-                raise ValueError("a column holds no number")
+                raise ValueError("a column contains no number")
         except (OSError, ValueError, KeyError) as error:
-            fix = "delete it, or run the same mgc baseline again with --again"
+            fix = f"delete it, or run mgc rerun {self.record.run_id}"
             raise MgcError(f"training curves cannot be read: {error}", where=file, fix=fix) from None
         return table
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one system takes a track for, and how surely (0..1)."""
+class Answer:
+    """The prediction of one system for a track, and its probability."""
 
     title: str
     label: str
@@ -106,78 +114,72 @@ class Said:
 
 @dataclass(frozen=True)
 class Clip:
-    """A track worth hearing. `why`: "disagreement" or "error". `said`: by every trained system, in the order
-    of the table; `votes`: how many of them say what, most first."""
+    """A track worth listening to, with the answers of all trained systems in the order of the table.
+
+    `why` is "error" or "disagreement". `title` is the track id if no title is known.
+    """
 
     track_id: str
-    title: str  # the track's own id where nothing is known
+    title: str
     artist: str
     label: str
     why: str
-    said: tuple[Said, ...]
+    answers: tuple[Answer, ...]
 
     @property
     def votes(self) -> list[tuple[str, int]]:
-        """Labels and how many systems say so, most first."""
-        return Counter(one.label for one in self.said).most_common()
-
-
-@dataclass(frozen=True)
-class GenreCount:
-    """A line of the data card. `groups`: artists, or tracks where those are unknown."""
-
-    label: str
-    tracks: int
-    groups: int
-    seconds: float | None
+        """Labels and how many systems predict them, most frequent first."""
+        return Counter(answer.label for answer in self.answers).most_common()
 
 
 @dataclass(frozen=True)
 class Content:
-    """All that a report tells. `systems` are those of the first section on its honest split, as in the table;
-    `tracks` has a row a track id and the columns label, artist, title, album, seconds, empty where nothing is
-    known; `missing` are sentences on what could not be told, and why."""
+    """Everything that a report shows.
+
+    `systems` are those of the first table on its honest split, in the order of the table. `tracks` has one
+    row per track id and the columns label, artist, title, album and seconds, empty where unknown. `missing`
+    are sentences on what is not available, and why.
+    """
 
     recipe: ReportRecipe
     data: str
-    records: tuple[RunRecord, ...]  # that the table shows, oldest first
-    sections: tuple[Section, ...]
+    records: tuple[RunRecord, ...]  # those in the tables, oldest first
+    sections: tuple[tables.Section, ...]
     systems: tuple[Entry, ...]
     tracks: pd.DataFrame
-    check: Mapping[str, Any] | None  # check.json
-    quarantine: tuple[Quarantined, ...]
+    check: Check | None
     missing: tuple[str, ...]
     workspace: Workspace
 
     @property
     def folder(self) -> Path:
-        """Where the data set's results lie, and reports go by default."""
+        """The results of the dataset, where reports are written by default."""
         return self.workspace.results_of(self.data)
 
     @property
     def first(self) -> RunRecord:
-        """Of the first section: for what its rows share."""
+        """A record of the first table, for everything that its rows share."""
         return self.sections[0].rows[0].system.record
 
     @property
     def predictions(self) -> Predictions:
-        """Of the first system: for classes, track ids, labels, groups and folds, which all share."""
+        """Predictions of the first system, for the classes, ids, labels, groups and folds that all share."""
         return self.systems[0].row.system.predictions[0]
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """In the order of every array."""
+        """The classes, in the order of every array."""
         return self.predictions.classes
 
     @property
-    def verdict(self) -> str:
-        """The answer, in a sentence."""
-        return tables.verdict_sentence(self.sections[0])
+    def n_folds(self) -> int:
+        """The number of folds with test tracks."""
+        return len(set(self.predictions.fold.tolist()))
 
-    def best(self, path: str) -> Entry | None:
-        """The system of a path ("floor", "baseline", "probe") with the highest accuracy."""
-        own = [entry for entry in self.systems if entry.kind == path]
-        return max(own, key=lambda entry: entry.accuracy, default=None)
+    @property
+    def verdict(self) -> str:
+        """The answer of the first table, in one sentence."""
+        return tables.verdict_sentence(self.sections[0])
 
     @property
     def baseline(self) -> Entry | None:
@@ -185,93 +187,142 @@ class Content:
         against = self.sections[0].baseline
         return next((entry for entry in self.systems if entry.row.system is against), None)
 
-    @cached_property
-    def front(self) -> tuple[Entry, ...]:
-        """What is shown first: the best floor, the baseline, the best network and the best probes of
-        different representations, in the order of the table."""
-        fixed = [e for e in (self.best("floor"), self.baseline, self.best("baseline")) if e is not None]
-        chosen = {entry.title: entry for entry in [*fixed, *self.probes]}
-        chosen = dict([*chosen.items()][:FRONT])
-        return tuple(entry for entry in self.systems if entry.title in chosen)
+    def best(self, kind: str) -> Entry | None:
+        """The system of a kind ("floor", "baseline" or "probe") with the highest accuracy."""
+        return max((e for e in self.systems if e.kind == kind), key=lambda e: e.accuracy, default=None)
+
+    def _best_by(self, kind: str, name: Callable[[RunRecord], object]) -> list[Entry]:
+        """The best system of a kind for each value of `name`, best first."""
+        own = sorted((e for e in self.systems if e.kind == kind), key=lambda e: e.accuracy)
+        best = {name(entry.record): entry for entry in own}  # the last and best one remains
+        return sorted(best.values(), key=lambda e: -e.accuracy)
 
     @property
     def probes(self) -> list[Entry]:
-        """The best probe of each representation, the best first."""
-        own = sorted((e for e in self.systems if e.kind == "probe"), key=lambda e: e.accuracy)
-        best = {entry.record.representation: entry for entry in own}  # the last one of each counts
-        return sorted(best.values(), key=lambda e: -e.accuracy)
+        """The best probe of each representation, best first."""
+        return self._best_by("probe", lambda record: record.representation)
+
+    @property
+    def networks(self) -> list[Entry]:
+        """The best system of each network architecture, best first."""
+        return self._best_by("baseline", lambda record: record.recipe.get("network"))
 
     @cached_property
-    def genres(self) -> list[GenreCount]:
-        """A line a genre."""
-        run, lines = self.predictions, []
+    def front(self) -> tuple[Entry, ...]:
+        """The systems that a page shows first, in the order of the table: the best floor, the baseline, the
+        best network, and the best probes of different representations."""
+        fixed = (self.best("floor"), self.baseline, self.best("baseline"))
+        return self._in_order([*fixed, *self.probes], FRONT)
+
+    @cached_property
+    def main_rows(self) -> tuple[Entry, ...]:
+        """The rows of a paper's main table, in the order of the table: the best floors, the baseline, then in
+        turn the best of each representation and of each network, up to MOST_ROWS."""
+        floors = [entry for entry in self.systems if entry.kind == "floor"][-3:]
+        turns = [entry for turn in zip_longest(self.probes, self.networks) for entry in turn]
+        return self._in_order([*floors, self.baseline, *turns], MOST_ROWS)
+
+    def _in_order(self, entries: Iterable[Entry | None], most: int) -> tuple[Entry, ...]:
+        titles = [*dict.fromkeys(entry.title for entry in entries if entry)][:most]
+        return tuple(entry for entry in self.systems if entry.title in titles)
+
+    @cached_property
+    def pair(self) -> list[Entry]:
+        """The best network from scratch and the best probe, as far as there are any; else the best system.
+        Probes of pretrained encoders are preferred."""
+        probes = [e for e in self.probes if tables.is_pretrained(e.record)] or self.probes
+        found = [entry for entry in (self.best("baseline"), *probes[:1]) if entry]
+        return found or [max(self.systems, key=lambda entry: entry.accuracy)]
+
+    @property
+    def trained_network(self) -> Entry | None:
+        """The best network from scratch, if its training curves are available."""
+        best = self.best("baseline")
+        return best if best and best.curves is not None else None
+
+    @property
+    def representations(self) -> dict[str, dict[str, Any]]:
+        """The representations in a paper's main table, with their cards."""
+        return {e.record.representation: e.record.representation_card for e in self.main_rows}
+
+    @cached_property
+    def genres(self) -> pd.DataFrame:
+        """The test tracks of each genre: label, tracks, groups (artists, or tracks of unknown artists), and
+        seconds, NaN if they are not known for all."""
+        run = self.predictions
         seconds = self.tracks["seconds"].reindex(run.track_ids).to_numpy(float)  # (N,)
-        for number, label in enumerate(run.classes):
-            own = np.flatnonzero(run.labels == number)
-            heard = seconds[own]
-            total = float(heard.sum()) if len(own) and not np.isnan(heard).any() else None
-            lines.append(GenreCount(label, len(own), len({run.groups[i] for i in own}), total))
-        return lines
+        tracks = pd.DataFrame({"label": run.labels, "group": run.groups, "seconds": seconds})
+        by_label = tracks.groupby("label")
+        counts = by_label["group"].agg(["size", "nunique"]).reindex(range(len(run.classes)), fill_value=0)
+        counts.columns = pd.Index(["tracks", "groups"])
+        total = by_label["seconds"].agg(lambda own: own.sum(skipna=False))
+        return counts.assign(label=run.classes, seconds=total)
 
     @cached_property
     def clips(self) -> list[Clip]:
         """The worst errors first, then the tracks on which the trained systems disagree most.
 
-        An error is the worse the more systems are wrong and the surer they are: the mean over systems of the
-        probability of what they say, where that is wrong. Disagreement is the entropy of their votes.
+        An error is worse the more systems make it and the more confident they are: the mean over systems of
+        the probability of the wrong prediction. Disagreement is the entropy of the predictions.
         """
         trained = [entry for entry in self.systems if entry.kind != "floor"]
         if not trained:
             return []
         run = self.predictions
-        said = np.stack([entry.probabilities.argmax(axis=1) for entry in trained])  # (S, N)
-        sure = np.stack([entry.probabilities.max(axis=1) for entry in trained])
-        wrong = said != run.labels
-        blame = np.where(wrong, sure, 0.0).mean(axis=0)  # (N,)
-        shares = np.stack([(said == k).mean(axis=0) for k in range(len(run.classes))])  # (C, N)
+        predicted = np.stack([entry.probabilities.argmax(axis=1) for entry in trained])  # (S, N)
+        confidence = np.stack([entry.probabilities.max(axis=1) for entry in trained])
+        wrong = predicted != run.labels
+        badness = np.where(wrong, confidence, 0.0).mean(axis=0)  # (N,)
+        shares = np.stack([(predicted == k).mean(axis=0) for k in range(len(run.classes))])  # (C, N)
         entropy = -(shares * np.log(shares, out=np.zeros_like(shares), where=shares > 0)).sum(axis=0)
         several = wrong.sum(axis=0) >= min(2, len(trained))
-        errors = [i for i in np.argsort(-blame, kind="stable") if several[i]][:HEARD]
-        split = [i for i in np.argsort(-entropy, kind="stable") if entropy[i] > 0 and i not in errors]
+        errors = [i for i in np.argsort(-badness, kind="stable") if several[i]][:CLIPS]
+        disputed = [i for i in np.argsort(-entropy, kind="stable") if entropy[i] > 0 and i not in errors]
 
         def clip(i: int, why: str) -> Clip:
-            each = zip(trained, said[:, i], sure[:, i], strict=True)
-            words = tuple(Said(entry.title, run.classes[k], float(p)) for entry, k, p in each)
+            each = zip(trained, predicted[:, i], confidence[:, i], strict=True)
+            answers = tuple(Answer(entry.title, run.classes[k], float(p)) for entry, k, p in each)
             track_id = run.track_ids[i]
             title, artist = (str(self.tracks.at[track_id, name]) for name in ("title", "artist"))
-            label = run.classes[run.labels[i]]
-            return Clip(track_id, title or track_id, artist, label, why, words)
+            return Clip(track_id, title or track_id, artist, run.classes[run.labels[i]], why, answers)
 
-        return [clip(i, "error") for i in errors] + [clip(i, "disagreement") for i in split[:HEARD]]
+        return [clip(i, "error") for i in errors] + [clip(i, "disagreement") for i in disputed[:CLIPS]]
 
     @cached_property
-    def confused(self) -> list[tuple[str, str, float]]:
-        """(truth, taken for, share of the truth's tracks), the mean over trained systems, largest first."""
+    def most_confused(self) -> tuple[str, str, float] | None:
+        """The true genre, the predicted genre and their share for the largest mean confusion of all trained
+        systems; None if there is none."""
         trained = [entry.confusion for entry in self.systems if entry.kind != "floor"]
         if not trained:
-            return []
-        counts = np.mean(trained, axis=0)
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        pairs = [(i, k) for i in range(len(shares)) for k in range(len(shares)) if i != k]
-        pairs.sort(key=lambda pair: -shares[pair])
-        return [(self.classes[i], self.classes[k], float(shares[i, k])) for i, k in pairs]
+            return None
+        i, k, share = largest_confusion(np.mean(trained, axis=0))
+        return (self.classes[i], self.classes[k], share) if share > 0 else None
+
+
+def largest_confusion(confusion: np.ndarray) -> tuple[int, int, float]:
+    """The true class, the predicted class and their share of the tracks of the true class, for the largest
+    such share in (C, C) counts."""
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    np.fill_diagonal(shares, 0)
+    i, k = divmod(int(shares.argmax()), len(shares))
+    return i, k, float(shares[i, k])
 
 
 def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
-    """The content of a report on a data set, from the records that lie in `results/<data>/`.
+    """Gather the content of a report on a dataset from the records in `results/<dataset>/`.
 
     Raises:
         MgcError: no runs, no run called `recipe.baseline`, or records that cannot be read.
     """
     wanted = CompareRecipe(data=recipe.data, baseline=recipe.baseline, seed=recipe.seed, device=recipe.device)
-    records = select_records(wanted, workspace)
-    sections = compare_records(records, recipe.baseline)
+    records = [*map(without_places, select_records(wanted, workspace))]
+    sections = tables.compare_records(records, recipe.baseline)
     shown = [record for s in sections for row in s.rows for record in row.system.records]
     missing: list[str] = []
     rows = [row for row in sections[0].rows if not row.leak]
     systems = tuple(Entry(row, title) for row, title in zip(rows, _titles(rows), strict=True))
     tracks = _tracks(systems[0], missing)
-    folder = workspace.results_of(records[0].data)
+    check = _check(workspace.results_of(records[0].data) / "check.json", missing)
     return Content(
         recipe=recipe,
         data=records[0].data,
@@ -279,23 +330,21 @@ def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
         sections=tuple(sections),
         systems=systems,
         tracks=tracks,
-        check=_check(folder / "check.json", missing),
-        quarantine=tuple(read_quarantine(records[0].data, workspace).values()),
-        missing=tuple(missing),
+        check=check,
+        missing=tuple(map(text_without_places, missing)),
         workspace=workspace,
     )
 
 
-def _titles(rows: Sequence[Row]) -> list[str]:
-    """A title a row; those that would be alike are told apart by the end of the run's id."""
+def _titles(rows: Sequence[tables.Row]) -> list[str]:
+    """A title for each row; equal ones are distinguished by the end of the run id."""
     titles = [row.system.title for row in rows]
-    twice = {title for title, count in Counter(titles).items() if count > 1}
     ids = [row.system.record.run_id.rpartition("-")[2] for row in rows]
-    return [f"{t} ({i})" if t in twice else t for t, i in zip(titles, ids, strict=True)]
+    return [f"{t} ({i})" if titles.count(t) > 1 else t for t, i in zip(titles, ids, strict=True)]
 
 
 def _tracks(entry: Entry, missing: list[str]) -> pd.DataFrame:
-    """What is known of the tracks, for every one that was judged."""
+    """Names and durations of all test tracks, as far as they are known."""
     run = entry.row.system.predictions[0]
     try:
         known = load_tracks(entry.record).reindex(run.track_ids)[[*NAMES, "seconds"]]
@@ -303,46 +352,47 @@ def _tracks(entry: Entry, missing: list[str]) -> pd.DataFrame:
     except (MgcError, KeyError, ValueError) as error:
         what, fix = (error.what, error.fix) if isinstance(error, MgcError) else (f"damaged: {error}", None)
         file = tracks_file(entry.record.folder.parent, entry.record.data_fingerprint).name
-        missing.append(f"Titles and artists are not known: {file}: {what}. {fix or ''}".strip())
+        missing.append(f"Titles and artists are unknown: {file}: {what}. {fix or ''}".strip())
         known = pd.DataFrame(index=pd.Index(run.track_ids, name="track_id"), columns=[*NAMES, "seconds"])
     known[[*NAMES]] = known[[*NAMES]].astype(object).fillna("")
     known["label"] = [run.classes[number] for number in run.labels]
     return known.astype({"seconds": float})
 
 
-def _check(file: Path, missing: list[str]) -> dict[str, Any] | None:
+def _check(file: Path, missing: list[str]) -> Check | None:
     if not file.exists():
-        missing.append("The audio was not checked for damaged, doubled or mislabelled clips: mgc data check.")
+        missing.append(
+            "The audio was not checked for damaged, duplicated or mislabelled clips: run mgc data check."
+        )
         return None
     try:
-        text = file.read_text(encoding="utf-8")
-        TypeAdapter(Check).validate_json(text)
-        return dict(json.loads(text))
+        return TypeAdapter(Check).validate_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         fix = "run mgc data check again"
-        raise MgcError(f"the data check's result cannot be read: {error}", where=file, fix=fix) from None
+        raise MgcError(f"the result of the data check cannot be read: {error}", where=file, fix=fix) from None
 
 
 def recipe_toml(recipe: Mapping[str, Any]) -> str:
-    """A record's recipe as a config file that `read_recipe` reads back to the same; values that are None are
-    left out: they are the defaults."""
+    """A record's recipe as a config file that `read_recipe` reads back to the same recipe. Values that are
+    None are omitted: they are the defaults."""
 
     def value(one: Any) -> str:
         if isinstance(one, Mapping):
-            return "{" + ", ".join(f"{_key(k)} = {value(v)}" for k, v in one.items() if v is not None) + "}"
+            return "{" + ", ".join(pairs(one)) + "}"
         if isinstance(one, (list, tuple)):
             return "[" + ", ".join(map(value, one)) + "]"
-        # JSON's strings, numbers and truth values are TOML's, but for one control character.
+        # Strings, numbers and booleans of JSON are those of TOML, except for this control character.
         return json.dumps(one, ensure_ascii=False).replace("\x7f", "\\u007f")
 
-    plain = {key: v for key, v in recipe.items() if v is not None}
-    lines = [f"{_key(key)} = {value(v)}" for key, v in plain.items() if not isinstance(v, Mapping)]
-    for key, part in plain.items():
-        if isinstance(part, Mapping):
-            lines += ["", f"[{_key(key)}]"]
-            lines += [f"{_key(k)} = {value(v)}" for k, v in part.items() if v is not None]
+    def pairs(table: Mapping[str, Any]) -> list[str]:
+        return [f"{_toml_key(key)} = {value(v)}" for key, v in table.items() if v is not None]
+
+    subtables = {key: table for key, table in recipe.items() if isinstance(table, Mapping)}
+    lines = pairs({key: v for key, v in recipe.items() if key not in subtables})
+    for key, table in subtables.items():
+        lines += ["", f"[{_toml_key(key)}]", *pairs(table)]
     return "\n".join(lines) + "\n"
 
 
-def _key(key: str) -> str:
+def _toml_key(key: str) -> str:
     return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)

@@ -1,7 +1,4 @@
-"""Maps of what the best probes see: vectors laid out in a plane, kept so that a report needs no store."""
-
-from dataclasses import dataclass
-from pathlib import Path
+"""Maps of embeddings: tracks laid out in a plane by t-SNE, and kept for later reports."""
 
 import numpy as np
 import pandas as pd
@@ -9,45 +6,33 @@ import pandas as pd
 from mgc.config import ProbeRecipe
 from mgc.data import Dataset
 from mgc.report.content import Content, Entry
-from mgc.runs.record import RunRecord
+from mgc.runs.record import RunRecord, load_record
 from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
 from mgc.workspace import Workspace
 
 MAPS = 3  # of different representations
-MOST = 3000  # tracks on one map; of more, so many are drawn
+MOST = 3000  # tracks on one map; of more, a random sample is shown
 DIMS, PERPLEXITY = 50, 30  # of the PCA before t-SNE, and of t-SNE (van der Maaten & Hinton 2008)
 
 
-@dataclass(frozen=True)
-class Map:
-    """Where the tracks of one probe lie: (N, 2), in the order of `track_ids`."""
-
-    entry: Entry
-    track_ids: tuple[str, ...]
-    points: np.ndarray
-
-
-def kept_map(content: Content, entry: Entry) -> Map | None:
-    """The map that an earlier report left in the run's folder; None where it is not, or of other tracks."""
-    file = _file(entry.record)
-    if not file.exists():
-        return None
+def kept_map(content: Content, entry: Entry) -> pd.DataFrame | None:
+    """The map that an earlier report left in the run's folder, if it is one of these tracks: the columns
+    track_id, x and y."""
     try:
-        table = pd.read_csv(file, dtype={"track_id": str}, keep_default_na=False)
-        points = table[["x", "y"]].to_numpy(float)
+        table = pd.read_csv(entry.record.folder / "map.csv", dtype={"track_id": str}, keep_default_na=False)
+        table = table[["track_id", "x", "y"]].astype({"x": float, "y": float})
     except (OSError, ValueError, KeyError):
-        return None  # made anew
-    known = tuple(table["track_id"])
-    return Map(entry, known, points) if {*known} <= {*content.predictions.track_ids} else None
+        return None  # a new map replaces it
+    return table if {*table["track_id"]} <= {*content.predictions.track_ids} else None
 
 
-def make_map(content: Content, entry: Entry, dataset: Dataset) -> Map:
-    """Lay out the vectors that the store holds of the tested tracks, and keep the map in the run's folder.
+def make_map(content: Content, entry: Entry, dataset: Dataset) -> pd.DataFrame:
+    """Lay out the cached embeddings of the test tracks, and keep the map in the run's folder.
 
     Raises:
-        MgcError: the store lacks the vectors, or they are by other code than those of the run.
+        MgcError: embeddings are not cached, or were computed by other code than those of the run.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -55,39 +40,36 @@ def make_map(content: Content, entry: Entry, dataset: Dataset) -> Map:
 
     ids = content.predictions.track_ids
     if len(ids) > MOST:
-        drawn = np.random.default_rng(0).choice(len(ids), MOST, replace=False)
-        ids = tuple(ids[i] for i in sorted(drawn))
-    vectors = _vectors(entry.record, content.workspace, [dataset.by_id[track_id].content for track_id in ids])
-    say(f"map of {len(ids)} tracks as {entry.title} sees them")
-    scaled = StandardScaler().fit_transform(vectors)
+        sample = np.random.default_rng(0).choice(len(ids), MOST, replace=False)
+        ids = tuple(ids[i] for i in sorted(sample))
+    clips = [dataset.by_id[track_id].content for track_id in ids]
+    embeddings = _embeddings(load_record(entry.record.folder / "record.json"), content.workspace, clips)
+    say(f"map of {len(ids)} tracks by {entry.title}")
+    scaled = StandardScaler().fit_transform(embeddings)
     reduced = PCA(min(DIMS, *scaled.shape), random_state=0).fit_transform(scaled)
     perplexity = min(PERPLEXITY, (len(ids) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
     table = pd.DataFrame({"track_id": ids, "x": points[:, 0], "y": points[:, 1]})
-    files.write(_file(entry.record), table.to_csv(index=False, float_format="%.4g"))
-    return Map(entry, ids, points)
+    files.write(entry.record.folder / "map.csv", table.to_csv(index=False, float_format="%.4g"))
+    return table
 
 
-def _file(record: RunRecord) -> Path:
-    return record.folder / "map.csv"
-
-
-def _vectors(record: RunRecord, workspace: Workspace, clips: list[str]) -> np.ndarray:
-    """(N, D): what the head saw of each clip, windows averaged; of a swept probe the first fold's layer."""
+def _embeddings(record: RunRecord, workspace: Workspace, clips: list[str]) -> np.ndarray:
+    """(N, D) inputs of the head, averaged over windows; of a swept probe, the layer of the first fold."""
     fingerprint = record.representation_card.get("fingerprint")
-    # Looked for before anything is opened: a report never fetches weights.
+    # This comes before anything is opened: a report never downloads weights.
     if not any(workspace.cache.glob(f"*-{fingerprint}")):
-        raise MgcError("the store does not hold its vectors", fix="run mgc probe again, which computes them")
+        raise MgcError("its embeddings are not cached", fix="run mgc probe again, which computes them")
     from mgc.probing.fitting import vectors_of
     from mgc.representations import open_representation
     from mgc.representations.cache.store import Store
 
     representation = open_representation(str(record.representation_card["address"]), workspace)
     if representation.fingerprint != fingerprint:
-        raise MgcError("the encoder is not what it was", fix="run mgc probe again")
+        raise MgcError("the encoder has changed since the run", fix="run mgc probe again")
     store = Store(representation, workspace.cache)
     if missing := store.missing(clips):
-        raise MgcError(f"the store lacks the vectors of {len(missing)} tracks", fix="mgc embed computes them")
+        raise MgcError(f"{len(missing)} tracks have no cached embeddings", fix="mgc embed computes them")
     layer = str(record.chosen[0]["layer"]) if record.chosen else "last"
     known = {key: value for key, value in record.recipe.items() if key in ProbeRecipe.model_fields}
     recipe = ProbeRecipe.model_validate({**known, "layers": "last" if layer == "weighted" else layer})

@@ -1,59 +1,31 @@
-"""The report as one HTML file that loads nothing from outside: templates filled from `Content`."""
+"""The report as one HTML file that loads nothing from outside: a template filled with `Content`."""
 
 import base64
-from collections import Counter
-from dataclasses import dataclass, replace
-from importlib.resources import files
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from mgc import __version__
 from mgc.evaluate import calibration_error, reliability, roc_aucs, roc_curves
-from mgc.report import figures
-from mgc.report.audio import Excerpt, Music, excerpt, find_music
-from mgc.report.content import NAMES, Clip, Content, Entry, recipe_toml
-from mgc.report.figures import Axis, Line, axis_for, key, share_axis
-from mgc.report.maps import MAPS, Map, kept_map, make_map
-from mgc.runs.record import without_places
-from mgc.runs.tables import Row, Section, caption, verdicts
+from mgc.report.audio import Excerpt, FoundDataset, excerpt, find_dataset
+from mgc.report.content import NAMES, Content, Entry, recipe_toml
+from mgc.report.figures import Axis, Chart, Line, axis_for, scaled, share_axis
+from mgc.report.maps import MAPS, kept_map, make_map
+from mgc.runs.record import text_without_places
+from mgc.runs.tables import KINDS, Section, as_dict, caption, verdicts
 from mgc.util.errors import MgcError
 from mgc.util.files import write
 from mgc.util.progress import Progress
 
-FAMILIES = {"floor": "floor", "baseline": "from scratch", "probe": "probe"}
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A clip with what of it can be heard and seen; `excerpt` is None where its audio was not found."""
-
-    clip: Clip
-    excerpt: Excerpt | None
-
-    @property
-    def sound(self) -> str:
-        """A data URI, or nothing."""
-        return (
-            f"data:audio/mpeg;base64,{base64.b64encode(self.excerpt.sound).decode()}" if self.excerpt else ""
-        )
-
-    @property
-    def picture(self) -> str:
-        """A data URI, or nothing."""
-        return (
-            f"data:image/jpeg;base64,{base64.b64encode(self.excerpt.picture).decode()}"
-            if self.excerpt
-            else ""
-        )
-
 
 def write_page(content: Content, folder: Path) -> Path:
-    """`report.html` in `folder`.
+    """Write `report.html` into `folder`.
 
     Raises:
         MgcError: records whose predictions or curves cannot be read.
@@ -63,20 +35,20 @@ def write_page(content: Content, folder: Path) -> Path:
 
 
 def render_page(content: Content) -> str:
-    """The page's text. Whatever could not be told stands in a section of its own."""
+    """The page as text. Its last section lists what is not available."""
     missing = [*content.missing]
     maps = {entry.title: kept_map(content, entry) for entry in content.probes[:MAPS]}
-    needed = content.recipe.audio or None in maps.values()
-    music = find_music(content) if needed else Music(None, False, "")
-    if music.problem:
-        missing.append(music.problem)
-    if music.dataset and not any(content.tracks["title"]):
-        content, missing = _named(content, music), [m for m in missing if not m.startswith("Titles")]
-    drawn = _maps(content, maps, music, missing)
-    heard = _heard(content, music, missing)
+    needed = content.recipe.audio or any(one is None for one in maps.values())
+    found = find_dataset(content) if needed else FoundDataset(None, False, "")
+    if found.problem:
+        missing.append(found.problem)
+    if found.dataset and not any(content.tracks["title"]):
+        content, missing = _named(content, found), [m for m in missing if not m.startswith("Titles")]
+    scatters = _maps(content, maps, found, missing)
+    excerpts = _excerpts(content, found, missing)
     curves = [(entry, _curves(entry)) for entry in content.systems if entry.curves is not None]
-    lost = [e.title for e in content.systems if e.kind == "baseline" and e.curves is None]
-    missing += [f"There are no training curves of {', '.join(lost)}."] if lost else []
+    without = [e.title for e in content.systems if e.kind == "baseline" and e.curves is None]
+    missing += [f"There are no training curves of {', '.join(without)}."] if without else []
 
     environment = Environment(
         autoescape=True, loader=PackageLoader("mgc.report"), undefined=StrictUndefined,
@@ -84,108 +56,74 @@ def render_page(content: Content) -> str:
     )  # fmt: skip
     environment.filters |= {
         "percent": lambda x: f"{100 * x:.0f} %",
+        "base64": lambda x: base64.b64encode(x).decode(),
         "f2": lambda x: f"{x:.2f}",
-        "p": _p_value,
-        "points": _points,
+        "f3": lambda x: f"{x:.3f}",
+        "p": lambda x: "< 0.001" if x < 0.001 else f"{x:.3f}",
+        "points": lambda x: f"{100 * x:+.1f}".replace("-", "−"),
+        "thousands": lambda x: f"{x:,.0f}",
     }
-    number = {entry.title: place for place, entry in enumerate(content.front)}
+    front = {entry.title for entry in content.front}
     return environment.get_template("page.html").render(
         c=content,
-        style=_own("page.css"),
-        script=_own("page.js"),
-        sections=[_table(content, section) for section in content.sections],
-        captions=[caption(section) for section in content.sections],
-        verdicts=[verdicts(section) for section in content.sections],
-        families=FAMILIES,
-        front=content.front,
-        others=[entry for entry in content.systems if entry.title not in number],
-        legend_entries=[(e.title, key(k, shape=False)) for k, e in enumerate(content.front)],
-        side_keys=[(side, key(k, shape=False)) for k, side in enumerate(("training", "validation"))],
-        bars=_bars(content),
+        tables=[_table(content, section) for section in content.sections],
+        others=[entry for entry in content.systems if entry.title not in front],
         f1={entry.title: entry.per_class["f1"] for entry in content.systems},
-        auc={entry.title: roc_aucs(entry.row.system.predictions[0]) for entry in content.systems},
         rocs=_rocs(content),
+        auc={entry.title: roc_aucs(entry.row.system.predictions[0]) for entry in content.systems},
         curves=curves,
-        shown_curves=[e.title for e, _ in curves if e.title in number] or [e.title for e, _ in curves[:1]],
-        calibration=[(e, _reliability(e, k)) for k, e in enumerate(content.front)],
-        errors_of={e.title: calibration_error(e.row.system.predictions[0]) for e in content.systems},
-        maps=drawn,
-        genre_keys=[(label, key(k, shape=True)) for k, label in enumerate(content.classes)],
-        heard=heard,
-        left_out=_left_out(content),
-        found=_found(content),
+        front_curves=[e.title for e, _ in curves if e.title in front] or [e.title for e, _ in curves[:1]],
+        reliabilities=[(e, _reliability(e, k)) for k, e in enumerate(content.front)],
+        calibration={e.title: calibration_error(e.row.system.predictions[0]) for e in content.systems},
+        maps=scatters,
+        excerpts=excerpts,
+        findings=_findings(content),
         hypotheses=[e for e in content.systems if e.record.hypothesis or e.record.reported],
         versions=_versions(content),
-        runs=[without_places(record) for record in content.records],  # the page is handed on
         recipe_toml=recipe_toml,
-        missing=missing,
+        missing=[*map(text_without_places, missing)],
         mgc_version=__version__,
     )
 
 
-def _own(name: str) -> Markup:
-    """A file of this package, as it stands: none of it comes from outside."""
-    return Markup((files("mgc.report") / "templates" / name).read_text(encoding="utf-8"))
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
-
-
-def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _named(content: Content, music: Music) -> Content:
-    """With the names that the data set knows, where the records kept none."""
-    assert music.dataset
-    known = pd.DataFrame([vars(track) for track in music.dataset.tracks]).set_index("track_id")
+def _named(content: Content, found: FoundDataset) -> Content:
+    """With the titles and artists that the dataset knows, where the records have none."""
+    assert found.dataset
+    known = pd.DataFrame([vars(track) for track in found.dataset.tracks]).set_index("track_id")
     known = known[[*NAMES, "seconds"]].reindex(content.tracks.index)
     known[[*NAMES]] = known[[*NAMES]].astype(object).fillna("")
     known["label"] = content.tracks["label"]
     return replace(content, tracks=known)
 
 
-def _table(content: Content, section: Section) -> list[dict[str, Any]]:
-    """What a line of the table shows; the dots of a section stand on one axis."""
+def _table(content: Content, section: Section) -> dict[str, Any]:
+    """The rows of a table and its sentences; the accuracies of all rows are drawn on one axis."""
     scores = [row.system.scores for row in section.rows]
     ends = np.array([[s.accuracy_low, s.accuracy_high] for s in scores])
     low, high = np.floor(10 * ends.min()) / 10, np.ceil(10 * ends.max()) / 10
-    axis = Axis("accuracy", float(low), float(high), ())
-    against = section.baseline.scores.accuracy if section.baseline else None
+    axis = Axis("accuracy", float(low), float(high))
+    against = [section.baseline.scores.accuracy] if section.baseline else []
     titles = {id(entry.row): entry.title for entry in content.systems}
-    return [
+    rows = [
         {
             "title": titles.get(id(row), row.system.title),
             "row": row,
             "record": row.system.record,
-            "scores": score,
-            "glyph": figures.interval(score.accuracy_low, score.accuracy, score.accuracy_high, axis, against),
-            "axis": axis,
-            "seconds": _seconds(row),
-            "family": FAMILIES[row.system.record.kind],
+            "scores": s,
+            "interval": axis.position([s.accuracy_low, s.accuracy, s.accuracy_high, *against], 4, 186).round(
+                1
+            ),
+            "seconds": as_dict(row)["seconds"],
+            "kind": KINDS[row.system.record.kind],
             "is_baseline": row.system is section.baseline,
         }
-        for row, score in zip(section.rows, scores, strict=True)
+        for row, s in zip(section.rows, scores, strict=True)
     ]
+    return {"rows": rows, "axis": axis, "caption": caption(section), "verdicts": verdicts(section)}
 
 
-def _seconds(row: Row) -> float:
-    records = row.system.records
-    return sum(sum(record.seconds.values()) for record in records) / len(records)
-
-
-def _bars(content: Content) -> list[tuple[str, Markup]]:
-    """A genre each: the F1 of the systems shown first."""
-    bars = []
-    for number, label in enumerate(content.classes):
-        values = [(e.title, float(e.per_class["f1"][number]), k) for k, e in enumerate(content.front)]
-        bars.append((label, figures.bars(f"F1 of {label}", values)))
-    return bars
-
-
-def _rocs(content: Content) -> list[tuple[str, Markup]]:
-    """A genre each: the curves of the systems shown first, of their first seed."""
+def _rocs(content: Content) -> list[tuple[str, Chart]]:
+    """For each genre, the ROC curves of the systems shown first, with their first seed."""
     curves = [roc_curves(entry.row.system.predictions[0]) for entry in content.front]
     rocs = []
     for label in content.classes:
@@ -194,108 +132,101 @@ def _rocs(content: Content) -> list[tuple[str, Markup]]:
             for k, (entry, of_label) in enumerate(zip(content.front, curves, strict=True))
             if label in of_label
         ]
-        x, y = share_axis("false positives (share)"), share_axis("true positives (share)")
+        axes = share_axis("false positive rate"), share_axis("true positive rate")
         title = f"ROC curves of {label} against the rest"
-        rocs.append((label, figures.lines(title, x, y, drawn, diagonal=True)))
+        rocs.append((label, Chart(title, *axes, drawn, diagonal=True)))
     return rocs
 
 
-def _curves(entry: Entry) -> list[Markup]:
-    """Loss and accuracy by epoch: a faint line a fold and side, a strong one for the mean."""
+def _curves(entry: Entry) -> list[Chart]:
+    """Loss and accuracy by epoch: faint lines for the folds, and a strong line for their mean."""
     table = entry.curves
     assert table is not None
-    pictures = []
+    charts = []
     epochs = axis_for("epoch", table["epoch"].to_numpy() + 1)
     for quantity, unit in (("loss", "nats"), ("accuracy", "share")):
-        columns = [f"train_{quantity}", f"val_{quantity}"]
+        columns = {"training": f"train_{quantity}", "validation": f"val_{quantity}"}
         drawn, best = [], table[table["best"]]
-        for colour, column in enumerate(columns):
-            side = ("training", "validation")[colour]
+        for colour, (part, column) in enumerate(columns.items()):
             for fold, own in table.groupby("fold"):
                 x, y = own["epoch"].to_numpy() + 1, own[column].to_numpy()
-                drawn.append(Line(f"{side}, fold {fold}", x, y, colour, faint=True))
+                drawn.append(Line(f"{part}, fold {fold}", x, y, colour, faint=True))
             mean = table.groupby("epoch")[column].mean()
-            drawn.append(Line(f"{side}, mean of folds", mean.index.to_numpy() + 1, mean.to_numpy(), colour))
-        dots = [(float(e) + 1, float(v), 1) for e, v in zip(best["epoch"], best[columns[1]], strict=True)]
-        finite = table[columns].to_numpy(float)
-        y_axis = axis_for(f"{quantity} ({unit})", finite[np.isfinite(finite)], zero=quantity == "loss")
-        picture = figures.lines(f"{quantity} of {entry.title}", epochs, y_axis, drawn, height=200, dots=dots)
-        pictures.append(picture)
-    return pictures
+            drawn.append(Line(f"{part}, mean of folds", mean.index.to_numpy() + 1, mean.to_numpy(), colour))
+        kept = zip(best["epoch"], best[columns["validation"]], strict=True)
+        dots = [(float(epoch) + 1, float(value), 1) for epoch, value in kept]
+        values = table[[*columns.values()]].to_numpy(float)
+        y_axis = axis_for(f"{quantity} ({unit})", values[np.isfinite(values)], zero=quantity == "loss")
+        title = f"{quantity} of {entry.title}"
+        charts.append(Chart(title, epochs, y_axis, drawn, dots, height=200))
+    return charts
 
 
-def _reliability(entry: Entry, colour: int) -> Markup:
+def _reliability(entry: Entry, colour: int) -> Chart:
     bins = reliability(entry.row.system.predictions[0])
     x, y = np.array([b.confidence for b in bins]), np.array([b.accuracy for b in bins])
-    axes = share_axis("what it says (probability)"), share_axis("what is right (share)")
+    axes = share_axis("predicted probability"), share_axis("share of correct predictions")
     dots = [(float(a), float(b), colour) for a, b in zip(x, y, strict=True)]
     drawn = [Line(entry.title, x, y, colour)]
-    return figures.lines(f"Reliability of {entry.title}", *axes, drawn, diagonal=True, dots=dots)
+    return Chart(f"Reliability of {entry.title}", *axes, drawn, dots, diagonal=True)
 
 
-def _maps(content: Content, maps: dict[str, Map | None], music: Music, missing: list[str]) -> list[Any]:
+def _maps(
+    content: Content, maps: Mapping[str, pd.DataFrame | None], found: FoundDataset, missing: list[str]
+) -> list[tuple[Entry, list[list[tuple[float, float, str]]]]]:
+    """The maps of the best probes: for each class, the positions and names of its tracks."""
     drawn = []
     for entry in content.probes[:MAPS]:
         one = maps[entry.title]
-        if one is None and music.dataset and music.same:
+        if one is None and found.dataset and found.unchanged:
             try:
-                one = make_map(content, entry, music.dataset)
+                one = make_map(content, entry, found.dataset)
             except MgcError as error:
                 missing.append(f"There is no map of {entry.title}: {error.what}. {error.fix or ''}".strip())
         elif one is None:
-            missing.append(f"There is no map of {entry.title}: the tracks that were judged cannot be found.")
+            missing.append(f"There is no map of {entry.title}: the evaluated tracks were not found.")
         if one is not None:
-            drawn.append((entry, _scatter(content, one)))
+            drawn.append((entry, _points(content, one)))
     return drawn
 
 
-def _scatter(content: Content, one: Map) -> Markup:
-    known = content.tracks.loc[[*one.track_ids]].astype({"label": str})
-    columns = zip(known.index, known["artist"], known["title"], known["label"], strict=True)
-    names = [
-        f"{' – '.join(filter(None, (artist, title))) or i} ({label})" for i, artist, title, label in columns
-    ]
-    kinds = [content.classes.index(label) for label in known["label"]]
-    return figures.scatter(f"Map of {len(names)} tracks by {one.entry.title}", one.points, kinds, names)
+def _points(content: Content, one: pd.DataFrame) -> list[list[tuple[float, float, str]]]:
+    classes: dict[str, list[tuple[float, float, str]]] = {label: [] for label in content.classes}
+    for track_id, (x, y) in zip(one["track_id"], scaled(one[["x", "y"]].to_numpy()), strict=True):
+        artist, title, label = (str(content.tracks.at[track_id, key]) for key in ("artist", "title", "label"))
+        name = " – ".join(filter(None, (artist, title))) or track_id
+        classes[label].append((x, y, f"{name} ({label})"))
+    return [*classes.values()]
 
 
-def _heard(content: Content, music: Music, missing: list[str]) -> list[Heard]:
-    if music.dataset is None or not content.recipe.audio:
-        return [Heard(clip, None) for clip in content.clips]
-    heard = []
+def _excerpts(content: Content, found: FoundDataset, missing: list[str]) -> dict[str, Excerpt]:
+    """Excerpts by track id, for the clips whose audio is found."""
+    excerpts: dict[str, Excerpt] = {}
+    if found.dataset is None or not content.recipe.audio:
+        return excerpts
     with Progress("excerpts", len(content.clips), "clips") as progress:
         for clip in content.clips:
-            track = music.track(clip.track_id, clip.label)
-            one = None
-            if track:
+            if track := found.track(clip.track_id, clip.label):
                 try:
-                    one = excerpt(track.path, track.seconds)
+                    excerpts[clip.track_id] = excerpt(track.path, track.seconds)
                 except MgcError as error:
                     missing.append(f"{clip.track_id} cannot be played: {error.what}.")
-            heard.append(Heard(clip, one))
             progress.step()
-    return heard
+    return excerpts
 
 
-def _left_out(content: Content) -> list[tuple[str, str, str]]:
-    """(track, genre, reason) of every track that no system was judged on."""
-    return [(bad["track_id"], bad["label"], bad["reason"]) for bad in content.first.excluded]
-
-
-def _found(content: Content) -> list[tuple[str, int, str]]:
-    """What the check found and was used all the same: (kind, tracks, an example)."""
-    if content.check is None:
-        return []
-    used = [finding for finding in content.check["findings"] if not finding["left_out"]]
-    first = {finding["kind"]: finding for finding in reversed(used)}
-    counts = Counter(finding["kind"] for finding in used)
-    return [(kind, n, f"{first[kind]['track_id']}: {first[kind]['detail']}") for kind, n in counts.items()]
+def _findings(content: Content) -> list[tuple[str, int, str]]:
+    """Findings of the audio check on tracks that are used: kind, number of tracks, an example."""
+    used = [finding for finding in content.check.findings if not finding.left_out] if content.check else []
+    examples = {finding.kind: f"{finding.track_id}: {finding.detail}" for finding in reversed(used)}
+    counts = Counter(finding.kind for finding in used)
+    return [(kind, count, examples[kind]) for kind, count in counts.items()]
 
 
 def _versions(content: Content) -> list[tuple[str, str]]:
-    """(library, its versions over all runs)."""
-    seen: dict[str, set[str]] = {}
+    """Each library, with its versions over all runs."""
+    seen: dict[str, set[str]] = defaultdict(set)
     for record in content.records:
         for library, number in record.versions.items():
-            seen.setdefault(library, set()).add(number)
+            seen[library].add(number)
     return [(library, ", ".join(sorted(numbers))) for library, numbers in sorted(seen.items())]

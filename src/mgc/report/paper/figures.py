@@ -1,6 +1,6 @@
 """The figures of a paper, each as PDF and PNG."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +9,29 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from mgc.evaluate import roc_aucs, roc_curves
-from mgc.report.content import Content
-from mgc.report.paper.blocks import Block, Figure
-from mgc.report.paper.pdf import visible
-from mgc.report.paper.systems import pair_of, shown_rows, trained
-from mgc.report.paper.words import clipped
+from mgc.report.content import Content, Entry
+from mgc.report.paper.forms import Block, Figure, displayable
+from mgc.runs.tables import KINDS
 from mgc.util.files import write_figure
+from mgc.util.text import shortened
 
-MOST_CLASSES = 12  # with a row, a curve or a number in a cell each
+MOST_CLASSES = 12  # more classes get no rows, curves or numbers of their own
 STYLE: Any = {
     "font.family": ["STIXGeneral", "DejaVu Sans"],
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a dollar in a name is a dollar
 }
 DPI = 300
 WIDE = 6.46  # inches, the width of the text
-COLOURS = {"floor": "#7f7f7f", "baseline": "#0072b2", "probe": "#d55e00"}  # colour-blind safe: Okabe and Ito
-MARKS = {"floor": "s", "baseline": "o", "probe": "D"}
-KINDS = {"floor": "floor", "baseline": "from scratch", "probe": "probe"}
+# Okabe & Ito (2008): colours that people with colour vision deficiency can distinguish.
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f"]
+BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], COLOURS[-1]
+MARKS = {"floor": (GREY, "s"), "baseline": (BLUE, "o"), "probe": (ORANGE, "D")}
 
 
 def draw_figures(content: Content, blocks: Sequence[Block], folder: Path) -> None:
@@ -45,79 +47,83 @@ def draw_figures(content: Content, blocks: Sequence[Block], folder: Path) -> Non
 
 
 def _accuracies(canvas: Any, content: Content) -> None:
-    axis, rows = canvas.subplots(), shown_rows(content)
+    axis, rows = canvas.subplots(), content.main_rows
     for place, entry in enumerate(rows):
-        s = entry.row.system.scores
-        axis.plot([s.accuracy_low, s.accuracy_high], [place, place], color=COLOURS[entry.kind], lw=1.3)
-        axis.plot(s.accuracy, place, MARKS[entry.kind], color=COLOURS[entry.kind], ms=4.5)
-    for path in dict.fromkeys(entry.kind for entry in rows):
-        axis.plot([], [], MARKS[path], color=COLOURS[path], ms=4.5, label=KINDS[path])
+        s, (colour, mark) = entry.row.system.scores, MARKS[entry.kind]
+        axis.plot([s.accuracy_low, s.accuracy_high], [place, place], color=colour, lw=1.3)
+        axis.plot(s.accuracy, place, mark, color=colour, ms=4.5, label=KINDS[entry.kind])
     if content.baseline:
         axis.axvline(content.baseline.accuracy, color="black", lw=0.7, ls=(0, (4, 3)), zorder=0)
     axis.set_yticks(range(len(rows)), [_short(entry.title, 46) for entry in rows])
     axis.set(xlabel="accuracy", ylim=(-0.7, len(rows) - 0.3))
     axis.grid(axis="x", alpha=0.25)
-    axis.legend(frameon=False, loc="upper left", fontsize=8.5)
+    names = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))  # one handle for each kind
+    axis.legend(names.values(), names, loc="upper left")
 
 
-def _short(text: str, most: int) -> str:
-    return visible(clipped(text, most))
+def _short(text: str, length: int) -> str:
+    return displayable(shortened(text, length))
+
+
+def _for_pair(canvas: Any, content: Content, draw: Callable[[Any, Entry], None]) -> None:
+    """One half of the canvas for each system of the pair."""
+    for axis, entry in zip(canvas.subplots(1, 2), content.pair, strict=False):
+        axis.set_title(_short(entry.title, 44), fontsize=9.5)
+        draw(axis, entry)
+    for axis in canvas.axes:
+        axis.set_visible(axis.has_data())
 
 
 def _confusion(canvas: Any, content: Content) -> None:
     names = [_short(label, 14) for label in content.classes]
     few = len(names) <= MOST_CLASSES
-    for axis, entry in zip(np.ravel(canvas.subplots(1, 2)), pair_of(content), strict=False):
+    size = 8.5 if few else max(2.0, min(7.0, 130 / len(names)))
+    turned: Any = {"rotation": 35, "ha": "right"} if few else {"rotation": 90, "ha": "center"}
+
+    def draw(axis: Any, entry: Entry) -> None:
         percent = 100 * entry.confusion / np.maximum(entry.confusion.sum(axis=1, keepdims=True), 1)
         axis.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-        for (i, j), value in np.ndenumerate(percent if few else np.zeros((0, 0))):
+        for (i, k), value in np.ndenumerate(percent if few else np.zeros((0, 0))):
             colour = "white" if value > 55 else "black"
-            axis.text(j, i, f"{value:.0f}", ha="center", va="center", color=colour)
-        axis.set_title(_short(entry.title, 44), fontsize=9.5)
-        size = 8.5 if few else max(2.0, min(7.0, 130 / len(names)))
-        turned: Any = {"rotation": 35, "ha": "right"} if few else {"rotation": 90, "ha": "center"}
+            axis.text(k, i, f"{value:.0f}", ha="center", va="center", color=colour)
         axis.set_xticks(range(len(names)), names, fontsize=size, **turned)
         axis.set_yticks(range(len(names)), names, fontsize=size)
-        axis.set(xlabel="said", ylabel="labelled")
+        axis.set(xlabel="predicted", ylabel="true")
         axis.spines[:].set_visible(False)
         axis.tick_params(length=0)
-    _hide_unused(canvas)
+
+    _for_pair(canvas, content, draw)
 
 
 def _roc(canvas: Any, content: Content) -> None:
-    styles = ["-", "--", "-.", ":"]  # for those who see no colours
-    colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999"]
-    for axis, entry in zip(np.ravel(canvas.subplots(1, 2)), pair_of(content), strict=False):
+    few = len(content.classes) <= MOST_CLASSES
+
+    def draw(axis: Any, entry: Entry) -> None:
         run = entry.row.system.predictions[0]
         areas = dict(zip(run.classes, roc_aucs(run), strict=True))
         for number, (label, (wrong, right)) in enumerate(roc_curves(run).items()):
-            named = f"{_short(label, 16)} {areas[label]:.3f}" if len(areas) <= MOST_CLASSES else None
-            style = {"ls": styles[number % 4], "color": colours[number % 8]}
-            axis.plot(wrong, right, lw=1.2, label=named, **style)
+            name = f"{_short(label, 16)} {areas[label]:.3f}" if few else None
+            style = ("-", "--", "-.", ":")[number % 4]  # for readers who see no colours
+            axis.plot(wrong, right, style, color=COLOURS[number % len(COLOURS)], lw=1.2, label=name)
         axis.plot([0, 1], [0, 1], color="#bbbbbb", lw=0.7, zorder=0)
-        axis.set_title(_short(entry.title, 44), fontsize=9.5)
         axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
-        if len(areas) <= MOST_CLASSES:
-            axis.legend(title="area", frameon=False, loc="lower right", fontsize=8, title_fontsize=8)
-    _hide_unused(canvas)
+        if few:
+            axis.legend(title="area", loc="lower right", fontsize=8, title_fontsize=8)
 
-
-def _hide_unused(canvas: Any) -> None:
-    for axis in canvas.axes:
-        axis.set_visible(axis.has_data())
+    _for_pair(canvas, content, draw)
 
 
 def _curves(canvas: Any, content: Content) -> None:
-    curves = trained(content)[0].curves
-    assert curves is not None
-    sides = (("loss", "loss (nats)"), ("accuracy", "accuracy"))
-    for axis, (quantity, label_) in zip(canvas.subplots(1, 2), sides, strict=True):
-        for side, said, colour in (("train", "training", "#999999"), ("val", "validation", "#0072b2")):
-            for number, (_, fold) in enumerate(curves.groupby("fold")):
-                label = said if number == 0 else None
-                axis.plot(fold["epoch"] + 1, fold[f"{side}_{quantity}"], color=colour, lw=0.8, label=label)
-        best = curves[curves["best"]]
-        axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color="#d55e00", ms=4, label="epoch kept")
-        axis.set(xlabel="epoch", ylabel=label_)
+    network = content.trained_network
+    assert network is not None
+    assert network.curves is not None
+    axes, best = canvas.subplots(1, 2), network.curves[network.curves["best"]]
+    for axis, (quantity, name) in zip(axes, (("loss", "loss (nats)"), ("accuracy", "accuracy")), strict=True):
+        for part, label, colour in (("train", "training", "#999999"), ("val", "validation", BLUE)):
+            folds = [(f["epoch"] + 1, f[f"{part}_{quantity}"]) for _, f in network.curves.groupby("fold")]
+            for number, fold in enumerate(folds):
+                axis.plot(*fold, color=colour, lw=0.8, label=None if number else label)
+        axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color=ORANGE, ms=4, label="epoch kept")
+        axis.set(xlabel="epoch", ylabel=name)
         axis.grid(alpha=0.25)
-    canvas.axes[0].legend(frameon=False, fontsize=8.5)
+    axes[0].legend()

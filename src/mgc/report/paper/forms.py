@@ -1,117 +1,158 @@
-"""The paper in Markdown and in LaTeX: the same blocks, other people's text escaped."""
+"""What a paper is made of, and its three forms: Markdown, LaTeX, and Typst, from which the PDF is typeset.
+
+A paper is a list of blocks. Their texts may mention tables and figures, and may hold names, titles and
+hypotheses written by others: the template of each form escapes every text where it prints it.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
-from mgc.report.paper.blocks import Block, Code, Figure, Heading, Items, Table, Text, drawn, numbered
+import matplotlib as mpl
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.ft2font import FT2Font
+
+from mgc.util.text import escape_latex, escape_markdown, markdown_table
+
+MINUS = "\u2212"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a paper."""
+
+    @property
+    def kind(self) -> str:
+        """The name of its class, in lower case."""
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Heading(Block):
+    """The heading of a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Text(Block):
+    """A paragraph. `lead` is printed in bold in front of it."""
+
+    text: str
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Items(Block):
+    """A bullet list."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Code(Block):
+    """Lines to be typed."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table(Block):
+    """`rows[0]` is the header. The first columns hold words; `widths` are their shares of the text width. The
+    other columns hold numbers. `full` is the content of `tables/<name>.csv`, if that has more rows."""
+
+    name: str
+    caption: str
+    rows: list[list[str]]
+    widths: tuple[float, ...]
+    full: list[list[str]] | None = None
+
+    @property
+    def number_widths(self) -> list[int]:
+        """The longest cells of the columns that hold numbers, in characters."""
+        columns = [*zip(*self.rows, strict=True)][len(self.widths) :]
+        return [max(map(len, column)) for column in columns]
+
+
+@dataclass(frozen=True)
+class Figure(Block):
+    """`figures/<name>.pdf` and `.png`. `height` is relative to the width. An `optional` figure is dropped,
+    the last one first, if the paper gets too long; its files are still written."""
+
+    name: str
+    caption: str
+    height: float
+    optional: bool = False
+
+
+def ref(kind: str, name: str) -> str:
+    """A mention of a table or figure, which each form replaces by its number."""
+    return f"\ue000{kind}:{name}\ue001"  # private-use characters, which `one_line` removes from foreign text
 
 
 def markdown(blocks: Sequence[Block], title: str) -> str:
-    """Tables in the way of GitHub; pictures are `figures/<name>.png`."""
-    known = numbered(blocks)
-
-    def text(said: str) -> str:
-        shown = drawn(said, _escape_markdown, known)
-        return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", shown)  # else it would begin a list or a rule
-
-    def row(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(map(text, cells))} |"
-
-    parts, section = [f"# {text(title)}", "Author: ________________"], 0
-    for block in blocks:
-        match block:
-            case Heading():
-                section += 1
-                parts.append(f"## {section} {text(block.text)}")
-            case Text():
-                parts.append((f"**{block.lead}** " if block.lead else "") + text(block.text))
-            case Items():
-                parts.append("\n".join(f"- {text(item)}" for item in block.items))
-            case Code():
-                parts.append("\n".join(f"    {line}" for line in block.lines))
-            case Table():
-                words = len(block.widths)
-                rule = "|" + " --- |" * words + " ---: |" * (len(block.rows[0]) - words)
-                parts.append(f"{known[f'table:{block.name}']}: {text(block.caption)}")
-                parts.append("\n".join([row(block.rows[0]), rule, *map(row, block.rows[1:])]))
-            case Figure():
-                said = f"{known[f'figure:{block.name}']}: {text(block.caption)}"
-                parts += [f"![{said}](figures/{block.name}.png)", said]
-    return "\n\n".join(parts) + "\n"
-
-
-def _escape_markdown(text: str) -> str:
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|$~#])", r"\\\1", text)
-
-
-LATEX_HEAD = r"""\documentclass[10pt,a4paper]{article}
-\usepackage[T1]{fontenc}
-\usepackage[utf8]{inputenc}
-\usepackage{lmodern}
-\usepackage[margin=2.3cm]{geometry}
-\usepackage{array,booktabs,graphicx}
-\usepackage[hidelinks]{hyperref}
-\setlength{\tabcolsep}{4pt}
-\title{%s}
-\author{\rule{6cm}{0.4pt}}
-\date{}
-\begin{document}
-\maketitle
-"""
-LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': r"\textquotedbl{}",
-    "±": r"$\pm$", "×": r"$\times$", "−": "$-$",
-}  # fmt: skip
+    """GitHub-flavoured Markdown; pictures are `figures/<name>.png`."""
+    return _fill("paper.md", blocks, title, escape_markdown, lambda key, number: number)
 
 
 def latex(blocks: Sequence[Block], title: str) -> str:
-    """For pdflatex; pictures are `figures/<name>.pdf`."""
-    mentions = {key: rf"{words.split()[0]}~\ref{{{key}}}" for key, words in numbered(blocks).items()}
-
-    def text(said: str) -> str:
-        return drawn(said, _escape_latex, mentions)
-
-    def floating(kind: str, block: Table | Figure, *lines: str) -> str:
-        begin = [rf"\begin{{{kind}}}[htbp]", r"\centering", rf"\caption{{{text(block.caption)}}}"]
-        return "\n".join([*begin, rf"\label{{{kind}:{block.name}}}", *lines, rf"\end{{{kind}}}"])
-
-    parts = [LATEX_HEAD % text(title)]
-    for block in blocks:
-        match block:
-            case Heading():
-                parts.append(rf"\section{{{text(block.text)}}}")
-            case Text():
-                parts.append((rf"\textbf{{{block.lead}}} " if block.lead else "") + text(block.text))
-            case Items():
-                # The braces keep an item that begins with a bracket from being the item's label.
-                lines = [rf"\item {{}}{text(item)}" for item in block.items]
-                parts.append("\n".join([r"\begin{itemize}", *lines, r"\end{itemize}"]))
-            case Code():
-                lines = [rf"\texttt{{{text(line)}}}\\" for line in block.lines]
-                parts.append("\n".join([r"\begin{flushleft}\small", *lines, r"\end{flushleft}"]))
-            case Table():
-                widths = [rf"\dimexpr {w:.2f}\linewidth-2\tabcolsep" for w in block.widths]
-                words = [rf">{{\raggedright\arraybackslash}}p{{{width}}}" for width in widths]
-                columns = "".join(words) + "r" * (len(block.rows[0]) - len(words))
-                begin = rf"\footnotesize\begin{{tabular}}{{{columns}}}"
-                first, *rest = [rf"{{}}{' & '.join(map(text, row))} \\" for row in block.rows]
-                lines = [begin, r"\toprule", first, r"\midrule", *rest, r"\bottomrule", r"\end{tabular}"]
-                parts.append(floating("table", block, *lines))
-            case Figure():
-                picture = rf"\includegraphics[width=\linewidth]{{figures/{block.name}.pdf}}"
-                parts.append(floating("figure", block, picture))
-    return "\n\n".join([*parts, r"\end{document}"]) + "\n"
+    """LaTeX for pdflatex; pictures are `figures/<name>.pdf`."""
+    return _fill(
+        "paper.tex", blocks, title, escape_latex, lambda key, number: rf"{number.split()[0]}~\ref{{{key}}}"
+    )
 
 
-def _escape_latex(text: str) -> str:
-    """Characters that T1 fonts lack go by their numbers; two alike are kept from becoming one sign."""
-    shown = "".join(LATEX.get(c) or (c if _in_t1(c) else f"[U+{ord(c):04X}]") for c in text)
-    return re.sub(r"([-',])(?=\1)", r"\1{}", shown)
+def typst(blocks: Sequence[Block], title: str) -> str:
+    """Typst, the source of the PDF; pictures are `figures/<name>.pdf`."""
+    return _fill(
+        "paper.typ", blocks, title, lambda text: f"#{_quoted(text)}", lambda key, number: f"#ref(<{key}>)"
+    )
 
 
-def _in_t1(c: str) -> bool:
-    """The Latin letters of Western and Central Europe."""
-    return c.isascii() or ("\u00a1" <= c <= "\u017e" and c not in "ĦħĸĿŀŉŦŧ\u00ad")
+def _fill(
+    template: str, blocks: Sequence[Block], title: str,
+    escape: Callable[[str], str], mention: Callable[[str, str], str],
+) -> str:  # fmt: skip
+    """A template filled with blocks. `mention` gets the key and the number of a table or figure, such as
+    `table:systems` and `Table 2`."""
+    environment = Environment(
+        loader=PackageLoader("mgc.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
+        comment_start_string="<#", comment_end_string="#>",
+    )  # fmt: skip
+    numbers: dict[str, str] = {}
+    for kind in (Table, Figure):
+        names = [block.name for block in blocks if isinstance(block, kind)]
+        numbers |= {f"{kind.__name__.lower()}:{n}": f"{kind.__name__} {k}" for k, n in enumerate(names, 1)}
+
+    def text(words: str) -> str:
+        parts = re.split("\ue000(.*?)\ue001", words)
+        parts[::2] = [escape(part) if part else "" for part in parts[::2]]
+        for i, key in enumerate(parts[1::2]):  # a dropped figure is mentioned by its file
+            file = escape(f"figures/{key.split(':')[1]}.pdf")
+            parts[2 * i + 1] = mention(key, numbers[key]) if key in numbers else file
+        return "".join(parts)
+
+    environment.filters |= {"text": text, "quoted": _quoted}
+    page = environment.get_template(template).render(
+        blocks=blocks, title=title, numbers=numbers, markdown_table=markdown_table
+    )
+    return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    font = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return frozenset(FT2Font(str(font)).get_charmap())
+
+
+def displayable(text: str) -> str:
+    """`text`, with the characters that DejaVu Sans lacks, the last font to be tried, shown as `[U+97F3]`."""
+    return "".join(c if c == "\n" or ord(c) in _glyphs() else f"[U+{ord(c):04X}]" for c in text)
+
+
+def _quoted(text: str) -> str:
+    """`text` as a Typst string, which is shown literally."""
+    return '"' + displayable(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

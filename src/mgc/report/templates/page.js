@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this: it only sorts, filters, and plays one clip at a time.
+// The page is complete without this script, which sorts, filters, and plays one clip at a time.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], rows = [...body.rows];
   const value = (row, column) => {

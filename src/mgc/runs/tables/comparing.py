@@ -1,4 +1,4 @@
-"""Who may be compared with whom: runs of one recipe are a system, systems on one split a section."""
+"""Which runs may be compared: runs of one recipe form a system, systems on one split form a section."""
 
 import json
 from collections import Counter, defaultdict
@@ -16,35 +16,37 @@ from mgc.util.errors import MgcError, did_you_mean
 
 @dataclass(frozen=True)
 class System:
-    """The runs of one recipe by one code on one split, which differ in their seed alone, in its order."""
+    """Runs of one recipe, code version and split that differ only in their seed, ordered by seed."""
 
     records: tuple[RunRecord, ...]
 
     @property
     def record(self) -> RunRecord:
-        """The first of them, for all that they share."""
+        """The first run, for everything that its seeds share."""
         return self.records[0]
 
     @cached_property
     def predictions(self) -> list[Predictions]:
-        """Of each run."""
+        """The predictions of each run."""
         return [record.predictions() for record in self.records]
 
     @cached_property
     def scores(self) -> OverSeeds:
-        """Means over the seeds."""
+        """Scores, averaged over seeds."""
         return over_seeds(self.predictions, [record.evaluation for record in self.records])
 
     @property
     def title(self) -> str:
-        """Name and head."""
+        """Name and head, such as `musicnn + logistic`."""
         return " + ".join(word for word in (self.record.display_name, self.record.head) if word)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `versus` compares with the section's baseline, its p corrected for the section;
-    `twin` and `leak`, on a row of a leaky split, with the row of the same system on the section's honest one.
+    """One row of a table.
+
+    `versus` compares the system with the baseline of the section. On a leaky split, `twin` is the same system
+    on the honest split of the section, and `leak` is the difference to it.
     """
 
     system: System
@@ -54,35 +56,35 @@ class Row:
 
     @property
     def p_holm(self) -> float | None:
-        """Of the comparison with the baseline, by Holm's correction for all systems of the section that are
-        compared with it; None for floors, which are no part of that family and get no verdict."""
+        """The p value against the baseline, Holm-corrected for all systems of the section that are compared
+        with it; None for floors, which are not part of this family and get no verdict."""
         return self.versus.p_corrected if self.versus else None
 
 
 @dataclass(frozen=True)
 class Section:
-    """Systems on one split of one set of tracks: all that may be compared with one another.
+    """Systems that may be compared with one another: those on one split of one set of tracks.
 
-    Its last rows may be of a leaky split of the same data, each with its leak measured.
+    The last rows may be systems on a leaky split of the same data, with their leak measured.
     """
 
     rows: list[Row]
     baseline: System | None
-    superseded: int  # older runs of the same recipes by other code, not shown
-    best: int | None = None  # of each kind (floor, baseline, probe, leaky), how many are shown
-    told_apart: str = ""  # from a section on as many tracks of the same data, by the same rule
+    superseded: int  # older runs of the same recipes by other code, which are not shown
+    best: int | None = None  # how many of each kind (floor, baseline, probe, leaky) are shown
+    distinction: str = ""  # a sentence, if another section has the same dataset, track count and split rule
 
     @property
     def shown(self) -> list[Row]:
-        """The rows that tables print: all, or the best of each kind and whatever they are compared with."""
+        """The rows that tables print: all of them, or the `best` of each kind and the baseline."""
         if self.best is None:
             return self.rows
-        place: Counter[tuple[str, bool]] = Counter()
+        seen: Counter[tuple[str, bool]] = Counter()
         kept = []
-        for row in reversed(self.rows):  # of each kind the best stands last
+        for row in reversed(self.rows):  # within a kind, rows are ordered by ascending accuracy
             kind = row.system.record.kind, row.leak is not None
-            place[kind] += 1
-            if place[kind] <= self.best or row.system is self.baseline:
+            seen[kind] += 1
+            if seen[kind] <= self.best or row.system is self.baseline:
                 kept.append(row)
         return kept[::-1]
 
@@ -90,62 +92,75 @@ class Section:
 def compare_records(
     records: Sequence[RunRecord], baseline: str | None = None, best: int | None = None
 ) -> list[Section]:
-    """Sections, the one with most tracks first; in each, floors, baselines and probes by accuracy.
+    """Group records into sections, the one with the most tracks first.
 
-    Runs that differ in their seed alone are one row. The baseline of a section is the system with the run
-    called `baseline`, else its newest one of that path, with the plain `cnn` before other networks. A system
-    on a leaky split stands below itself on an honest one; where it is not, in a section of its own. With
-    `best` only so many of each kind are shown, and all are counted.
+    Within a section, floors, baselines and probes follow one another, each ordered by accuracy. Runs that
+    differ only in their seed share a row. A system on a leaky split goes into the section with the same
+    system on an honest split, if there is one, else into a section of its own.
+
+    Parameters
+    ----------
+    baseline
+        A run id: the system of this run is the baseline of its section. In other sections, and by default,
+        it is the newest network called `cnn`, or else the newest network.
+    best
+        How many rows of each kind tables show. Corrections and counts cover all rows.
+
+    Raises
+    ------
+    MgcError
+        No run has the id `baseline`.
     """
     if baseline is not None and baseline not in {record.run_id for record in records}:
         names = [record.run_id for record in records]
-        raise MgcError(f"no run is called {baseline!r}", fix=did_you_mean(baseline, names))
+        raise MgcError(f"there is no run {baseline!r} to compare with", fix=did_you_mean(baseline, names))
     systems = systems_of(records)
-    honest = {_key(s.record): s for s in systems if not s.record.leaky}
+    honest = {_system_key(s.record): s for s in systems if not s.record.leaky}
     below, apart = defaultdict(list), defaultdict(list)
     for system in systems:
-        twin = honest.get(_key(system.record)) if system.record.leaky else None
+        twin = honest.get(_system_key(system.record)) if system.record.leaky else None
         if twin:
             measured = leak(system.predictions, twin.predictions)
-            below[_place_of(twin.record)].append(Row(system, twin=twin, leak=measured))
+            below[_comparable_key(twin.record)].append(Row(system, twin=twin, leak=measured))
         else:
-            apart[_place_of(system.record)].append(system)
-    hidden = Counter(_place_of(record) for record in records)
-    hidden.subtract(_place_of(record) for system in systems for record in system.records)
+            apart[_comparable_key(system.record)].append(system)
+    hidden = Counter(_comparable_key(record) for record in records)
+    hidden.subtract(_comparable_key(record) for system in systems for record in system.records)
     sections = [_section(group, baseline, below[key], hidden[key]) for key, group in apart.items()]
-    sections = [replace(section, best=best) for section in _told_apart(sections)]
+    sections = [replace(section, best=best) for section in _distinguished(sections)]
     return sorted(sections, key=lambda s: -s.rows[0].system.record.evaluation.n_tracks)
 
 
-def _told_apart(sections: Sequence[Section]) -> Iterator[Section]:
-    """Sections that look alike, since labels, audio or artists were changed, each with what it stands on."""
+def _distinguished(sections: Sequence[Section]) -> Iterator[Section]:
+    """The sections; those whose captions would be equal otherwise get a `distinction`."""
 
-    def looks(section: Section) -> tuple[str, int, str]:
+    def appearance(section: Section) -> tuple[str, int, str]:
         first = section.rows[0].system.record
         return first.data, first.evaluation.n_tracks, first.split_authority
 
-    alike = Counter(map(looks, sections))
+    alike = Counter(map(appearance, sections))
     for section in sections:
         records = [record for row in section.rows for record in row.system.records]
         first, last = records[0], max(record.created for record in records)
-        stands_on = (
-            f"Labels, audio, artists or sides are not those of another section: tracks "
-            f"{first.data_fingerprint}, split {first.split_fingerprint}, last run on {last[:10]}."
+        distinction = (
+            "Another table has the same dataset and number of tracks but other labels, audio, artists or "
+            f"splits. Here: tracks {first.data_fingerprint}, split {first.split_fingerprint}, last run on "
+            f"{last[:10]}."
         )
-        yield replace(section, told_apart=stands_on) if alike[looks(section)] > 1 else section
+        yield replace(section, distinction=distinction) if alike[appearance(section)] > 1 else section
 
 
-def _place_of(record: RunRecord) -> tuple[str, str]:
+def _comparable_key(record: RunRecord) -> tuple[str, str]:
     """Equal for runs that may be compared."""
     return record.data_fingerprint, record.split_fingerprint
 
 
-def _key(record: RunRecord) -> str:
-    """Equal for runs of one system and one recipe, on whatever split of as many tracks, by whatever seed."""
+def _system_key(record: RunRecord) -> str:
+    """Equal for runs of one system and recipe, whatever their seed and split."""
     recipe = {} if record.kind == "floor" else _filled(record)  # a floor has nothing to set
     recipe = {key: value for key, value in recipe.items() if key not in {*NAMES_ONLY, "seed"}}
     card = record.representation_card
-    # Weights that were drawn are another seed's, not another system's.
+    # Random weights differ between seeds of one system.
     drawn = str(card.get("address")).startswith(RANDOM_PREFIX)
     weights = None if drawn else card.get("weights")
     limit = record.recipe["data"]["limit"]
@@ -153,7 +168,7 @@ def _key(record: RunRecord) -> str:
 
 
 def _filled(record: RunRecord) -> dict[str, Any]:
-    """Its recipe, with the defaults of keys that there were not yet when it ran: they changed nothing."""
+    """Its recipe, completed with the defaults of settings that did not exist when it ran."""
     kind = BaselineRecipe if record.kind == "baseline" else ProbeRecipe
     default = kind().model_dump(mode="json")
     tables = {
@@ -163,10 +178,10 @@ def _filled(record: RunRecord) -> dict[str, Any]:
 
 
 def systems_of(records: Sequence[RunRecord]) -> list[System]:
-    """Seeds together. Of each recipe and split only runs by the newest code: others are superseded."""
+    """Group runs that differ only in their seed. Runs of the same recipe by older code are superseded."""
     groups: dict[tuple[tuple[str, str], str], list[RunRecord]] = defaultdict(list)
     for record in sorted(records, key=lambda r: r.created):
-        groups[_place_of(record), _key(record)].append(record)
+        groups[_comparable_key(record), _system_key(record)].append(record)
     systems = []
     for group in groups.values():
         by_seed = {record.seed: record for record in group if _made_by(record) == _made_by(group[-1])}
@@ -194,8 +209,11 @@ def _section(systems: list[System], wanted: str | None, leaky: list[Row], supers
 
 
 def _corrected(rows: list[Row]) -> list[Row]:
-    """By Holm's correction over all that are compared with the baseline. Floors are not: a floor is there to
-    see that the others have learned something, and each would make every other comparison harder to win."""
+    """Holm's correction over all systems that are compared with the baseline.
+
+    Floors are excluded: they only show that the others have learned something, and each of them would make
+    every other comparison less powerful.
+    """
     family = {n: row.versus for n, row in enumerate(rows) if row.versus and row.system.record.kind != "floor"}
     corrected = list(rows)
     for (n, versus), p in zip(family.items(), holm([v.p_value for v in family.values()]), strict=True):

@@ -1,9 +1,8 @@
-"""The table in five forms: text, Markdown, LaTeX, CSV and JSON."""
+"""Tables of runs as text, Markdown, LaTeX, CSV and JSON."""
 
 import csv
 import io
 import json
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,23 @@ from mgc.runs.tables.comparing import Row, Section, compare_records
 from mgc.runs.tables.sentences import REPORTED, caption, verdict_sentence, verdicts
 from mgc.util import files
 from mgc.util.errors import MgcError, printable
-from mgc.util.text import escape_latex, escape_markdown
+from mgc.util.text import escape_latex, escape_markdown, markdown_table, text_table
 from mgc.workspace import Workspace
 
-WORDS = ("system", "representation", "head", "split", "reported elsewhere")  # columns that hold no numbers
+WORDS = ("system", "representation", "head", "split", "reported elsewhere")  # columns without numbers
 FORMATS = ("table", "markdown", "latex", "csv", "json")
-KINDS = {"floor": "floor", "baseline": "network", "probe": "probe"}  # of a path, in the narrow table
-WIDEST = 34  # characters of words in a cell of the narrow table
-SCORES = ("macro_f1", "balanced_accuracy", "roc_auc")  # those with an interval, beside the accuracy
+KINDS = {"floor": "floor", "baseline": "from scratch", "probe": "probe"}  # kinds of run, as readers see them
+WRAP = 34  # characters in a cell of the text table; only words are longer
+SCORES = ("macro_f1", "balanced_accuracy", "roc_auc")  # scores with an interval, besides the accuracy
+
+DIFFERENCE = (("", "accuracy_difference"), ("_low", "low"), ("_high", "high"))
 
 
 def render(sections: Sequence[Section], form: str) -> str:
-    """The table in one of FORMATS.
+    """The tables in one of FORMATS.
 
     Raises:
-        MgcError: no such format.
+        MgcError: unknown format.
     """
     if form == "json":
         return json.dumps([as_dict(row) for section in sections for row in section.shown], indent=2)
@@ -40,12 +41,12 @@ def render(sections: Sequence[Section], form: str) -> str:
         return out.getvalue().rstrip()
     draw = {"table": _text, "markdown": _markdown, "latex": _latex}.get(form)
     if draw is None:
-        raise MgcError(f"there is no format {form!r}", fix=f"use {', '.join(FORMATS)}")
+        raise MgcError(f"unknown format {form!r}", fix=f"use {', '.join(FORMATS)}")
     return "\n\n".join(draw(section) for section in sections)
 
 
 def as_dict(row: Row) -> dict[str, Any]:
-    """A row as plain values, the keys of `--format json` and `csv`.
+    """A row as plain values; the keys are the columns of `--format json` and `csv`.
 
     `accuracy_low` and `accuracy_high` are over tracks, `accuracy_deviation` is over seeds.
     """
@@ -68,16 +69,12 @@ def as_dict(row: Row) -> dict[str, Any]:
         "top2_accuracy": scores.top2_accuracy,
         "log_loss": scores.log_loss,
         "calibration_error": scores.calibration_error,
-        "vs_baseline": versus.accuracy_difference if versus else None,
-        "vs_baseline_low": versus.low if versus else None,
-        "vs_baseline_high": versus.high if versus else None,
+        **{f"vs_baseline{end}": getattr(versus, name, None) for end, name in DIFFERENCE},
         "p_value": versus.p_value if versus else None,
         "p_holm": row.p_holm,
         "verdict": versus.verdict if versus and row.p_holm is not None else None,
         "tracks_needed": versus.tracks_needed if versus and row.p_holm is not None else None,
-        "leak": row.leak.accuracy_difference if row.leak else None,
-        "leak_low": row.leak.low if row.leak else None,
-        "leak_high": row.leak.high if row.leak else None,
+        **{f"leak{end}": getattr(row.leak, name, None) for end, name in DIFFERENCE},
         "parameters": record.parameters,
         "seconds": round(sum(sum(r.seconds.values()) for r in records) / len(records), 1),
         "interval_over": record.evaluation.interval_unit,
@@ -88,22 +85,13 @@ def as_dict(row: Row) -> dict[str, Any]:
     }
 
 
-def _grid(lines: list[dict[str, str]], always: Sequence[str]) -> list[list[str]]:
-    """Headings, then the lines; columns in which no line says anything are left out."""
-    kept = [name for name in lines[0] if name in always or any(line[name] for line in lines)]
-    return [kept, *([printable(line[name]) for name in kept] for line in lines)]
-
-
-def _cells(row: Row) -> dict[str, str]:
-    cell, scores = as_dict(row), row.system.scores
-    versus, p_value = "", ""
-    if row.versus:
-        versus = f"{row.versus.accuracy_difference:+.3f} [{row.versus.low:+.3f}, {row.versus.high:+.3f}]"
-        p_value = "" if row.p_holm is None else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
-    elif row.leak:
-        versus = "not comparable"
-    elif row.system.record.kind == "baseline":
-        versus = "baseline"
+def cells(row: Row) -> dict[str, str]:
+    """A row as formatted text, by column; empty where there is nothing to show."""
+    cell, scores, versus, p = as_dict(row), row.system.scores, row.versus, row.p_holm
+    if versus:
+        difference = f"{versus.accuracy_difference:+.3f} [{versus.low:+.3f}, {versus.high:+.3f}]"
+    else:
+        difference = "not comparable" if row.leak else "baseline" if cell["kind"] == "baseline" else ""
     return {
         "system": cell["system"],
         "representation": cell["representation"],
@@ -113,8 +101,8 @@ def _cells(row: Row) -> dict[str, str]:
         "accuracy [95 %]": f"{scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]",
         "over seeds": f"±{scores.accuracy_deviation:.3f} ({scores.seeds})" if scores.seeds > 1 else "",
         "macro-F1": f"{cell['macro_f1']:.3f}",
-        "vs baseline [95 %]": versus,
-        "p (Holm)": p_value,
+        "vs baseline [95 %]": difference,
+        "p (Holm)": "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
         "trained par.": f"{cell['parameters']:,}",
         "seconds": f"{cell['seconds']:.0f}",
         "reported elsewhere": cell["reported"],
@@ -122,65 +110,59 @@ def _cells(row: Row) -> dict[str, str]:
 
 
 def _narrow_cells(row: Row) -> dict[str, str]:
-    """What a terminal of 140 columns has room for."""
-    cell, record = _cells(row), row.system.record
-    apart = "" if record.representation in record.display_name else cell["representation"]
+    """The columns that fit into a terminal of 140 characters."""
+    cell, record = cells(row), row.system.record
     if row.leak:
         cell["vs baseline [95 %]"] = f"{record.split}: LEAKY"
-    kept = ("accuracy [95 %]", "over seeds", "macro-F1", "vs baseline [95 %]", "p (Holm)")
-    words = {"system": row.system.title, "kind": KINDS[record.kind], "input": apart}
-    return words | {name: cell[name] for name in kept}
+    shown = {
+        "system": row.system.title,
+        "kind": KINDS[record.kind],
+        "input": "" if record.representation in record.display_name else cell["representation"],
+    }
+    columns = ("accuracy [95 %]", "over seeds", "macro-F1", "vs baseline [95 %]", "p (Holm)")
+    return shown | {name: cell[name] for name in columns}
+
+
+def _grid(lines: list[dict[str, str]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, without empty columns."""
+    header = [name for name in lines[0] if any(line[name] for line in lines)]
+    return header, [[printable(line[name]) for name in header] for line in lines]
 
 
 def _text(section: Section) -> str:
-    grid = _grid([_narrow_cells(row) for row in section.shown], ("system", "accuracy [95 %]"))
-    rows = [[textwrap.wrap(cell, WIDEST) or [""] for cell in row] for row in grid]  # only words are so long
-    widths = [max(len(part) for row in rows for part in row[column]) for column in range(len(grid[0]))]
-    lines = []
-    for row in rows:
-        for height in range(max(map(len, row))):
-            parts = [cell[height] if height < len(cell) else "" for cell in row]
-            padded = (part.ljust(width) for part, width in zip(parts, widths, strict=True))
-            lines.append("  ".join(padded).rstrip())
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    table = text_table(*_grid([_narrow_cells(row) for row in section.shown]), wrap=WRAP, rule=True)
     notes = [note for note in caption(section) if not note.startswith(REPORTED)]
     notes.append("More scores and columns: --format markdown, csv or json.")
     sentences = [verdict_sentence(section), "", *notes, "", *verdicts(section)]
-    return "\n".join([*lines, "", *map(printable, sentences)]).rstrip()
+    return "\n".join([table, "", *map(printable, sentences)]).rstrip()
 
 
 def _markdown(section: Section) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(map(escape_markdown, cells))} |"
-
-    headings, *rows = _grid([_cells(row) for row in section.shown], ("system", "accuracy [95 %]"))
-    table = [line(headings), line(["---"] * len(headings)), *map(line, rows)]
-    sentences = [verdict_sentence(section), "", *caption(section), "", *(f"- {v}" for v in verdicts(section))]
-    return "\n".join([*table, "", *map(escape_markdown, sentences)]).rstrip()
+    table = markdown_table(*_grid([cells(row) for row in section.shown]))
+    notes = [verdict_sentence(section), "", *caption(section), ""]
+    items = [f"- {escape_markdown(sentence)}" for sentence in verdicts(section)]
+    return "\n".join([table, "", *map(escape_markdown, notes), *items]).rstrip()
 
 
 def _latex(section: Section) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(map(escape_latex, cells)) + r" \\"
-
-    headings, *rows = _grid([_cells(row) for row in section.shown], ("system", "accuracy [95 %]"))
+    header, rows = _grid([cells(row) for row in section.shown])
+    first, *rest = [" & ".join(map(escape_latex, row)) + r" \\" for row in (header, *rows)]
+    columns = "".join("l" if name in WORDS else "r" for name in header)
     return "\n".join(
         [
             *(f"% {printable(sentence)}" for sentence in (verdict_sentence(section), *caption(section))),
-            rf"\begin{{tabular}}{{{''.join('l' if name in WORDS else 'r' for name in headings)}}}",
-            r"\toprule",
-            line(headings),
-            r"\midrule",
-            *map(line, rows),
-            r"\bottomrule",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule", first, r"\midrule", *rest, r"\bottomrule",
             r"\end{tabular}",
         ]
-    )
+    )  # fmt: skip
 
 
 def write_tables(data: str, workspace: Workspace) -> Path:
-    """`results/<data>/table.md` and `table.csv` from the records of the data set; not from those that learned
-    from fewer tracks a class."""
+    """Write `table.md` and `table.csv` of a dataset, from the records of its runs.
+
+    Runs on a limited number of training tracks per class (`per_class`) are not included.
+    """
     folder = workspace.results_of(data)
     whole = [record for record in load_records(data, workspace) if not record.recipe["data"].get("per_class")]
     if not whole:
