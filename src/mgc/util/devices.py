@@ -150,7 +150,7 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
     if name not in native:
         raise MgcError(
             f"{device.type} device does not compute in {name}",
-            fix="use train.precision=auto or float32; for an encoder remove bfloat16",
+            fix="use train.precision=auto or float32; for an encoder omit --precision",
         )
     return getattr(torch, name)
 

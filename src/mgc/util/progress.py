@@ -17,10 +17,8 @@ def say(line: str) -> None:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    """Seconds as mm:ss or h:mm:ss."""
+    return str(tqdm.format_interval(seconds))
 
 
 class Progress:
@@ -60,16 +58,15 @@ class Progress:
         self._bar.refresh()
 
     def _line(self) -> str:
-        seconds = time.monotonic() - self._start
-        rate = self.done / seconds if seconds > 0 else 0.0
-        left = f", {clock((self.total - self.done) / rate)} left" if rate and self.done < self.total else ""
+        seconds = max(time.monotonic() - self._start, 1e-3)
+        left = seconds * (self.total - self.done) / self.done
+        count = f"{self.what}: {self.done}/{self.total} {self.unit}, {self.done / seconds:.2f}/s"
         note = f", {self._note}" if self._note else ""
-        speed = f"{rate:.1f}/s" if rate >= 0.1 else f"{seconds / max(self.done, 1):.0f} s each"
-        return f"{self.what}: {self.done}/{self.total} {self.unit}, {speed}{left}{note}"
+        return f"{count}, {clock(seconds)} elapsed, {clock(left)} left{note}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
         if self.done:
-            say(f"{self._line()}, took {clock(time.monotonic() - self._start)}")
+            say(self._line())
