@@ -17,8 +17,8 @@ def say(line: str) -> None:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as mm:ss or h:mm:ss."""
-    return str(tqdm.format_interval(seconds))
+    """Seconds as m:ss or h:mm:ss."""
+    return str(tqdm.format_interval(round(seconds))).removeprefix("0")
 
 
 class Progress:
