@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,11 @@ class Machine:
         (home / "compiled_here.py").write_text(SOURCE)
         self.environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
         paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.environment |= {"XDG_CACHE_HOME": str(home), "PYTHONPATH": os.pathsep.join(paths)}
+        self.temporary = home / "temporary"
+        self.temporary.mkdir()
+        self.environment |= {
+            "XDG_CACHE_HOME": str(home), "TMPDIR": str(self.temporary), "PYTHONPATH": os.pathsep.join(paths)
+        }  # fmt: skip
 
     def start(self, script: str = SCRIPT, *arguments: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-c", script, *arguments]
@@ -82,6 +87,22 @@ def test_what_processes_compile_at_the_same_time_is_kept_once(machine: Machine) 
     before = machine.snapshots[0].stat().st_mtime_ns
     assert machine.run() == (0, "cached", "")
     assert machine.snapshots[0].stat().st_mtime_ns == before
+    assert [*machine.temporary.iterdir()] == []
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_child_processes_keep_what_they_compile_too(machine: Machine, method: str) -> None:
+    (machine.home / "child.py").write_text(f"def work():\n{textwrap.indent(SCRIPT, '    ')}")
+    start = f"""
+import multiprocessing, child
+if __name__ == "__main__":
+    process = multiprocessing.get_context({method!r}).Process(target=child.work)
+    process.start()
+    process.join()
+"""
+    assert machine.run(start) == (0, "compiled", "")
+    assert machine.run()[:2] == (0, "cached")
+    assert [*machine.temporary.glob("mgc-numba-*")] == []
 
 
 def test_a_process_that_is_killed_while_it_compiles_damages_nothing(machine: Machine) -> None:

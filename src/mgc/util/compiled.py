@@ -7,15 +7,16 @@ into a temporary folder, compiles there what the snapshot lacks, and replaces th
 Which functions are compiled, and when, is left to librosa.
 """
 
-import atexit
 import io
 import multiprocessing
+import shutil
 import sys
 import tempfile
 import zipfile
 import zlib
 from functools import cache
 from importlib.metadata import version
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -37,41 +38,44 @@ def prepare_librosa() -> None:
     name = f"librosa-{version('librosa')}-numba-{version('numba')}-{sys.implementation.cache_tag}.zip"
     snapshot = Path(config.CACHE_DIR or user_cache_path("mgc") / "numba") / name
     folder = _extract(snapshot)
-    config.CACHE_DIR = folder.name
-    # At exit the folder is deleted after this call, because it was created before.
-    atexit.register(_replace_snapshot, snapshot, folder, _files_in(folder))
+    config.CACHE_DIR = str(folder)
+    # At the exit of this process. atexit would not do: children of multiprocessing do not call it.
+    Finalize(None, _close, (snapshot, folder, _files_in(folder)), exitpriority=0)
 
 
-def _extract(snapshot: Path) -> "tempfile.TemporaryDirectory[str]":
-    folder = tempfile.TemporaryDirectory(prefix="mgc-numba-")
+def _extract(snapshot: Path) -> Path:
+    """A new temporary folder with the files of the snapshot."""
     try:
         with zipfile.ZipFile(snapshot) as archive:
-            archive.extractall(folder.name)
+            contents = {name: archive.read(name) for name in archive.namelist()}
     except FileNotFoundError:
+        contents = {}
         if multiprocessing.current_process().name == "MainProcess":
             say("compiling librosa's functions, once on this machine: up to half a minute")
     except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        contents = {}
         say(f"{snapshot}: {error}; librosa's functions are compiled again")
-        return tempfile.TemporaryDirectory(prefix="mgc-numba-")  # without the files extracted so far
+    folder = Path(tempfile.mkdtemp(prefix="mgc-numba-"))
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     return folder
 
 
-def _replace_snapshot(
-    snapshot: Path, folder: "tempfile.TemporaryDirectory[str]", extracted: set[Path]
-) -> None:
-    """Write the files in `folder` to `snapshot` if there are more than were extracted from it."""
+def _close(snapshot: Path, folder: Path, extracted: set[Path]) -> None:
+    """Replace the snapshot if `folder` holds more than was extracted from it, and delete the folder."""
     compiled = _files_in(folder)
-    if compiled == extracted:
-        return
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(compiled):
-            archive.write(path, path.relative_to(folder.name))
-    try:
-        files.write(snapshot, content.getbuffer())
-    except OSError as error:
-        say(f"{snapshot}: {error.strerror}; librosa's functions will be compiled again by the next run")
+    if compiled != extracted:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(compiled):
+                archive.write(path, path.relative_to(folder))
+        try:
+            files.write(snapshot, content.getbuffer())
+        except OSError as error:
+            say(f"{snapshot}: {error.strerror}; librosa's functions will be compiled again by the next run")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _files_in(folder: "tempfile.TemporaryDirectory[str]") -> set[Path]:
-    return {path for path in Path(folder.name).rglob("*") if path.is_file()}
+def _files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
