@@ -44,8 +44,9 @@ import torch
 import torch.nn.functional as F
 import typer
 
+from mgc.audio import load_windows
 from mgc.config import WINDOWS_AT_ONCE, DataRecipe
-from mgc.data import load, load_windows
+from mgc.data import load
 from mgc.representations import Representation, open_representation, pooling
 from mgc.representations.cache.store import Store
 from mgc.representations.card import Encoder

@@ -4,7 +4,7 @@ Makes 30-s stereo mp3 clips (44.1 kHz, 128 kb/s) from real music in a temporary 
 rate, both ways decode, mix and resample the same clips, several rounds, fifteen clips at a time in turn:
 
     librosa   librosa.load(path, sr=rate, mono=True, res_type="soxr_hq"), one clip after another
-    mgc       mgc.data.load_windows(paths, ...), which decodes ahead on all cores
+    mgc       mgc.audio.load_windows(paths, ...), which decodes ahead on all cores
 
 Both resample with soxr in its HQ setting; both are consumed by a loop that sums the samples. A first pass,
 which is not timed, compares the samples of every clip and leaves the files in the page cache. The ratio is
@@ -38,9 +38,9 @@ import numpy as np
 import soundfile
 import typer
 
-from mgc.audio import Windowing, decode
+from mgc.audio import Windowing, decode, load_windows
 from mgc.config import DataRecipe
-from mgc.data import Track, load, load_windows
+from mgc.data import Track, load
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
 from mgc.util.workers import cores

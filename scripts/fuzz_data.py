@@ -230,7 +230,11 @@ class Sandbox:
         return {
             "case": case.name,
             "commands": case.commands()[first:],
-            "environment": {"MGC_RESULTS": str(place.results), "MGC_DATA_ROOT": str(place.root)},
+            "environment": {
+                "MGC_RESULTS": str(place.results),
+                "MGC_DATA_ROOT": str(place.root),
+                "MGC_QUARANTINE": str(place.results / "quarantine"),
+            },
             "output": str(self.output(case)),
             "writable": [str(folder) for folder in (place.results, place.root, self.output(case), *shared)],
         }
@@ -447,7 +451,7 @@ def odd_report(file: Path) -> list[str]:
 
 def disagreements(found: dict[str, Any], first: Ran, second: Ran) -> list[str]:
     """Figures of a check that contradict themselves, or `info` before and after it."""
-    out = [finding for finding in found["findings"] if finding["left_out"]]
+    out = [finding for finding in found["findings"] if finding["excluded"]]
     wrong = []
     if found["used"] + len(out) - len(found["taken_back"]) != found["tracks"]:
         wrong.append(f"check: {found['tracks']} tracks are not {found['used']} used and {len(out)} left out")
@@ -462,7 +466,7 @@ def disagreements(found: dict[str, Any], first: Ran, second: Ran) -> list[str]:
         if ran.code != 0:
             continue
         used = re.search(r": (\d+) tracks, \d+ genres, ", ran.out)
-        told = re.search(r"^left out: (\d+)$", ran.out, re.MULTILINE)
+        told = re.search(r"^excluded: (\d+)$", ran.out, re.MULTILINE)
         if not used or not told:
             wrong.append(f"info {called} the check does not say what is used and left out")
         elif int(used[1]) + int(told[1]) != found["tracks"]:
@@ -494,7 +498,7 @@ def account_of_whole(case: Case, place: Place, found: dict[str, Any]) -> tuple[d
 def account_of_folder(case: Case, place: Place, found: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
     """What became of every input of a folder, and files that nobody speaks of."""
     music = place.inputs / "music"
-    out = {finding["track_id"]: finding["detail"] for finding in found["findings"] if finding["left_out"]}
+    out = {finding["track_id"]: finding["detail"] for finding in found["findings"] if finding["excluded"]}
     tracks, others = sorted_out(music)
     wrong = [f"left out, but no such file: {track_id!r}" for track_id in {*out} - {*tracks}]
     if len(tracks) != found["tracks"]:

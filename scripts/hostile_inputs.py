@@ -1033,17 +1033,17 @@ def _writer(content: pyarrow.Table) -> Callable[[Path], None]:
 
 def quarantines(m: Material) -> Iterator[Whole]:
     """A folder of good clips beside a quarantine file that somebody has damaged."""
-    head = "track_id,left_out,kind,reason,copy_of,label,path,content\n"
+    head = "track_id,excluded,kind,reason,copy_of,label,path,content\n"
     row = "calm/0.wav,yes,by hand,because,,calm,calm/0.wav,abc\n"
     files: dict[str, bytes] = {
         "empty": b"",
         "header alone": head.encode(),
         "good": (head + row).encode(),
-        "column missing": (head + row).replace("left_out,", "").encode(),
-        "columns twice": (head.strip() + ",left_out\n" + row).encode(),
+        "column missing": (head + row).replace("excluded,", "").encode(),
+        "columns twice": (head.strip() + ",excluded\n" + row).encode(),
         "ragged short": (head + "calm/0.wav\n").encode(),
         "ragged long": (head + row.strip() + ",x,y,z\n").encode(),
-        "left_out maybe": (head + row.replace("yes", "maybe")).encode(),
+        "excluded maybe": (head + row.replace("yes", "maybe")).encode(),
         "UTF-16": (head + row).encode("utf-16"),
         "latin-1": (head + row.replace("because", "né")).encode("latin-1"),
         "BOM": b"\xef\xbb\xbf" + (head + row).encode(),
@@ -1088,7 +1088,7 @@ def quarantined(what: str, data: bytes | None) -> Whole:
                 (place.inputs / "music" / genre / f"{number}.wav").write_bytes(clip)
                 if genre == "calm":
                     contents[f"@{number}".encode()] = blake(clip)
-        file = place.results / "music" / "quarantine.csv"
+        file = place.results / "quarantine" / "music.csv"
         file.parent.mkdir(parents=True)
         if data is None:
             file.mkdir()

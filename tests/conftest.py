@@ -35,7 +35,7 @@ needs_whisper = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing a test does lands in the checkout, and no hub is asked."""
-    for name in ("MGC_EMBEDDINGS_CACHE", "MGC_RESULTS", "MGC_DATA_ROOT"):
+    for name in ("MGC_EMBEDDINGS_CACHE", "MGC_RESULTS", "MGC_DATA_ROOT", "MGC_QUARANTINE"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.delenv("MGC_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from mgc.cli import app
 from mgc.config import DataRecipe
-from mgc.data import SOURCES, catalogue, find, overview
+from mgc.data import SOURCES, catalogue, overview, scan
 from mgc.data.listing import Archive
 
 
@@ -56,16 +56,16 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_set_is_fetched_once_and_then_used_by_name(served: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
-    assert "not here" in overview(root).split("fma_small")[1].split("fma_medium")[0]
+    assert "not available" in overview(root).split("fma_small")[1].split("fma_medium")[0]
     done = mgc("data", "fetch", "fma_small", "--data-root", root)
     assert done.exit_code == 0, done.output
     assert "fma_small.zip: removed" in done.stdout
     assert not list(root.glob("*.zip"))
-    assert "[here]" in overview(root).split("fma_small")[1].split("fma_medium")[0]
-    assert len(find(DataRecipe(source="fma_small", root=str(root)), workspace=here()).tracks) == 112
+    assert "[available]" in overview(root).split("fma_small")[1].split("fma_medium")[0]
+    assert len(scan(DataRecipe(source="fma_small"), replace(here(), data=root)).tracks) == 112
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     again = mgc("data", "fetch", "fma_small", "--data-root", root)
-    assert again.stdout.splitlines() == ["fma_metadata: there already", "fma_small: there already"]
+    assert again.stdout.splitlines() == ["fma_metadata: up to date", "fma_small: up to date"]
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
@@ -75,12 +75,12 @@ def test_archives_brought_by_hand(served: Path, tmp_path: Path) -> None:
         done = mgc("data", "fetch", "fma_small", "--from", served / f"{name}.zip", "--data-root", root)
         assert done.exit_code == 0, done.output
         assert (served / f"{name}.zip").exists()
-    assert len(find(DataRecipe(source="fma_small", root=str(root)), workspace=here()).tracks) == 112
+    assert len(scan(DataRecipe(source="fma_small"), replace(here(), data=root)).tracks) == 112
     wrong = served / "fma_large.zip"
     wrong.write_bytes(b"PK")
     refused = mgc("data", "fetch", "fma_small", "--from", wrong, "--data-root", root)
     assert refused.exit_code == 2
-    assert "none of the archives of fma_small" in refused.stderr
+    assert "is not an archive of fma_small" in refused.stderr
     damaged = served / "fma_small.zip"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     refused = mgc("data", "fetch", "fma_small", "--from", damaged, "--data-root", root)
@@ -94,8 +94,8 @@ def test_another_copy_of_a_set_is_unpacked_unchecked_and_says_so(tmp_path: Path)
     root = tmp_path / "data"
     done = mgc("data", "fetch", "gtzan", "--from", archive, "--data-root", root)
     assert done.exit_code == 0, done.output
-    assert "not checked" in done.stdout
-    listed = find(DataRecipe(source="gtzan", root=str(root), split="random"), workspace=here()).tracks
+    assert "not verified" in done.stdout
+    listed = scan(DataRecipe(source="gtzan", split="random"), replace(here(), data=root)).tracks
     assert {track.track_id for track in listed} == {*made.filtered, *made.others}
 
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_fetched(tmp_path: Path) -> None:
     assert "needs no download" in mgc("data", "fetch", "demo").stderr
     nowhere = mgc("data", "fetch", "gtzan", "--from", tmp_path / "genres.tar.gz")
     assert nowhere.exit_code == 2
-    assert "there is no such archive" in nowhere.stderr
+    assert "the archive does not exist" in nowhere.stderr
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -1,8 +1,9 @@
-"""`mgc data check`: what it must find, what it leaves out, what it remembers."""
+"""`mgc data check`: what it finds, excludes and remembers."""
 
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from typer.testing import CliRunner
 from mgc.cli import app
 from mgc.config import DataRecipe
 from mgc.data import load
-from mgc.data.checking import measured as examined
+from mgc.data.checking import measure as module
 from mgc.data.checking.check import Check, check
 from mgc.data.checking.report import render
-from mgc.data.quarantine import quarantine_file, read_quarantine
+from mgc.data.quarantine import read_quarantine
 from mgc.util.errors import MgcError
 
 
@@ -58,17 +59,17 @@ def kinds(found: Check) -> dict[str, str]:
     return {finding.track_id: finding.kind for finding in found.findings}
 
 
-def test_clean_music_is_left_alone(songs: Path) -> None:
+def test_clean_music_has_no_findings(songs: Path) -> None:
     found = check(recipe(songs), workspace=here())
     assert not found.findings
     assert not found.copies
     assert (found.tracks, found.used) == (16, 16)
     assert not any(p.confound for p in found.properties)
-    assert {p.name: p.told for p in found.properties}["sample rate"] == 0.5
-    assert read_quarantine("songs", workspace=here()) == {}
+    assert {p.name: p.accuracy for p in found.properties}["sample rate"] == 0.5
+    assert read_quarantine(here().quarantine_file("songs")) == {}
 
 
-def test_copies_are_found_whatever_their_clothes(songs: Path) -> None:
+def test_copies_are_found_in_any_encoding(songs: Path) -> None:
     shutil.copy(songs / "jazz/00.wav", songs / "jazz/copy.wav")
     samples, rate = soundfile.read(songs / "jazz/02.wav", dtype="int16")
     soundfile.write(songs / "jazz/lossless.flac", samples, rate)
@@ -87,10 +88,10 @@ def test_copies_are_found_whatever_their_clothes(songs: Path) -> None:
     assert len(dataset) == 18 == found.used
     for first, copy in (("00.wav", "copy.wav"), ("02.wav", "lossless.flac"), ("04.wav", "quiet.mp3")):
         assert dataset.by_id[f"jazz/{first}"].group == dataset.by_id[f"jazz/{copy}"].group
-    assert check(recipe(songs, split="random"), workspace=here()).copies[0].across in (True, False)
+    assert check(recipe(songs, split="random"), workspace=here()).copies[0].crosses_split in (True, False)
 
 
-def test_what_is_odd_is_told_and_what_is_broken_left_out(songs: Path) -> None:
+def test_faults_are_reported_and_unusable_files_excluded(songs: Path) -> None:
     rate = 22_050
     for number in range(20, 30):
         soundfile.write(songs / f"jazz/{number}.wav", melody(number), rate)
@@ -119,24 +120,24 @@ def test_what_is_odd_is_told_and_what_is_broken_left_out(songs: Path) -> None:
         "rock/05.mp3": "wrong suffix",
         "rock/07.wav": "mostly silent",
         "rock/09.wav": "header",
-        "rock/11.wav": "offset",
+        "rock/11.wav": "DC offset",
     }
-    assert {f.track_id for f in found.findings if f.left_out} == {
+    assert {f.track_id for f in found.findings if f.excluded} == {
         f"jazz/{n}.wav" for n in ("00", "02", "04", "06")
     }
     assert (found.tracks, found.used) == (26, 22)
     assert [bad.track_id for bad in load(recipe(songs), workspace=here()).excluded] == [
         f"jazz/{n}.wav" for n in ("00", "02", "04", "06")
-    ]  # and no run is stopped: they were looked at
+    ]  # and no run is stopped, since they were checked
 
 
-def test_a_genre_told_by_its_sample_rate_is_a_confound(songs: Path) -> None:
+def test_a_genre_revealed_by_its_sample_rate_is_a_confound(songs: Path) -> None:
     for number in range(1, 16, 2):
         soundfile.write(songs / f"rock/{number:02}.wav", melody(number, rate=44_100), 44_100)
     found = check(recipe(songs), workspace=here())
     by_name = {p.name: p for p in found.properties}
     assert by_name["sample rate"].confound
-    assert by_name["sample rate"].told == 1.0
+    assert by_name["sample rate"].accuracy == 1.0
     assert by_name["sample rate"].by_class == {"jazz": "22050 Hz (100 %)", "rock": "44100 Hz (100 %)"}
     assert not by_name["format"].confound
     text = render(found, "table")
@@ -144,57 +145,57 @@ def test_a_genre_told_by_its_sample_rate_is_a_confound(songs: Path) -> None:
     assert "The sample rate differs between genres" in text
 
 
-def test_a_check_goes_on_where_it_was_stopped(songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = examined.examine_and_print
-    looked = list[Path]()
+def test_an_interrupted_check_is_resumed(songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.measure
+    measured = list[Path]()
 
     def stopped_after(count: int) -> Callable[[Path], Any]:
-        def look(path: Path) -> Any:
-            if len(looked) >= count:
+        def measure(path: Path) -> Any:
+            if len(measured) >= count:
                 raise KeyboardInterrupt
-            looked.append(path)
+            measured.append(path)
             return real(path)
 
-        return look
+        return measure
 
-    monkeypatch.setattr(examined, "examine_and_print", stopped_after(6))
+    monkeypatch.setattr(module, "measure", stopped_after(6))
     with pytest.raises(KeyboardInterrupt):
         check(recipe(songs), workspace=here())
-    assert not quarantine_file("songs", workspace=here()).exists()
-    kept = len(looked)
-    monkeypatch.setattr(examined, "examine_and_print", stopped_after(99))
+    assert not here().quarantine_file("songs").exists()
+    kept = len(measured)
+    monkeypatch.setattr(module, "measure", stopped_after(99))
     first = check(recipe(songs), workspace=here())
-    assert kept < len(looked) < 16 + kept  # some of the six were remembered
-    looked.clear()
+    assert kept < len(measured) < 16 + kept  # some of the six were remembered
+    measured.clear()
     assert check(recipe(songs), workspace=here()) == first
-    assert not looked
+    assert not measured
     soundfile.write(songs / "jazz/00.wav", melody(77), 22_050)
     check(recipe(songs), workspace=here())
-    assert looked == [songs / "jazz/00.wav"]
+    assert measured == [songs / "jazz/00.wav"]
 
 
-def test_a_damaged_quarantine_file_is_told_before_the_work(
+def test_a_damaged_quarantine_file_is_reported_before_the_work(
     songs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quarantine_file("songs", workspace=here()).parent.mkdir(parents=True)
-    quarantine_file("songs", workspace=here()).write_text("track_id\nx\n")
-    monkeypatch.setattr(examined, "examine_and_print", lambda path: pytest.fail("looked at a file"))
+    here().quarantine_file("songs").parent.mkdir(parents=True)
+    here().quarantine_file("songs").write_text("track_id\nx\n")
+    monkeypatch.setattr(module, "measure", lambda path: pytest.fail("inspected a file"))
     with pytest.raises(MgcError, match="has no column"):
         check(recipe(songs), workspace=here())
 
 
 def test_every_format_and_what_is_written(songs: Path) -> None:
     (songs / "jazz" / "<b>|bold|\n.wav").write_bytes(b"")
-    told = json.loads(mgc("data", "check", "--data", songs, "--format", "json"))
-    assert told["tracks"] == 17
-    assert told["used"] == 16
-    assert [f["kind"] for f in told["findings"]] == ["unusable"]
+    printed = json.loads(mgc("data", "check", "--data", songs, "--format", "json"))
+    assert printed["tracks"] == 17
+    assert printed["used"] == 16
+    assert [f["kind"] for f in printed["findings"]] == ["unusable"]
     table = mgc("data", "check", "--data", songs)
     assert r"<b>|bold|\n.wav" in table
     markdown = mgc("data", "check", "--data", songs, "--format", "markdown")
-    assert r"| jazz/&lt;b>&#124;bold&#124;\n.wav | jazz | unusable |" in markdown
+    assert r"| jazz/&lt;b>\|bold\|\\n.wav | jazz | unusable |" in markdown
     folder = here().results / "songs"
-    assert json.loads((folder / "check.json").read_text()) == told
+    assert json.loads((folder / "check.json").read_text()) == printed
     assert (folder / "check.md").read_text().strip() == markdown.strip()
 
 
@@ -206,33 +207,33 @@ def fma(tmp_path_factory: pytest.TempPathFactory) -> MiniatureFma:
     return make_fma(tmp_path_factory.mktemp("fma"), real_clips(), seconds=6.0)
 
 
-def test_every_fault_of_a_miniature_fma_is_found_by_looking(fma: MiniatureFma) -> None:
-    found = check(recipe("fma_small", root=str(fma.root)), workspace=here())
+def test_every_fault_of_a_miniature_fma_is_found(fma: MiniatureFma) -> None:
+    found = check(recipe("fma_small"), replace(here(), data=fma.root))
     kind = kinds(found)
-    as_told = {"short": "short", "no audio": "unusable", "silent": "unusable", "wav": "wrong suffix"}
+    expected_kinds = {"short": "short", "no audio": "unusable", "silent": "unusable", "wav": "wrong suffix"}
     for track_id, fault in fma.faults.items():
-        if fault in as_told:
-            assert kind[track_id] == as_told[fault], (track_id, fault)
+        if fault in expected_kinds:
+            assert kind[track_id] == expected_kinds[fault], (track_id, fault)
     known = {f.track_id for f in found.findings if f.known}
     assert known == {"098565", "098567", "098569", "099134", "108925", "133297"}
-    out = {f.track_id: f.detail for f in found.findings if f.left_out}
-    for test_side, train_side in (fma.copies | fma.reencoded).items():
-        assert test_side not in out
-        assert "on another side of the given split" in out[train_side]
+    out = {f.track_id: f.detail for f in found.findings if f.excluded}
+    for test_track, train_track in (fma.copies | fma.reencoded).items():
+        assert test_track not in out
+        assert "in another part of the given split" in out[train_track]
     assert found.used == 112 - len(out)
     assert found.crossing["artists"] == []
     assert len(found.crossing["albums"]) == 1
-    dataset = load(recipe("fma_small", root=str(fma.root)), workspace=here())
+    dataset = load(recipe("fma_small"), replace(here(), data=fma.root))
     assert len(dataset) == found.used
     assert {bad.track_id for bad in dataset.excluded} == set(out)
 
 
 def test_the_commands_run_on_a_miniature_fma_by_name(fma: MiniatureFma, tiny_encoder: Path) -> None:
     here = ["--data", "fma_small", "--data-root", fma.root]
-    assert "[here]" in mgc("data", "list", "--data-root", fma.root)
+    assert "[available]" in mgc("data", "list", "--data-root", fma.root)
     assert "split official" in mgc("data", "info", *here)
     mgc("data", "check", *here)
-    assert "left out: " in mgc("data", "info", *here, "--limit", "50")
+    assert "excluded: " in mgc("data", "info", *here, "--limit", "50")
     fast = ["--set", "train.epochs=2", "--set", "train.crop_seconds=2"]
     assert "split official" in mgc("baseline", *here, "--limit", "50", *fast)
     assert "computed now" in mgc("embed", "--model", tiny_encoder, *here)
@@ -259,9 +260,9 @@ def test_the_commands_run_on_a_miniature_gtzan(
 ) -> None:
     made = make_gtzan(tmp_path, layout, suffix, spelling, real_clips(), seconds=3.0)
     here = ["--data", "gtzan", "--data-root", tmp_path, "--set", "data.max_excluded=1.0"]
-    told = json.loads(mgc("data", "check", *here, "--format", "json"))
-    jazz = next(f for f in told["findings"] if f["track_id"] == "jazz.00054")
-    assert jazz["left_out"]
+    printed = json.loads(mgc("data", "check", *here, "--format", "json"))
+    jazz = next(f for f in printed["findings"] if f["track_id"] == "jazz.00054")
+    assert jazz["excluded"]
     assert jazz["known"]
     assert f"gtzan: {len(made.filtered) - 1} tracks, 10 genres" in mgc("data", "info", *here)
     assert "split fault-filtered" in mgc("probe", "--model", tiny_encoder, *here)
@@ -286,7 +287,7 @@ def test_a_folder_in_a_zip(songs: Path, tmp_path: Path) -> None:
         t.content for t in load(recipe(songs), workspace=here()).tracks
     }
     where = {path: path.stat().st_mtime_ns for path in dataset.tracks[0].path.parent.iterdir()}
-    assert load(recipe(zipped), workspace=here()).fingerprint == dataset.fingerprint
+    assert load(recipe(zipped), workspace=here()).hash == dataset.hash
     assert {path: path.stat().st_mtime_ns for path in where} == where  # unpacked once
     soundfile.write(songs / "jazz/new.wav", tone(0, 2.0, 8_000, 1), 8_000)
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "songs")

@@ -205,7 +205,7 @@ def test_splits_of_different_seeds_are_never_compared(music: Path) -> None:
     rows = json.loads(ok("compare", "--data", music, "--format", "json"))
     other = [row for row in rows if row["kind"] == "probe"]
     assert other[0]["vs_baseline"] is None
-    assert len({row["split_fingerprint"] for row in rows}) == 2
+    assert len({row["split_hash"] for row in rows}) == 2
 
 
 def test_a_config_file_and_what_overrides_it(music: Path, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_columns_are_named_by_an_option(music: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_end_in_one_message(music: Path, tmp_path: Path) -> None:
-    assert "no folder, manifest or data set" in refused("baseline", "--data", tmp_path / "nowhere")
+    assert "no folder, manifest or dataset" in refused("baseline", "--data", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "no audio was found" in refused("probe", "--model", "musicnn", "--data", tmp_path / "empty")
     (tmp_path / "one").mkdir()
@@ -290,7 +290,7 @@ def test_unusable_tracks_are_named_and_left_out_of_every_path(music: Path, tiny_
     ok("probe", "--model", tiny_encoder, "--data", music, "--split", "holdout", *allowed)
     records = load_records("music", workspace=here())
     assert {len(record.excluded) for record in records} == {4}
-    assert len({record.split_fingerprint for record in records}) == 1
+    assert len({record.split_hash for record in records}) == 1
 
 
 def test_probe_alone_takes_what_the_store_holds(music: Path, tiny_encoder: Path) -> None:

@@ -48,7 +48,7 @@ def kept(record: RunRecord, path: str, size: int | None, seed: int, right: int) 
     name = f"{path}-{size}-{seed}"
     one = replace(
         record, run_id=name, system=path, name=path, kind=path, head="", seed=seed, recipe=recipe,
-        training_tracks=2.0 * (size or 80), split_fingerprint=name, scores=evaluate(said(right, seed)).to_dict(),
+        training_tracks=2.0 * (size or 80), split_hash=name, scores=evaluate(said(right, seed)).to_dict(),
     )  # fmt: skip
     one.save(said(right, shift=seed))
     return one

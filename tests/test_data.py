@@ -1,4 +1,4 @@
-"""Sources, splits, the look at every file and the loader: what they promise, and what they refuse."""
+"""Sources, splits, inspection and the loader: what they guarantee, and what they refuse."""
 
 import contextlib
 import csv
@@ -23,7 +23,7 @@ import pytest
 import soundfile
 from conftest import SHARED, here, needs_emotify, nobody, tone
 
-from mgc.audio import AudioError, Clip, Windowing, windows
+from mgc.audio import AudioError, Clip, Windowing, load_windows, loader, windows
 from mgc.config import DataRecipe
 from mgc.data import (
     Dataset,
@@ -32,18 +32,17 @@ from mgc.data import (
     Track,
     clips,
     describe,
-    gaps,
     load,
-    load_windows,
     make_split,
     name_of,
+    subsample_training,
+    unevaluated_classes,
 )
 from mgc.data.clips import file_hash, inspect_all
 from mgc.data.listing import Listing
-from mgc.data.loading import limited
-from mgc.data.quarantine import Quarantined, quarantine_file, read_quarantine, write_quarantine
+from mgc.data.loading import limit_tracks
+from mgc.data.quarantine import Quarantined, read_quarantine, write_quarantine
 from mgc.data.sources.local import from_manifest
-from mgc.data.splits import thinned
 from mgc.util.errors import MgcError
 
 RATE = 8_000
@@ -91,7 +90,7 @@ def test_a_folder_of_genres(root: Path) -> None:
     assert [t.track_id for t in dataset.tracks] == sorted(t.track_id for t in dataset.tracks)
 
 
-def test_what_a_folder_holds_besides(root: Path) -> None:
+def test_other_contents_of_a_folder_are_reported(root: Path) -> None:
     (root / "jazz/cover.jpg").write_bytes(b"jpg")
     (root / "jazz/._00.wav").write_bytes(b"left by a Mac")
     (root / ".git").mkdir()
@@ -133,7 +132,7 @@ def test_folders_within_every_genre_are_artists(tmp_path: Path) -> None:
     assert {t.artist for t in dataset.tracks} >= {"Ada", "ada ", "Bix", "artist 3"}
     assert dataset.by_id["jazz/Ada/album/0.wav"].group == dataset.by_id["rock/ada /album/1.wav"].group
     assert "taken for artists: each stays on one side" in " ".join(dataset.notes)
-    assert "artists apart" in make_split(dataset).authority
+    assert "grouped by artist" in make_split(dataset).authority
 
 
 def test_links_are_followed_and_never_in_circles(root: Path, tmp_path: Path) -> None:
@@ -182,7 +181,7 @@ def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     message = refusal(lambda: load(recipe("dmo"), workspace=here()))
     assert "'dmo'" in message and "did you mean 'demo'?" in message
     sound(tmp_path / "a.wav", 1)
-    assert "a manifest ends in one of" in refusal(lambda: load(recipe(tmp_path / "a.wav"), workspace=here()))
+    assert "not a manifest" in refusal(lambda: load(recipe(tmp_path / "a.wav"), workspace=here()))
 
 
 def test_names_that_are_not_utf8(root: Path) -> None:
@@ -399,8 +398,8 @@ def made_up(
     return Dataset("made up", tuple(tracks))
 
 
-def holds(split: Split) -> None:
-    """What every split promises, worked out again."""
+def assert_valid(split: Split) -> None:
+    """The guarantees of every split."""
     tracks = split.dataset.by_id
     for fold in split.folds:
         assert set(fold.train) | set(fold.val) | set(fold.test) == set(tracks)
@@ -414,21 +413,21 @@ def holds(split: Split) -> None:
 def test_cv5_and_holdout(seed: int) -> None:
     dataset = made_up({"a": 60, "b": 40, "c": 100}, {"a": 15, "b": 20, "c": 25})
     five = make_split(dataset, "cv5", seed)
-    holds(five)
+    assert_valid(five)
     assert len(five.folds) == 5 and five.tested == tuple(sorted(dataset.by_id))
     for fold in five.folds:
         counts = Counter(dataset.by_id[i].label for i in fold.test)
         assert all(abs(counts[label] - of / 5) <= 4 for label, of in {"a": 60, "b": 40, "c": 100}.items())
         assert 10 <= len(fold.val) <= 30
     one = make_split(dataset, "holdout", seed)
-    holds(one)
+    assert_valid(one)
     assert one.folds == five.folds[:1]
-    assert make_split(dataset, "cv5", seed).fingerprint == five.fingerprint
-    assert make_split(dataset, "cv5", seed + 1).fingerprint != five.fingerprint
-    assert "artists apart" in five.authority and f"seed {seed}" in five.authority
+    assert make_split(dataset, "cv5", seed).hash == five.hash
+    assert make_split(dataset, "cv5", seed + 1).hash != five.hash
+    assert "grouped by artist" in five.authority and f"seed {seed}" in five.authority
 
 
-def test_auto_takes_what_is_given_else_goes_by_size() -> None:
+def test_auto_takes_the_given_split_or_chooses_by_size() -> None:
     sides = ("train",) * 3 + ("val", "test")
     given = made_up({"a": 20, "b": 20}, side=lambda n: sides[n % 5])
     assert make_split(given).name == "given"
@@ -436,29 +435,29 @@ def test_auto_takes_what_is_given_else_goes_by_size() -> None:
     assert make_split(made_up({"a": 20, "b": 20})).name == "cv5"
     large = make_split(made_up({"a": 1000, "b": 1000}))
     assert large.name == "holdout"
-    assert large.authority.startswith("one fifth tested, stratified, artists unknown: each track on its own")
+    assert large.authority.startswith(
+        "one fifth for testing, stratified, artists unknown: every track is its own group"
+    )
     assert large.authority.endswith("seed 0, 10 % of the tracks for validation")
     partly = made_up({"a": 20, "b": 20}, side=lambda n: "train" if n else None)
     assert "needs a split for every track" in refusal(lambda: make_split(partly, "given"))
 
 
-def test_a_thinned_split_learns_from_fewer_and_tests_the_same() -> None:
+def test_a_subsampled_split_has_fewer_training_tracks_and_the_same_test_set() -> None:
     whole = make_split(made_up({"a": 40, "b": 20}), "cv5")
-    some, fewer = thinned(whole, 8, 3), thinned(whole, 4, 3)
-    assert (
-        len({whole.fingerprint, some.fingerprint, fewer.fingerprint, thinned(whole, 4, 4).fingerprint}) == 4
-    )
-    assert "at most 4 training tracks a class, seed 3" in fewer.authority
+    some, fewer = subsample_training(whole, 8, 3), subsample_training(whole, 4, 3)
+    assert len({whole.hash, some.hash, fewer.hash, subsample_training(whole, 4, 4).hash}) == 4
+    assert "at most 4 training tracks per class, seed 3" in fewer.authority
     for full, eight, four in zip(whole.folds, some.folds, fewer.folds, strict=True):
         assert full.test == eight.test == four.test
         assert full.val == eight.val == four.val
         assert set(four.train) < set(eight.train) < set(full.train)
         labels = Counter(whole.dataset.by_id[track_id].label for track_id in four.train)
         assert labels == {"a": 4, "b": 4}
-    assert thinned(whole, 1000, 0).fingerprint == whole.fingerprint
+    assert subsample_training(whole, 1000, 0).hash == whole.hash
 
 
-def test_a_random_split_leaks_and_says_so() -> None:
+def test_a_random_split_leaks_and_is_marked() -> None:
     dataset = made_up({"a": 60, "b": 40}, {"a": 6, "b": 5})
     split = make_split(dataset, "random", 3)
     assert split.leaky and not make_split(dataset, "cv5").leaky
@@ -466,12 +465,12 @@ def test_a_random_split_leaks_and_says_so() -> None:
     for fold in split.folds:
         assert Counter(dataset.by_id[i].label for i in fold.test) == {"a": 12, "b": 8}
         assert not set(fold.train) & set(fold.test) and not set(fold.val) & set(fold.test)
-    assert split.authority.startswith("LEAKY: random, five folds, stratified, artists not kept apart (100 %")
+    assert split.authority.startswith("LEAKY: random, five folds, stratified, not grouped by artist (100 %")
     assert "seed 3" in split.authority
     assert {t.group for t in split.dataset.tracks} == {t.group for t in dataset.tracks}
-    assert make_split(dataset, "random", 3).fingerprint == split.fingerprint
-    assert make_split(dataset, "random", 4).fingerprint != split.fingerprint
-    assert "artists unknown and not kept apart" in make_split(made_up({"a": 20, "b": 20}), "random").authority
+    assert make_split(dataset, "random", 3).hash == split.hash
+    assert make_split(dataset, "random", 4).hash != split.hash
+    assert "not grouped, artists unknown" in make_split(made_up({"a": 20, "b": 20}), "random").authority
 
 
 def test_a_random_split_is_as_large_as_the_given_one() -> None:
@@ -485,34 +484,37 @@ def test_a_random_split_is_as_large_as_the_given_one() -> None:
     assert "no random split" in refusal(lambda: make_split(small, "random"))
 
 
-def test_a_given_split_stands_as_it_is_given() -> None:
+def test_a_given_split_is_used_unchanged() -> None:
     sides = ("train",) * 6 + ("val", "val", "test", "test")
     dataset = made_up({"a": 20, "b": 20}, side=lambda n: sides[n % 10])
     (fold,) = make_split(dataset).folds
     assert all(
         dataset.by_id[i].split == side for side in ("train", "val", "test") for i in getattr(fold, side)
     )
-    assert make_split(dataset, seed=1).fingerprint == make_split(dataset).fingerprint
+    assert make_split(dataset, seed=1).hash == make_split(dataset).hash
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_validation_is_carved_out_of_a_given_split_without_it(seed: int) -> None:
+def test_validation_is_drawn_from_training_if_a_given_split_has_none(seed: int) -> None:
     dataset = made_up({"a": 60, "b": 45}, {"a": 15, "b": 15}, lambda n: "test" if n % 5 == 0 else "train")
     split = make_split(dataset, seed=seed)
-    holds(split)
+    assert_valid(split)
     (fold,) = split.folds
     assert {dataset.by_id[i].split for i in fold.test} == {"test"} and len(fold.test) == 21
     assert 4 <= len(fold.val) <= 14
-    assert "a tenth of its training tracks for validation, artists apart" in split.authority
+    assert "a tenth of its training tracks for validation, grouped by artist" in split.authority
 
 
-def test_an_artist_on_both_sides_of_a_given_split_is_refused() -> None:
+def test_an_artist_in_two_parts_of_a_given_split_is_refused() -> None:
     dataset = made_up({"a": 20, "b": 20}, {"a": 4, "b": 4}, lambda n: ("train", "val", "test")[n % 3])
     message = refusal(lambda: make_split(dataset))
-    assert "the artist 'a 1' stands on two sides, train and val" in message and "--split cv5" in message
+    assert (
+        "the artist 'a 0' is in the training set and in the validation set" in message
+        and "--split cv5" in message
+    )
 
 
-def test_genres_that_a_given_split_does_not_test_are_named() -> None:
+def test_genres_without_test_or_validation_tracks_are_named() -> None:
     tracks = made_up({"a": 4, "b": 4, "c": 4})
     sides = {"a": ["train", "val", "test", "test"], "b": ["train", "train", "val", "val"]}
     sides["c"] = ["train", "train", "test", "test"]
@@ -522,59 +524,64 @@ def test_genres_that_a_given_split_does_not_test_are_named() -> None:
         given.append(replace(track, split=sides[track.label][seen[track.label]]))
         seen[track.label] += 1
     split = make_split(replace(tracks, tracks=tuple(given)))
-    assert gaps(split) == [
-        "of these genres no track is tested: nothing is found out about them: b",
-        "of these genres no track stands on a validation side: no choice minds them: c",
+    assert unevaluated_classes(split) == [
+        "genres without tracks in the test set are not evaluated: b",
+        "genres without tracks in the validation set are ignored in choosing epochs and hyperparameters: c",
     ]
 
 
-@pytest.mark.parametrize("side", ["train", "test"])
-def test_a_given_split_with_an_empty_side_is_refused(side: str) -> None:
-    other = {"train": "test", "test": "train"}[side]
+@pytest.mark.parametrize(("name", "other"), [("training", "test"), ("test", "train")])
+def test_a_given_split_with_an_empty_part_is_refused(name: str, other: str) -> None:
     dataset = made_up({"a": 20, "b": 20}, side=lambda n: other)
-    assert f"no track stands on the {side} side" in refusal(lambda: make_split(dataset))
+    assert f"the {name} set is empty" in refusal(lambda: make_split(dataset))
 
 
 @pytest.mark.parametrize("count", [5, 6, 7, 9, 12])
 def test_small_classes_can_be_split_down_to_five_tracks(count: int) -> None:
     for seed in range(2):
         split = make_split(made_up({"a": count, "b": count}), "cv5", seed)
-        holds(split)
+        assert_valid(split)
         assert len(split.tested) == 2 * count
-        holds(make_split(made_up({"a": 40, "b": count}), "cv5", seed))
+        assert_valid(make_split(made_up({"a": 40, "b": count}), "cv5", seed))
 
 
 def test_classes_too_small_to_split_are_named() -> None:
     message = refusal(lambda: make_split(made_up({"a": 20, "b": 4}), "cv5"))
-    assert "the class 'b' has 4 tracks, fewer than the 5 parts" in message
+    assert "the class 'b' has 4 tracks, but splitting needs at least 5" in message
     lonely = made_up({"a": 20, "b": 20}, {"a": 20, "b": 1})  # its only artist is tested in some fold
-    assert "class 'b' is tested but not learned" in refusal(lambda: make_split(lonely, "cv5"))
+    assert "the class 'b' is in the test set but not in the training set" in refusal(
+        lambda: make_split(lonely, "cv5")
+    )
     one = made_up({"a": 20, "b": 20}, {"a": 1, "b": 1})
     one = replace(one, tracks=tuple(replace(track, group="artist: x") for track in one.tracks))
-    assert "no track stands on the" in refusal(lambda: make_split(one, "cv5"))
+    assert "set is empty" in refusal(lambda: make_split(one, "cv5"))
 
 
 def test_few_artists_never_cost_a_class_its_last_one_in_training() -> None:
     """Of two artists one is tested and one is left to learn from; another class validates."""
     for seed in range(4):
         for artists_of in ({"a": 2, "b": 30}, {"a": 3, "b": 8}, {"a": 4, "b": 4}):
-            holds(make_split(made_up({"a": 30, "b": 30}, artists_of), "cv5", seed))
+            assert_valid(make_split(made_up({"a": 30, "b": 30}, artists_of), "cv5", seed))
 
 
-def test_a_split_refuses_a_track_on_two_sides() -> None:
+def test_a_split_refuses_a_track_in_two_parts() -> None:
     dataset = made_up({"a": 3, "b": 3})
     fold = Fold(("a/0000", "b/0000"), ("a/0001",), ("a/0000", "b/0002"))
-    assert "the track 'a/0000' stands on two sides" in refusal(lambda: Split("x", "x", (fold,), dataset))
+    assert "the track 'a/0000' is in the training set and in the test set" in refusal(
+        lambda: Split("x", "x", (fold,), dataset)
+    )
     fold = Fold(("a/0000", "b/0000"), ("a/0001",), ("b/0002",))
-    assert "tested in two folds" in refusal(lambda: Split("x", "x", (fold, fold), dataset))
+    assert "in the test set of two folds" in refusal(lambda: Split("x", "x", (fold, fold), dataset))
     fold = Fold(("a/0000",), ("a/0001",), ("b/0002",))
-    assert "'b' is tested but not learned" in refusal(lambda: Split("x", "x", (fold,), dataset))
+    assert "'b' is in the test set but not in the training set" in refusal(
+        lambda: Split("x", "x", (fold,), dataset)
+    )
 
 
 # ---- load ------------------------------------------------------------------------------------------------
 
 
-def test_unusable_tracks_are_set_aside_told_and_stop_a_run_where_they_are_many(root: Path) -> None:
+def test_unusable_tracks_are_excluded_and_stop_a_run_if_they_are_many(root: Path) -> None:
     (root / "jazz/00.wav").write_bytes(b"")
     (root / "rock/01.wav").write_text("no music" * 99)
     message = refusal(lambda: load(recipe(root), workspace=here()))
@@ -590,121 +597,119 @@ def test_unusable_tracks_are_set_aside_told_and_stop_a_run_where_they_are_many(r
     assert "no usable track" in refusal(lambda: load(recipe(root, max_excluded=1.0), workspace=here()))
 
 
-def test_a_limit_keeps_every_side_of_a_given_split() -> None:
+def test_a_limit_keeps_every_part_of_a_given_split() -> None:
     sides = ("train",) * 8 + ("val", "test")
     tracks = [*made_up({"a": 100, "b": 50}, side=lambda n: sides[n % 10]).tracks]
     for limit in (12, 20, 60):
-        part = limited(tracks, recipe(limit=limit))
+        part = limit_tracks(tracks, recipe(limit=limit))
         assert len(part) == limit
         counts = Counter((t.label, t.split) for t in part)
         assert all(abs(counts[label, "test"] - limit / 20) <= 1 for label in "ab")
         assert all(counts[label, side] for label in "ab" for side in ("train", "val", "test"))
-        assert {t.track_id for t in limited(tracks, recipe(limit=10))} < {t.track_id for t in part}
-    assert limited(tracks, recipe(limit=9, split_seed=1)) != limited(tracks, recipe(limit=9))
+        assert {t.track_id for t in limit_tracks(tracks, recipe(limit=10))} < {t.track_id for t in part}
+    assert limit_tracks(tracks, recipe(limit=9, split_seed=1)) != limit_tracks(tracks, recipe(limit=9))
 
 
 # ---- quarantine ------------------------------------------------------------------------------------------
 
 
-def quarantined(root: Path, track_id: str, kind: str = "short", left_out: str = "yes") -> Quarantined:
+def quarantined(root: Path, track_id: str, kind: str = "short", excluded: str = "yes") -> Quarantined:
     clip = inspect_all([root / track_id], cache=here().cache)[0]
     return Quarantined(
-        track_id, left_out, kind, f"{kind} indeed", "", "jazz", str(root / track_id), clip.content
+        track_id, excluded, kind, f"{kind} indeed", "", "jazz", str(root / track_id), clip.content
     )
 
 
-def test_what_is_in_quarantine_is_left_out_while_it_is_what_it_was(root: Path) -> None:
-    rows = [quarantined(root, "jazz/00.wav"), quarantined(root, "jazz/02.wav", left_out="keep")]
-    file = write_quarantine("songs", ["jazz/00.wav", "jazz/02.wav"], rows, workspace=here())
+def test_quarantined_tracks_are_excluded_while_their_content_is_the_same(root: Path) -> None:
+    rows = [quarantined(root, "jazz/00.wav"), quarantined(root, "jazz/02.wav", excluded="keep")]
+    file = here().quarantine_file("songs")
+    write_quarantine(file, ["jazz/00.wav", "jazz/02.wav"], rows)
     dataset = load(recipe(root), workspace=here())
     assert [(bad.track_id, bad.reason) for bad in dataset.excluded] == [
         ("jazz/00.wav", "quarantined: short indeed")
     ]
-    assert len(dataset) == 11 and any(file.name in note for note in dataset.notes)
-    sound(root / "jazz/00.wav", 77)  # mended
+    assert len(dataset) == 11 and any("quarantine file" in note for note in dataset.notes)
+    sound(root / "jazz/00.wav", 77)  # fixed
     assert len(load(recipe(root), workspace=here())) == 12
 
 
-def test_files_in_quarantine_do_not_stop_a_run_and_come_back_when_they_can_be_used(root: Path) -> None:
+def test_quarantined_files_do_not_stop_a_run_and_are_used_once_decodable(root: Path) -> None:
     whole = (root / "jazz/00.wav").read_bytes()
     for name in ("jazz/00.wav", "rock/01.wav"):
         (root / name).write_bytes(b"")
     assert "2 of 12 tracks cannot be used" in refusal(lambda: load(recipe(root), workspace=here()))
     rows = [quarantined(root, name, "unusable") for name in ("jazz/00.wav", "rock/01.wav")]
-    write_quarantine("songs", ["jazz/00.wav", "rock/01.wav"], rows, workspace=here())
+    write_quarantine(here().quarantine_file("songs"), ["jazz/00.wav", "rock/01.wav"], rows)
     assert len(load(recipe(root), workspace=here())) == 10
     (root / "jazz/00.wav").write_bytes(whole)
     write_quarantine(
-        "songs", ["jazz/00.wav"], [quarantined(root, "jazz/00.wav", "unusable")], workspace=here()
+        here().quarantine_file("songs"), ["jazz/00.wav"], [quarantined(root, "jazz/00.wav", "unusable")]
     )
     assert len(load(recipe(root), workspace=here())) == 11  # decodable by now: another decoder, say
 
 
-def test_a_later_check_keeps_a_persons_word_and_the_rows_it_did_not_look_at(root: Path) -> None:
+def test_a_later_check_preserves_keep_and_rows_of_other_tracks(root: Path) -> None:
     out = quarantined(root, "jazz/00.wav")
-    file = write_quarantine(
-        "songs", ["jazz/00.wav", "rock/01.wav"], [out, quarantined(root, "rock/01.wav")], workspace=here()
-    )
+    file = here().quarantine_file("songs")
+    write_quarantine(file, ["jazz/00.wav", "rock/01.wav"], [out, quarantined(root, "rock/01.wav")])
     file.write_text(file.read_text().replace('"jazz/00.wav","yes"', '"jazz/00.wav","keep"'))
-    write_quarantine("songs", ["jazz/00.wav"], [out], workspace=here())
-    assert {i: row.left_out for i, row in read_quarantine("songs", workspace=here()).items()} == {
+    write_quarantine(here().quarantine_file("songs"), ["jazz/00.wav"], [out])
+    assert {i: row.excluded for i, row in read_quarantine(here().quarantine_file("songs")).items()} == {
         "jazz/00.wav": "keep",
         "rock/01.wav": "yes",
     }
-    write_quarantine("songs", ["rock/01.wav"], [], workspace=here())
-    assert [*read_quarantine("songs", workspace=here())] == ["jazz/00.wav"]
+    write_quarantine(here().quarantine_file("songs"), ["rock/01.wav"], [])
+    assert [*read_quarantine(here().quarantine_file("songs"))] == ["jazz/00.wav"]
 
 
-def test_what_a_check_calls_copies_stands_on_one_side(root: Path) -> None:
+def test_copies_found_by_a_check_are_grouped(root: Path) -> None:
     copy = replace(quarantined(root, "rock/01.wav", "copy", "no"), copy_of="jazz/00.wav")
-    write_quarantine("songs", ["rock/01.wav"], [copy], workspace=here())
+    write_quarantine(here().quarantine_file("songs"), ["rock/01.wav"], [copy])
     dataset = load(recipe(root), workspace=here())
     assert len(dataset) == 12
     assert dataset.by_id["rock/01.wav"].group == dataset.by_id["jazz/00.wav"].group
-    assert any("1 track like others" in note for note in dataset.notes)
+    assert any("1 track similar to others" in note for note in dataset.notes)
 
 
-def test_a_row_by_hand_counts_always(root: Path) -> None:
+def test_a_row_by_hand_always_applies(root: Path) -> None:
     row = replace(quarantined(root, "rock/01.wav", "by hand"), content="")
-    write_quarantine("songs", [], [row], workspace=here())
+    write_quarantine(here().quarantine_file("songs"), [], [row])
     assert "rock/01.wav" not in load(recipe(root), workspace=here()).by_id
     write_quarantine(
-        "songs", ["rock/01.wav"], [quarantined(root, "rock/01.wav", "copy", "no")], workspace=here()
+        here().quarantine_file("songs"), ["rock/01.wav"], [quarantined(root, "rock/01.wav", "copy", "no")]
     )
-    assert read_quarantine("songs", workspace=here())["rock/01.wav"] == row
+    assert read_quarantine(here().quarantine_file("songs"))["rock/01.wav"] == row
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("track_id,reason\na,b\n", "has no column 'left_out'"),
+        ("track_id,reason\na,b\n", "has no column 'excluded'"),
         (
-            "track_id,left_out,kind,reason,copy_of,label,path,content\na,maybe,x,x,,x,x,x\n",
+            "track_id,excluded,kind,reason,copy_of,label,path,content\na,maybe,x,x,,x,x,x\n",
             "not yes, no or keep",
         ),
-        ('track_id,left_out\n"a,b\n', "cannot be read"),
+        ('track_id,excluded\n"a,b\n', "cannot be read"),
     ],
 )
-def test_a_quarantine_file_that_is_not_one_is_told(root: Path, text: str, words: str) -> None:
-    file = quarantine_file("songs", workspace=here())
+def test_a_damaged_quarantine_file_is_refused(root: Path, text: str, words: str) -> None:
+    file = here().quarantine_file("songs")
     file.parent.mkdir(parents=True)
     file.write_text(text)
     message = refusal(lambda: load(recipe(root), workspace=here()))
     assert words in message and str(file) in message
 
 
-def test_copies_stand_on_one_side_of_a_split_that_is_made(root: Path) -> None:
+def test_identical_files_are_grouped(root: Path) -> None:
     for number in range(4):
         shutil.copy(root / "jazz/00.wav", root / f"rock/copy{number}.wav")
     dataset = load(recipe(root), workspace=here())
-    assert "4 files byte for byte like others: kept on one side" in dataset.notes
-    assert [
-        note for note in dataset.notes if note.startswith("4 files byte for byte like one of another genre")
-    ]
+    assert "4 files identical to others: kept in one part of the split" in dataset.notes
+    assert [note for note in dataset.notes if note.startswith("4 files identical to one of another genre")]
     copies = {t.group for t in dataset.tracks if "copy" in t.track_id or t.track_id == "jazz/00.wav"}
     assert copies == {"jazz/00.wav"}
     for seed in range(5):
-        holds(make_split(dataset, "cv5", seed))
+        assert_valid(make_split(dataset, "cv5", seed))
 
 
 def test_copies_join_the_artists_who_share_them(root: Path) -> None:
@@ -717,7 +722,7 @@ def test_copies_join_the_artists_who_share_them(root: Path) -> None:
     assert len(set(groups.values())) == 9
 
 
-def test_copies_across_a_given_split_stay_and_are_told(root: Path) -> None:
+def test_copies_across_a_given_split_are_reported(root: Path) -> None:
     files = sorted(root.glob("*/*.wav"))
     rows = [
         {
@@ -732,24 +737,24 @@ def test_copies_across_a_given_split_stay_and_are_told(root: Path) -> None:
     table = manifest(root.parent, rows)
     dataset = load(recipe(table), workspace=here())
     assert dataset.notes[1:] == (
-        "1 file byte for byte like others: kept on one side",
-        "1 file byte for byte on another side of the given split as well",
+        "1 file identical to others: kept in one part of the split",
+        "1 file identical to one in another part of the given split",
     )
     assert make_split(dataset).name == "given"
     assert (
-        "2 files byte for byte like others: kept on one side"
+        "2 files identical to others: kept in one part of the split"
         in load(recipe(table, split="cv5"), workspace=here()).notes
     )
 
 
-def test_a_limit_is_spread_over_the_genres(root: Path) -> None:
+def test_a_limit_is_balanced_over_genres(root: Path) -> None:
     dataset = load(recipe(root, limit=5), workspace=here())
     assert Counter(track.label for track in dataset.tracks) in (
         {"jazz": 3, "rock": 2},
         {"jazz": 2, "rock": 3},
     )
-    assert load(recipe(root, limit=5), workspace=here()).fingerprint == dataset.fingerprint
-    drawn = {load(recipe(root, limit=5, split_seed=seed), workspace=here()).fingerprint for seed in range(5)}
+    assert load(recipe(root, limit=5), workspace=here()).hash == dataset.hash
+    drawn = {load(recipe(root, limit=5, split_seed=seed), workspace=here()).hash for seed in range(5)}
     assert len(drawn) > 1
     assert {t.track_id for t in dataset.tracks} < {
         t.track_id for t in load(recipe(root, limit=7), workspace=here()).tracks
@@ -770,12 +775,12 @@ def test_the_table_is_a_hugging_face_dataset(root: Path) -> None:
     assert table[0]["artist"] is None and table[0]["seconds"] == pytest.approx(0.6)
 
 
-def test_the_fingerprint_is_of_the_music_not_of_the_place(root: Path, tmp_path: Path) -> None:
-    before = load(recipe(root), workspace=here()).fingerprint
+def test_the_hash_covers_the_tracks_and_not_where_they_lie(root: Path, tmp_path: Path) -> None:
+    before = load(recipe(root), workspace=here()).hash
     shutil.move(root, tmp_path / "elsewhere")
-    assert load(recipe(tmp_path / "elsewhere"), workspace=here()).fingerprint == before
+    assert load(recipe(tmp_path / "elsewhere"), workspace=here()).hash == before
     sound(tmp_path / "elsewhere/jazz/00.wav", 99)
-    assert load(recipe(tmp_path / "elsewhere"), workspace=here()).fingerprint != before
+    assert load(recipe(tmp_path / "elsewhere"), workspace=here()).hash != before
 
 
 def test_describe(root: Path) -> None:
@@ -785,8 +790,8 @@ def test_describe(root: Path) -> None:
         "songs: 11 tracks, 2 genres, 0:07 of audio",
         "  licence: not stated",
         "  jazz  5 tracks, artists unknown, 0.6 to 0.6 s",
-        "split cv5: five folds, stratified, artists unknown: each track on its own, seed 0",
-        "left out: 1",
+        "split cv5: five folds, stratified, artists unknown: every track is its own group, seed 0",
+        "excluded: 1",
         "  jazz/00.wav: empty file (0 bytes)",
     ):
         assert line in text
@@ -799,22 +804,22 @@ def test_ids_are_unique_and_classes_two() -> None:
     assert "only the class 'x'" in refusal(lambda: Dataset("n", (track,)))
 
 
-# ---- one look at every file ------------------------------------------------------------------------------
+# ---- inspecting every file ------------------------------------------------------------------------------
 
 
-def no_look(path: Path) -> Clip:
-    raise AssertionError(f"{path} is looked at again")
+def no_inspection(path: Path) -> Clip:
+    raise AssertionError(f"{path} is inspected again")
 
 
-def test_a_second_look_decodes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_not_inspected_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(recipe(root), workspace=here())
-    monkeypatch.setattr(clips, "inspect", no_look)
+    monkeypatch.setattr(clips, "inspect", no_inspection)
     assert load(recipe(root), workspace=here()) == first
     monkeypatch.chdir(root.parent)
-    assert load(recipe("songs"), workspace=here()).fingerprint == first.fingerprint
+    assert load(recipe("songs"), workspace=here()).hash == first.hash
 
 
-def test_a_file_replaced_in_place_is_looked_at_again(root: Path) -> None:
+def test_a_file_replaced_in_place_is_inspected_again(root: Path) -> None:
     file = root / "jazz/00.wav"
     before, times = load(recipe(root), workspace=here()).by_id["jazz/00.wav"].content, file.stat()
     time.sleep(0.02)  # more than a tick of the file system's clock
@@ -825,39 +830,37 @@ def test_a_file_replaced_in_place_is_looked_at_again(root: Path) -> None:
     assert load(recipe(root), workspace=here()).by_id["jazz/00.wav"].content != before
 
 
-def test_a_file_that_changes_while_it_is_looked_at_is_looked_at_again(
+def test_a_file_that_changes_during_inspection_is_inspected_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = root / "jazz/00.wav"
 
-    def slow_look(path: Path) -> Clip:
+    def slow_inspect(path: Path) -> Clip:
         clip = inspect(path)
         time.sleep(0.02)
         sound(path, 55)
         return clip
 
     inspect = clips.inspect
-    monkeypatch.setattr(clips, "inspect", slow_look)
+    monkeypatch.setattr(clips, "inspect", slow_inspect)
     (before,) = inspect_all([file], cache=here().cache)
     monkeypatch.setattr(clips, "inspect", inspect)
     assert inspect_all([file], cache=here().cache)[0].content != before.content
 
 
-def test_a_file_that_could_not_be_used_is_looked_at_again(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may have been the machine's fault: ffmpeg can be installed meanwhile."""
+def test_an_unusable_file_is_inspected_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason may be the machine: ffmpeg can be installed meanwhile."""
     files = sorted(root.glob("*/*.wav"))
-    look = clips.inspect
-    monkeypatch.setattr(clips, "inspect", lambda path: replace(look(path), problem="needs ffmpeg"))
+    inspect = clips.inspect
+    monkeypatch.setattr(clips, "inspect", lambda path: replace(inspect(path), problem="needs ffmpeg"))
     assert inspect_all(files, cache=here().cache)[0].problem == "needs ffmpeg"
-    monkeypatch.setattr(clips, "inspect", look)
+    monkeypatch.setattr(clips, "inspect", inspect)
     assert inspect_all(files, cache=here().cache)[0].problem is None
 
 
-def test_an_interrupted_look_keeps_what_it_has(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_inspection_keeps_its_results(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted(root.glob("*/*.wav"))
-    look, seen = clips.inspect, []
+    inspect, seen = clips.inspect, []
 
     class Interrupted(clips.Progress):
         def step(self, count: int = 1, note: str = "") -> None:
@@ -868,10 +871,10 @@ def test_an_interrupted_look_keeps_what_it_has(root: Path, monkeypatch: pytest.M
     monkeypatch.setattr(clips, "Progress", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         inspect_all(files, cache=here().cache)
-    assert not running("look")
+    assert not running("inspect")
     monkeypatch.undo()
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(root.parent / "mgc_embeddings_cache"))
-    monkeypatch.setattr(clips, "inspect", lambda path: seen.append(path) or look(path))
+    monkeypatch.setattr(clips, "inspect", lambda path: seen.append(path) or inspect(path))
     assert all(clip.problem is None for clip in inspect_all(files, cache=here().cache))
     assert len(seen) == 8
 
@@ -880,7 +883,7 @@ def test_weights_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file = tmp_path / "weights.bin"
     file.write_bytes(b"weights")
     first = file_hash(file, cache=here().cache)
-    monkeypatch.setattr(clips, "content_hash", no_look)
+    monkeypatch.setattr(clips, "content_hash", no_inspection)
     assert file_hash(file, cache=here().cache) == first
 
 
@@ -892,7 +895,7 @@ def test_a_cache_that_is_a_file_or_is_damaged(root: Path, monkeypatch: pytest.Mo
     here().cache.unlink()
     here().cache.mkdir()
     (here().cache / "clips.sqlite").write_text("this is no database" * 99)
-    assert "may be deleted" in refusal(lambda: load(recipe(root), workspace=here()))
+    assert "can be deleted" in refusal(lambda: load(recipe(root), workspace=here()))
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -919,18 +922,18 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_two_at_once_do_not_wait_for_each_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one looks at files, another can write what it has found."""
+    """While one process inspects files, another can write its results."""
     files = sorted(root.glob("*/*.wav"))
-    look = clips.inspect
+    inspect = clips.inspect
 
-    def look_and_write(path: Path) -> Clip:
+    def inspect_and_write(path: Path) -> Clip:
         with contextlib.closing(sqlite3.connect(here().cache / "clips.sqlite", timeout=0.05)) as other, other:
             other.execute("CREATE TABLE IF NOT EXISTS others (x)")
             other.execute("INSERT INTO others VALUES (1)")
-        return look(path)
+        return inspect(path)
 
     monkeypatch.setattr(clips, "cores", lambda: 1)
-    monkeypatch.setattr(clips, "inspect", look_and_write)
+    monkeypatch.setattr(clips, "inspect", inspect_and_write)
     assert len(inspect_all(files, cache=here().cache)) == 12
 
 
@@ -954,7 +957,7 @@ def test_windows_come_in_order(root: Path) -> None:
     assert list(load_windows([], CUT)) == []
 
 
-def test_the_first_file_that_fails_is_told(root: Path) -> None:
+def test_the_first_error_is_raised_in_its_turn(root: Path) -> None:
     files = sorted(root.glob("*/*.wav"))
     files[3].write_text("no music")
     files[4].unlink()
@@ -985,7 +988,7 @@ def test_long_files_are_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.M
     with soundfile.SoundFile(file, "w", RATE, 1, subtype="ULAW") as stream:
         for minute in range(minutes):
             stream.write(tone(0, 60.0, RATE, minute))
-    monkeypatch.setattr(clips, "cores", lambda: 2)
+    monkeypatch.setattr(loader, "cores", lambda: 2)
     tracemalloc.start()
     try:
         count = sum(1 for _ in load_windows([file] * 5, Windowing(16_000, 160_000, left=400)))
@@ -993,7 +996,7 @@ def test_long_files_are_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.M
     finally:
         tracemalloc.stop()
     assert count == 5 * minutes * 6
-    assert peak < 60e6  # all waveforms are 384 MB
+    assert peak < 80e6  # all waveforms are 384 MB
 
 
 # ---- real music ------------------------------------------------------------------------------------------
@@ -1009,6 +1012,6 @@ def test_emotify(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(10):
         split = make_split(dataset, "auto", seed)
         assert split.name == "cv5" and split.tested == tuple(sorted(dataset.by_id))
-        holds(split)
-    monkeypatch.setattr(clips, "inspect", no_look)
+        assert_valid(split)
+    monkeypatch.setattr(clips, "inspect", no_inspection)
     assert "emotify: 400 tracks, 4 genres, 3:19:56 of audio" in describe(recipe(table), workspace=here())

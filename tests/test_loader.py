@@ -14,8 +14,8 @@ import pytest
 import soundfile
 from conftest import tone
 
-from mgc.audio import AudioError, Window, Windowing, windows
-from mgc.data import clips, load_windows
+from mgc.audio import AudioError, Window, Windowing, load_windows, windows
+from mgc.audio import loader as module
 
 RATE = 16_000
 CUT = Windowing(8_000, 8_000, left=100, right=50)
@@ -28,7 +28,7 @@ def wav(path: Path, seconds: float, seed: int = 0) -> Path:
 
 @pytest.fixture
 def uneven(tmp_path: Path) -> list[Path]:
-    """Clips from half a second to half a minute: who begins first is seldom done first."""
+    """Clips from half a second to half a minute: the first to start is seldom the first to finish."""
     lengths = (20.0, 0.5, 3.0, 0.7, 31.0, 1.0, 0.6, 12.0, 2.0, 5.0)
     return [wav(tmp_path / f"{n}.wav", seconds, n) for n, seconds in enumerate(lengths)]
 
@@ -42,9 +42,9 @@ def no_worker_is_left() -> bool:
 def test_the_order_is_kept(
     uneven: list[Path], workers: int, ahead_seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clips, "cores", lambda: workers)
-    monkeypatch.setattr(clips, "AHEAD_SECONDS", ahead_seconds)
-    monkeypatch.setattr(clips, "LEAST_AHEAD_SECONDS", 0.0)
+    monkeypatch.setattr(module, "cores", lambda: workers)
+    monkeypatch.setattr(module, "AHEAD_SECONDS", ahead_seconds)
+    monkeypatch.setattr(module, "MIN_AHEAD_SECONDS", 0.0)
     wanted = [(n, window) for n, path in enumerate(uneven) for window in windows(path, CUT)]
     loaded = list(load_windows(uneven, CUT))
     assert [n for n, _ in loaded] == [n for n, _ in wanted]
@@ -62,8 +62,8 @@ def test_threads_decode_side_by_side(uneven: list[Path], monkeypatch: pytest.Mon
             both.wait()  # breaks unless another thread comes here, too
         return windows(path, cut)
 
-    monkeypatch.setattr(clips, "cores", lambda: 2)
-    monkeypatch.setattr(clips, "windows", together)
+    monkeypatch.setattr(module, "cores", lambda: 2)
+    monkeypatch.setattr(module, "windows", together)
     assert {n for n, _ in load_windows(uneven, CUT)} == set(range(len(uneven)))
 
 
@@ -77,7 +77,7 @@ def test_decoding_goes_on_while_the_consumer_is_busy(
         if path == uneven[-1]:
             ended.set()
 
-    monkeypatch.setattr(clips, "windows", noted)
+    monkeypatch.setattr(module, "windows", noted)
     loader = load_windows(uneven, CUT)
     next(loader)
     assert ended.wait(timeout=5.0)
@@ -101,7 +101,7 @@ def test_an_error_comes_in_its_turn_and_names_its_clip(
     def broken(path: Path, cut: Windowing) -> Iterator[Window]:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(clips, "windows", broken)
+    monkeypatch.setattr(module, "windows", broken)
     with pytest.raises(ZeroDivisionError) as caught_too:
         list(load_windows(uneven, CUT))
     assert caught_too.value.__notes__ == [f"while decoding {uneven[0]}"]
@@ -113,8 +113,8 @@ def test_a_consumer_that_stops_leaves_no_thread(
     uneven: list[Path], full: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if full:
-        monkeypatch.setattr(clips, "AHEAD_SECONDS", 0.01)
-        monkeypatch.setattr(clips, "LEAST_AHEAD_SECONDS", 0.0)
+        monkeypatch.setattr(module, "AHEAD_SECONDS", 0.01)
+        monkeypatch.setattr(module, "MIN_AHEAD_SECONDS", 0.0)
 
     def took_long_to_end(began: float) -> bool:
         assert no_worker_is_left()
@@ -138,9 +138,8 @@ def test_a_consumer_that_stops_leaves_no_thread(
 LONG = """
 import sys, time
 from pathlib import Path
-from mgc.audio import Windowing
-from mgc.data import clips, load_windows
-clips.cores = lambda: 2
+from mgc.audio import Windowing, load_windows, loader
+loader.cores = lambda: 2
 loader = load_windows([Path(sys.argv[1])] * 100_000, Windowing(8_000, 8_000))
 for count, _ in enumerate(loader):
     if count == 12:
@@ -188,9 +187,8 @@ def test_ctrl_c_ends_the_process(tmp_path: Path, body: str) -> None:
 PEAK = """
 import sys, time
 from pathlib import Path
-from mgc.audio import Windowing
-from mgc.data import clips, load_windows
-clips.cores = lambda: 2
+from mgc.audio import Windowing, load_windows, loader
+loader.cores = lambda: 2
 for position, window in load_windows([Path(sys.argv[1])] * int(sys.argv[2]), Windowing(32_000, 160_000)):
     time.sleep(0.002)  # slower than the workers
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])

@@ -26,12 +26,13 @@ from mgc.report.content import MOST_ROWS, Content, gather
 from mgc.report.paper import MOST_PAGES, discussion, figures, forms, write_papers
 from mgc.runs.record import RunRecord, tracks_file, without_places
 from mgc.util.errors import MgcError
+from mgc.util.files import write
 
 NASTY = r"<script>a()</script> x_y & 50% | $z$ {b} \w `c` *d* ~ ^ # -- '' 音"
 CLASSES = ("a_b & c|d", "éthé", *(f"genre {n}" for n in range(12)))
 HOME = "/home/me/own music"  # must not appear in a bundle
 QUARANTINE = (
-    "track_id,left_out,kind,reason,copy_of,label,path,content\n"
+    "track_id,excluded,kind,reason,copy_of,label,path,content\n"
     f"t01,no,copy,a copy of t02,t02,x,{HOME}/t01.mp3,00\n"
 )
 WORDY = "Long " + "and longer " * 60
@@ -67,8 +68,8 @@ def run(
     record = RunRecord(
         run_id=f"run-{digest}", system=name, kind=path, representation=representation, head=head,
         hypothesis=recipe.hypothesis, seed=seed, recipe=recipe.model_dump(mode="json"), data=data,
-        data_fingerprint="d" * 16, licence=None, split="random" if leaky else "cv5",
-        split_authority="LEAKY: random" if leaky else "two folds", split_fingerprint=f"s{leaky}",
+        data_hash="d" * 16, licence=None, split="random" if leaky else "cv5",
+        split_authority="LEAKY: random" if leaky else "two folds", split_hash=f"s{leaky}",
         excluded=[{"track_id": NASTY, "path": f"{HOME}/p", "label": "x", "reason": "cut short"}],
         scores=evaluate(answers, n_bootstrap=40).to_dict(), parameters=1234, chosen=[], seconds={"train": 3},
         representation_card=card, code="c", commit="1+", versions={"mgc": "0"}, device="cpu", leaky=leaky,
@@ -89,6 +90,7 @@ def gathered(results: Path) -> Iterator[Content]:
     """Two floors, 6 networks (one with a second seed and a leaky twin), 16 probes, many words."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MGC_RESULTS", str(results))
+        patch.setenv("MGC_QUARANTINE", str(results / "quarantine"))
         run("many", "floor", "majority", 0.0)
         run("many", "floor", "statistics", 0.5, head="logistic")
         for number, network in enumerate(("cnn", "gru", "cnn5", "mlp57", "cnn_gru", "unet_encoder")):
@@ -106,7 +108,7 @@ def gathered(results: Path) -> Iterator[Content]:
         (best.folder / "fold1.safetensors").write_bytes(bytes(MOST_WEIGHTS + 1))
         (best.folder / "excerpt.mp3").write_bytes(b"music")
         (results / "many" / "cut-off").mkdir()
-        (results / "many" / "quarantine.csv").write_text(QUARANTINE)
+        write(here().quarantine_file("many"), QUARANTINE)
         titles = pd.DataFrame({"track_id": best.predictions().track_ids, "label": "", "artist": "Дождь"})
         titles.assign(title=NASTY, album="", seconds=30.0).to_csv(
             tracks_file(here().results_of("many"), "d" * 16), index=False

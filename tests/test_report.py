@@ -44,8 +44,8 @@ def make_run(system: str, path: str, predictions: Predictions, **changes: object
     plain = {
         "run_id": f"{system}-{path}", "system": system, "kind": path, "representation": f"{system} ear",
         "head": "logistic" if path == "probe" else "", "hypothesis": f"{EVIL} & more", "seed": 0,
-        "recipe": recipe.model_dump(mode="json"), "data": "tunes", "data_fingerprint": "d0", "licence": EVIL,
-        "split": "holdout", "split_authority": f"drawn {EVIL}", "split_fingerprint": "s0",
+        "recipe": recipe.model_dump(mode="json"), "data": "tunes", "data_hash": "d0", "licence": EVIL,
+        "split": "holdout", "split_authority": f"drawn {EVIL}", "split_hash": "s0",
         "excluded": [{"track_id": EVIL, "path": "x", "label": "pop", "reason": f"silent {EVIL}"}],
         "scores": evaluate(predictions).to_dict(), "parameters": 7, "chosen": [], "seconds": {"train": 3.0},
         "representation_card": {
@@ -205,14 +205,14 @@ def test_check_and_damaged_check(runs: list[RunRecord]) -> None:
         "label": "pop",
         "kind": "clipped",
         "detail": EVIL,
-        "left_out": False,
+        "excluded": False,
         "known": "",
     }
     check = {
         "data": "tunes",
         "split": "cv5",
         "classes": {},
-        "taken_back": [],
+        "kept": [],
         "tracks": 61,
         "used": 60,
         "findings": [finding],

@@ -17,7 +17,6 @@ from typer.testing import CliRunner, Result
 
 from mgc import runs
 from mgc.cli import app
-from mgc.data.quarantine import quarantine_file
 from mgc.evaluate import Predictions
 from mgc.runs.record import RunRecord, load_records
 from mgc.util.errors import MgcError
@@ -197,8 +196,9 @@ def test_a_rerun_on_other_tracks_compares_those_in_both(probed: RunRecord, music
 
 
 def test_a_rerun_obeys_the_quarantine(probed: RunRecord) -> None:
-    file = quarantine_file("music", workspace=here())
-    header = "track_id,left_out,kind,reason,copy_of,label,path,content"
+    file = here().quarantine_file("music")
+    file.parent.mkdir(exist_ok=True)
+    header = "track_id,excluded,kind,reason,copy_of,label,path,content"
     tested = probed.predictions().track_ids[0]
     file.write_text(f"{header}\n{tested},yes,by hand,noise,,calm,,\n")
     done = mgc("rerun", probed.run_id)

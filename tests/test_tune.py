@@ -85,7 +85,7 @@ class Bench:
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     tracks = tuple(Track(f"{n}", Path(f"{n}"), "ab"[n % 2], f"{n}", content=f"{n}") for n in range(12))
     folds = (Fold(("0", "1"), ("2", "3"), ("4", "5")), Fold(("2", "3"), ("4", "5"), ("0", "1")))
-    split = SimpleNamespace(name="cv2", folds=folds, fingerprint="s")
+    split = SimpleNamespace(name="cv2", folds=folds, hash="s")
     monkeypatch.setattr(search, "load_tracks", lambda given: (Dataset("made", tracks), split))
     monkeypatch.setattr(search, "prepare", lambda *given: None)
     monkeypatch.setattr(search, "revisions_of", lambda *given: {})

@@ -21,6 +21,9 @@ class Workspace:
         Known datasets such as `fma_small`, and the rendered demo set.
     weights
         Converted weights, and compiled code of libraries; shared between projects.
+    quarantine
+        Decisions about single tracks, `quarantine/<dataset>.csv`: written by `mgc data check`, edited by
+        people, read by every command. An input, so it is kept apart from `results`, which may be deleted.
     encoders
         An additional folder that is searched for encoders called by a short name, such as
         `efficientat-mn04/`. None if there is no such folder.
@@ -35,15 +38,16 @@ class Workspace:
     cache: Path = Path("embeddings_cache")
     data: Path = Path("data")
     weights: Path = field(default_factory=lambda: user_cache_path("mgc"))
+    quarantine: Path = Path("quarantine")
     encoders: Path | None = None
 
     @classmethod
     def from_environment(cls, data: str | None = None) -> "Workspace":
         """The workspace that the command line uses.
 
-        `$MGC_RESULTS`, `$MGC_EMBEDDINGS_CACHE`, `$MGC_DATA_ROOT` and `$MGC_WEIGHTS` replace the default of
-        `results`, `cache`, `data` and `encoders`; `$XDG_CACHE_HOME` moves `weights`. `data`, if given,
-        replaces `$MGC_DATA_ROOT`.
+        `$MGC_RESULTS`, `$MGC_EMBEDDINGS_CACHE`, `$MGC_DATA_ROOT`, `$MGC_QUARANTINE` and `$MGC_WEIGHTS`
+        replace the default of `results`, `cache`, `data`, `quarantine` and `encoders`; `$XDG_CACHE_HOME`
+        moves `weights`. `data`, if given, replaces `$MGC_DATA_ROOT`.
         """
 
         def folder(variable: str, default: Path) -> Path:
@@ -53,9 +57,14 @@ class Workspace:
             results=folder("MGC_RESULTS", cls.results),
             cache=folder("MGC_EMBEDDINGS_CACHE", cls.cache),
             data=Path(data).expanduser() if data else folder("MGC_DATA_ROOT", cls.data),
+            quarantine=folder("MGC_QUARANTINE", cls.quarantine),
             encoders=Path(os.environ["MGC_WEIGHTS"]) if os.environ.get("MGC_WEIGHTS") else None,
         )
 
     def results_of(self, dataset: str) -> Path:
         """The folder of a dataset's results."""
         return self.results / dataset
+
+    def quarantine_file(self, dataset: str) -> Path:
+        """The quarantine file of a dataset."""
+        return self.quarantine / f"{dataset}.csv"

@@ -1,29 +1,23 @@
-"""Decoding, mixing down, resampling and cutting: the only room that opens audio files."""
+"""Decoding, resampling and cutting audio: the only package that opens audio files."""
 
 from mgc.audio.decoding import (
-    FFMPEG_SUFFIXES,
-    KBITS,
-    MIN_SECONDS,
     SUFFIXES,
     AudioError,
     AudioFile,
     Clip,
     Meter,
-    Window,
-    Windowing,
     content_hash,
     decode,
     inspect,
     load,
-    look,
     open_bytes,
-    windows,
 )
+from mgc.audio.loader import load_windows
+from mgc.audio.mp3 import KBITS
+from mgc.audio.windowing import Window, Windowing, windows
 
 __all__ = [
-    "FFMPEG_SUFFIXES",
     "KBITS",
-    "MIN_SECONDS",
     "SUFFIXES",
     "AudioError",
     "AudioFile",
@@ -35,7 +29,7 @@ __all__ = [
     "decode",
     "inspect",
     "load",
-    "look",
+    "load_windows",
     "open_bytes",
     "windows",
 ]

@@ -1,12 +1,12 @@
-"""The music: sets known by name, the hub, folders, zips and manifests, all through `load`."""
+"""Datasets known by name, Hugging Face datasets, folders, zips and manifests, all loaded by `load`."""
 
-from mgc.data.catalogue import SOURCES, fetch, find, name_of, overview
-from mgc.data.clips import inspect_all, load_windows
+from mgc.data.catalogue import SOURCES, fetch, name_of, overview, scan
+from mgc.data.clips import inspect_all
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason
-from mgc.data.describe import describe, gaps
+from mgc.data.describe import describe
 from mgc.data.listing import Archive, Listing, Source
 from mgc.data.loading import load
-from mgc.data.splits import Fold, Split, make_split, thinned
+from mgc.data.splits import Fold, Split, make_split, subsample_training, unevaluated_classes
 
 __all__ = [
     "SOURCES",
@@ -21,13 +21,12 @@ __all__ = [
     "by_reason",
     "describe",
     "fetch",
-    "find",
-    "gaps",
     "inspect_all",
     "load",
-    "load_windows",
     "make_split",
     "name_of",
     "overview",
-    "thinned",
+    "scan",
+    "subsample_training",
+    "unevaluated_classes",
 ]

@@ -1,22 +1,20 @@
-"""One look at every audio file, remembered; and the loader that decodes ahead of whoever uses it.
+"""Results of inspecting and checking audio files, remembered in `clips.sqlite` in the cache folder.
 
-What a look found (hash of the bytes, length) lies in `clips.sqlite` under the embeddings cache. A file is
-looked at again when its size, its times or its inode have changed, and whenever it could not be used: that
-may have been the machine's fault (no ffmpeg), and such files are few.
+A file is inspected again when its size, times or inode have changed, and whenever it was unusable: such files
+are few, and the reason may have been the machine (no ffmpeg).
 """
 
-import queue
+import json
 import sqlite3
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from mgc.audio import Clip, Meter, Window, Windowing, content_hash, look, open_bytes, windows
+from mgc.audio import Clip, content_hash, inspect
 from mgc.data.dataset import as_text
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
@@ -24,196 +22,93 @@ from mgc.util.workers import cores
 
 Result = TypeVar("Result")
 
-# Part of the table's name: what `inspect` found under other rules is not read.
-RULES = 2
-WRITE_EVERY_SECONDS = 5.0  # what a kill can cost
-# Audio held ready, by all threads: the next eight 30-s windows, so that decoding goes on while an encoder
-# computes a batch; 31 MB at 32 kHz. With many threads each needs a clip or two of its own to go on.
-AHEAD_SECONDS = 240.0
-LEAST_AHEAD_SECONDS = 60.0  # a thread
+WRITE_EVERY_SECONDS = 5.0  # the most work that is lost when the process is killed
 
 
-def inspect(path: Path, meter: Meter | None = None) -> Clip:
-    """`mgc.audio.decoding.look`, also at files which ffmpeg opens and finds no channels in.
+@dataclass(frozen=True)
+class Table(Generic[Result]):
+    """A table of the index: one result per file, as JSON.
 
-    Here and not there, since every vector in every store stands on the code of that module.
+    `name` ends with a revision, raised by hand when the work finds other results for the same file.
     """
-    try:
-        return look(path, meter)
-    except ZeroDivisionError:
-        with open_bytes(path) as stream:
-            content = content_hash(stream)
-        return Clip(content, 0.0, 0, 0, "cannot be decoded: it says that it has no channels")
+
+    name: str
+    dumps: Callable[[Result], str]
+    loads: Callable[[str], Result]
+
+
+CLIPS = Table[Clip](
+    "clips_3",
+    lambda clip: json.dumps([getattr(clip, field.name) for field in fields(Clip)]),
+    lambda text: Clip(*json.loads(text)),
+)
+HASHES = Table[str]("hashes_1", str, str)
 
 
 def inspect_all(paths: Sequence[Path], cache: Path) -> list[Clip]:
-    """What `inspect` finds for every path, from memory where the file is unchanged.
+    """`mgc.audio.inspect` for every path. Results for unchanged files are remembered.
 
-    Interrupted, it keeps what it has looked at.
+    Raises:
+        MgcError: the index cannot be read or written.
     """
-    with open_index(cache) as index:
-        found = remembered(index, paths)
-        todo = [path for path in paths if path not in found]
-        if todo:
-            _look(index, todo, found)
+    return compute_all(paths, cache, CLIPS, inspect, "inspect audio files")
+
+
+def compute_all(
+    paths: Sequence[Path], cache: Path, table: Table[Result], work: Callable[[Path], Result], title: str
+) -> list[Result]:
+    """`work(path)` for every path, on all cores; for unchanged files, the result is read from `table`.
+
+    Results with a `problem` are not remembered; a `Clip` is remembered for `inspect_all` as well. A call that
+    is interrupted keeps its results.
+    """
+
+    def dated_work(path: Path) -> tuple[Path, str, Result]:
+        # The state is read first: a file that changes during the work is inspected again next time.
+        return path, state_of(path), work(path)
+
+    def write() -> None:
+        _write(index, table, fresh)
+        if table.name != CLIPS.name:
+            clips: list[tuple[Path, str, Clip]] = [
+                (path, state, result) for path, state, result in fresh if isinstance(result, Clip)
+            ]
+            _write(index, CLIPS, clips)
+        fresh.clear()
+
+    with _open_index(cache) as index:
+        found = _read(index, table, paths)
+        todo = [path for path in dict.fromkeys(paths) if path not in found]
+        fresh: list[tuple[Path, str, Result]] = []
+        written = time.monotonic()
+        pool = ThreadPoolExecutor(cores(), thread_name_prefix="inspect")
+        try:
+            with Progress(title, len(todo), "files") as progress:
+                for future in as_completed([pool.submit(dated_work, path) for path in todo]):
+                    path, state, result = future.result()
+                    found[path] = result
+                    if not getattr(result, "problem", None):
+                        fresh.append((path, state, result))
+                    if time.monotonic() - written >= WRITE_EVERY_SECONDS:
+                        write()
+                        written = time.monotonic()
+                    progress.step()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            write()
     return [found[path] for path in paths]
 
 
 def file_hash(path: Path, cache: Path) -> str:
-    """Hash of a file's bytes, remembered like a clip's (for weights, where hashing takes seconds)."""
-    with open_index(cache) as index:
-        known = remembered(index, [path])
+    """Hash of a file's bytes, remembered like results of `inspect_all` (hashing weights takes seconds)."""
+    with _open_index(cache) as index:
+        known = _read(index, HASHES, [path])
         if path not in known:
             state = state_of(path)
             with path.open("rb") as stream:
-                known[path] = Clip(content_hash(stream), 0.0, 0, 0, "not audio")
-            remember(index, [(path, state, known[path])])
-    return known[path].content
-
-
-def load_windows(paths: Sequence[Path], cut: Windowing) -> Iterator[tuple[int, Window]]:
-    """(position in `paths`, window) in order, decoded ahead by a thread a core.
-
-    At most `AHEAD_SECONDS` of audio wait to be used (a minute a thread, if that is more), however many or
-    long the files are. Decoding, mixing and resampling are C code that lets other threads run: threads do
-    as well as processes here, and nothing has to be copied between them.
-
-    Raises:
-        AudioError: of the first file that cannot be decoded, after the windows of all files before it.
-    """
-    workers = min(cores(), len(paths))
-    room = int(cut.sample_rate_hz * max(AHEAD_SECONDS / max(1, workers), LEAST_AHEAD_SECONDS))
-    todo = iter(paths)
-    turns: queue.SimpleQueue[_Line] = queue.SimpleQueue()  # whose line holds the next clip
-    taking_turns = threading.Lock()
-
-    def work(line: _Line) -> None:
-        while line.wanted:
-            with taking_turns:
-                path = next(todo, None)
-                if path is None:
-                    return
-                turns.put(line)
-            _decode(path, cut, line)
-
-    lines: list[_Line] = []
-    threads: list[threading.Thread] = []
-    try:
-        for number in range(workers):
-            lines.append(_Line(room))
-            # Not a ThreadPoolExecutor: at exit Python waits for its threads before any of them can learn
-            # that the consumer is gone, and a loader that somebody left open would hang the process.
-            threads.append(threading.Thread(target=work, args=(lines[-1],), name=f"decode_{number}"))
-            threads[-1].start()
-        for position in range(len(paths)):
-            line = turns.get()
-            while (item := line.take()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                yield position, item
-    finally:
-        for line in lines:
-            line.close()
-        for thread in threads:
-            if thread.ident is not None:  # an interrupt may come before a thread has started
-                thread.join()
-
-
-class _Line:
-    """What one worker has decoded and nobody has used yet: windows, and after each clip's last how it ended
-    (None, or the error).
-
-    Its clips stand in the order of their turns, so the line that holds the clip whose turn it is never
-    waits for another line. It is full when its windows hold `room` samples.
-    """
-
-    def __init__(self, room: int) -> None:
-        self._closed = False
-        self._room, self._held = room, 0
-        self._items: deque[Window | Exception | None] = deque()
-        self._changed = threading.Condition()
-        self._consumer = threading.current_thread()
-
-    @property
-    def wanted(self) -> bool:
-        """Somebody may come for what is put here. A thread that ended and left the loader open will not; nor
-        will the main thread, once Python is about to exit."""
-        return not self._closed and (self._consumer.is_alive() or threading.main_thread().is_alive())
-
-    def put(self, item: Window | Exception | None) -> bool:
-        """Append `item` as soon as there is room; False when nobody will come for it."""
-        with self._changed:
-            while self._held >= self._room and self.wanted:
-                self._changed.wait(timeout=0.5)  # nobody notifies of a thread's end
-            if self.wanted:
-                self._held += _size(item)
-                self._items.append(item)
-                self._changed.notify()
-            return self.wanted
-
-    def take(self) -> Window | Exception | None:
-        """The next item, as soon as it is there."""
-        with self._changed:
-            while not self._items:
-                self._changed.wait()
-            item = self._items.popleft()
-            self._held -= _size(item)
-            self._changed.notify()
-            return item
-
-    def close(self) -> None:
-        """Nobody will take anything any more."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-
-
-def _size(item: Window | Exception | None) -> int:
-    return len(item.samples) if isinstance(item, Window) else 0
-
-
-def _decode(path: Path, cut: Windowing, line: _Line) -> None:
-    end: Exception | None = None
-    try:
-        for window in windows(path, cut):
-            if not line.put(window):
-                return
-    except Exception as error:  # whatever it is, it belongs to whoever asked for this clip
-        error.add_note(f"while decoding {path}")
-        end = error
-    line.put(end)
-
-
-@contextmanager
-def open_index(cache: Path) -> Iterator[sqlite3.Connection]:
-    """The memory of what was looked at, `clips.sqlite`, open for one piece of work.
-
-    Raises:
-        MgcError: it cannot be made, read or written.
-    """
-    folder = cache
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unusable(folder, error) from None
-    try:
-        with closing(sqlite3.connect(folder / "clips.sqlite", timeout=60)) as index:
-            index.execute(
-                f"CREATE TABLE IF NOT EXISTS clips_{RULES} (path TEXT PRIMARY KEY, state TEXT, content TEXT, "
-                "seconds REAL, sample_rate_hz INTEGER, channels INTEGER, problem TEXT)"
-            )
-            yield index
-    except sqlite3.Error as error:
-        raise _unusable(folder / "clips.sqlite", error) from None
-
-
-def _unusable(where: Path, error: Exception) -> MgcError:
-    return MgcError(
-        f"the cache cannot be used: {error}",
-        where=where,
-        fix="make it writable, or name another folder with $MGC_EMBEDDINGS_CACHE; a damaged clips.sqlite "
-        "may be deleted, it is made anew",
-    )
+                known[path] = content_hash(stream)
+            _write(index, HASHES, [(path, state, known[path])])
+    return known[path]
 
 
 def state_of(path: Path) -> str:
@@ -225,67 +120,48 @@ def state_of(path: Path) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
-def _key(path: Path) -> str:
-    return as_text(path.absolute())
+@contextmanager
+def _open_index(cache: Path) -> Iterator[sqlite3.Connection]:
+    def unusable(where: Path, error: Exception) -> MgcError:
+        fix = (
+            "make it writable, or name another folder with $MGC_EMBEDDINGS_CACHE; a damaged clips.sqlite can "
+        )
+        fix += "be deleted: it is created again"
+        return MgcError(f"the cache cannot be used: {error}", where=where, fix=fix)
+
+    file = cache / "clips.sqlite"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unusable(cache, error) from None
+    try:
+        with closing(sqlite3.connect(file, timeout=60)) as index:
+            yield index
+    except sqlite3.Error as error:
+        raise unusable(file, error) from None
 
 
-def remembered(index: sqlite3.Connection, paths: Sequence[Path]) -> dict[Path, Clip]:
-    """What is known of those files that are as they were when they were looked at."""
-    select = (
-        f"SELECT state, content, seconds, sample_rate_hz, channels, problem FROM clips_{RULES} WHERE path = ?"
-    )
+def _create(index: sqlite3.Connection, table: Table[Result]) -> None:
+    columns = "path TEXT PRIMARY KEY, state TEXT, result TEXT"
+    index.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
+
+
+def _read(index: sqlite3.Connection, table: Table[Result], paths: Sequence[Path]) -> dict[Path, Result]:
+    """The remembered results of those files that have not changed."""
+    _create(index, table)
+    select = f"SELECT state, result FROM {table.name} WHERE path = ?"
     found = {}
     for path in paths:
-        state, *clip = index.execute(select, (_key(path),)).fetchone() or ("",)
+        state, result = index.execute(select, (as_text(path.absolute()),)).fetchone() or ("", "")
         if state and state == state_of(path) != "missing":
-            found[path] = Clip(*clip)
+            found[path] = table.loads(result)
     return found
 
 
-def remember(index: sqlite3.Connection, looks: Sequence[tuple[Path, str, Clip]]) -> None:
-    """One short transaction: nobody else who looks at files waits for a long one."""
-    rows = [(_key(path), state, *vars(clip).values()) for path, state, clip in looks]
-    with index:
-        index.executemany(f"INSERT OR REPLACE INTO clips_{RULES} VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-
-
-def _look(index: sqlite3.Connection, todo: Sequence[Path], found: dict[Path, Clip]) -> None:
-    fresh: list[tuple[Path, str, Clip]] = []
-    written = time.monotonic()
-    try:
-        with Progress("look at audio files", len(todo), "files") as progress:
-            for path, state, clip in unordered(_look_at, todo):
-                found[path] = clip
-                if clip.problem is None:
-                    fresh.append((path, state, clip))
-                if time.monotonic() - written >= WRITE_EVERY_SECONDS:
-                    remember(index, fresh)
-                    fresh, written = [], time.monotonic()
-                progress.step()
-    finally:
-        remember(index, fresh)
-
-
-def _look_at(path: Path) -> tuple[Path, str, Clip]:
-    """The state goes with what is read after it: a file that changes meanwhile is looked at again."""
-    return path, state_of(path), inspect(path)
-
-
-def unordered(work: Callable[[Path], Result], items: Sequence[Path]) -> Iterator[Result]:
-    """Results in the order they come, a few items in flight, nothing left running after an interrupt."""
-    pool = ThreadPoolExecutor(cores(), thread_name_prefix="look")
-    waiting = iter(items)
-    flying: set[Future[Result]] = set()
-    try:
-        while True:
-            for item in waiting:
-                flying.add(pool.submit(work, item))
-                if len(flying) > 2 * cores():
-                    break
-            if not flying:
-                return
-            done, flying = wait(flying, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _write(index: sqlite3.Connection, table: Table[Result], rows: Sequence[tuple[Path, str, Result]]) -> None:
+    """One short transaction, so that other processes do not wait for long."""
+    if rows:
+        values = [(as_text(path.absolute()), state, table.dumps(result)) for path, state, result in rows]
+        with index:
+            _create(index, table)
+            index.executemany(f"INSERT OR REPLACE INTO {table.name} VALUES (?, ?, ?)", values)

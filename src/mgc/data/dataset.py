@@ -1,10 +1,10 @@
-"""`Track` and `Dataset`: what is known of the music, before anyone looks at a split."""
+"""`Track` and `Dataset`: what is known about the music, independent of a split."""
 
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     import datasets
 
 
-NAMED = 10  # tracks of one reason that are named each; of more, the first and how many
+MAX_NAMED = 10  # at most so many tracks are named for one reason; of more, the first few and the number
 
 
 def as_text(value: object) -> str:
-    """`str(value)` that can be written: bytes of a file's name that are no UTF-8 become `\\udcNN`."""
+    """`str(value)` that can be encoded: bytes of a file name that are not UTF-8 become `\\udcNN`."""
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True)
 class Track:
-    """One piece of music. `group` is what must not be split: the artist, else the track itself.
+    """One row of a dataset. A split never separates tracks of a `group`: the artist, else the track itself.
 
-    `split` is the side given by the source ("train", "val", "test"), None where it gives none.
-    `content` and `seconds` come from one look at the file (`mgc.audio.decoding.inspect`).
+    `split` is "train", "val" or "test" as given by the source, None if it gives no split. `content` (hash of
+    the file's bytes) and `seconds` are known once the file has been inspected.
     """
 
     track_id: str
@@ -45,7 +45,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Excluded:
-    """A track that is left out of every path alike, and why."""
+    """A track that no system uses, and why."""
 
     track_id: str
     path: Path
@@ -54,62 +54,52 @@ class Excluded:
 
 
 def by_reason(excluded: Iterable[Excluded]) -> list[str]:
-    """A line a track; but a reason that many share has one line, with their number and the first few."""
-    sharing = defaultdict(list)
+    """One line per track, or per reason that more than `MAX_NAMED` tracks share."""
+    ids_of = defaultdict(list)
     for bad in excluded:
-        sharing[bad.reason].append(bad.track_id)
+        ids_of[bad.reason].append(bad.track_id)
     lines = []
-    for reason, ids in sharing.items():
-        if len(ids) <= NAMED:
+    for reason, ids in ids_of.items():
+        if len(ids) <= MAX_NAMED:
             lines += [f"{track_id}: {reason}" for track_id in ids]
         else:
             lines.append(f"{len(ids)} tracks ({', '.join(ids[:3])} ...): {reason}")
     return lines
 
 
-def joined(links: Iterable[tuple[str, str]]) -> Callable[[str], str]:
-    """Of names that `links` join, in pairs (first, other), the one that stands for all of them."""
-    leader: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while leader.get(name, name) != name:
-            name = leader[name]
-        return name
-
-    for first, other in links:
-        leader[find(other)] = find(first)
-    return find
+def check_unique_ids(tracks: Iterable[Track], where: object = None) -> None:
+    """Raises `MgcError` if two tracks have the same id."""
+    counts = Counter(track.track_id for track in tracks)
+    duplicates = [track_id for track_id, count in counts.items() if count > 1]
+    if duplicates:
+        message = f"{len(duplicates)} track ids occur more than once, first {duplicates[0]!r}"
+        raise MgcError(message, where=where, fix="give every track a unique id")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Tracks of one source under one name; ids are unique and labels are in a fixed order.
+    """Tracks of one source with unique ids, sorted by id.
 
-    `folder` is the name of the folder under `results/`. `tracks` are sorted by id. `notes` are things
-    that a reader of the results should know (a group given by the files' content, say). `split_name` and
-    `split_authority` say what the tracks' own `split` is: "official", "fault-filtered" or just "given".
+    Raises:
+        MgcError: two tracks have the same id, or there are fewer than two classes.
     """
 
-    name: str
+    name: str  # also of the folder of results
     tracks: tuple[Track, ...]
     excluded: tuple[Excluded, ...] = ()
     licence: str | None = None
-    notes: tuple[str, ...] = ()
-    split_name: str = "given"
-    split_authority: str = "given by the source"
-    classes: tuple[str, ...] = field(init=False)
+    notes: tuple[str, ...] = ()  # what readers of the results should know, such as how columns were read
+    split_name: str = "given"  # of `Track.split`: "official", "fault-filtered" or "given"
+    split_authority: str = "given by the source"  # who made that split, in a sentence
+    classes: tuple[str, ...] = field(init=False)  # labels, sorted
 
     def __post_init__(self) -> None:
-        counts = Counter(track.track_id for track in self.tracks)
-        twice = [track_id for track_id, count in counts.items() if count > 1]
-        if twice:
-            message = f"{len(twice)} track ids stand more than once, first {twice[0]!r}"
-            raise MgcError(message, where=self.name, fix="give every track an id of its own")
+        check_unique_ids(self.tracks, self.name)
         classes = tuple(sorted({track.label for track in self.tracks}))
         if len(classes) < 2:
             found = f"only the class {classes[0]!r}" if classes else "no usable track"
             raise MgcError(
-                f"{found} was found: telling genres apart needs at least two",
+                f"{found} was found: classification needs at least two classes",
                 where=self.name,
                 fix="give a folder root/<genre>/<file> or a manifest with several labels",
             )
@@ -120,8 +110,8 @@ class Dataset:
         return len(self.tracks)
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of what the tracks are: ids, content, labels and groups; not of where they lie."""
+    def hash(self) -> str:
+        """Hash of the tracks' ids, contents, labels and groups, wherever the files are."""
         rows = [(t.track_id, t.content, t.label, t.group) for t in self.tracks]
         return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
 
@@ -137,16 +127,16 @@ class Dataset:
 
     @cached_property
     def table(self) -> "datasets.Dataset":
-        """The tracks as a `datasets.Dataset`: a row a track, `label` a ClassLabel, `audio` the path."""
+        """The tracks as a `datasets.Dataset`: `label` is a ClassLabel, `audio` the path of the file."""
         import datasets
 
-        rows = [asdict(track) for track in self.tracks]
-        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "path"}
+        columns = {
+            f.name: [getattr(t, f.name) for t in self.tracks] for f in fields(Track) if f.name != "path"
+        }
         columns["audio"] = [as_text(track.path) for track in self.tracks]
         columns["label"] = self.label_numbers(self.tracks)
-        features = {name: datasets.Value("string") for name in columns}
-        features |= {
+        types = {name: datasets.Value("string") for name in columns} | {
             "seconds": datasets.Value("float64"),
             "label": datasets.ClassLabel(names=[*self.classes]),
         }
-        return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+        return datasets.Dataset.from_dict(columns, features=datasets.Features(types))

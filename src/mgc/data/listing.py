@@ -1,4 +1,4 @@
-"""What a source of music tells before anyone looks at a file: `Listing`; and what is known of one by name."""
+"""`Listing`: the result of scanning a source. `Source`: what is known about a dataset by its name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from mgc.data.dataset import Excluded, Track
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source lists: tracks not yet looked at, those that cannot even be named, and remarks.
+    """The tracks of a source before any file is inspected.
 
-    `split_name` and `split_authority` say what the tracks' own `split` stands for, and by whom.
+    `excluded` are rows that cannot become tracks. `split_name` and `split_authority` are those of `Dataset`.
     """
 
     name: str
@@ -28,10 +28,10 @@ class Listing:
 class Archive:
     """A file to download and unpack.
 
-    `place` is the folder below the data root that it unpacks to; everything in the archive lies in a folder
-    called like the last part of it. `url` is None where no link is known to work, `digest` ("sha1:...",
-    "md5:...", "sha256:...") where nobody has published one. Of archives of one place the first is fetched,
-    the others are as good when they are brought by hand.
+    `place` is the folder below the data root that it unpacks to; everything in the archive is in a folder
+    named like the last part of `place`. `url` is None if no working link is known, `digest` ("sha1:...",
+    "md5:...", "sha256:...") if none is published. Of several archives with the same place, the first is
+    downloaded; the others are accepted with `--from`.
     """
 
     file: str
@@ -42,20 +42,21 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set known by name. `place`, its folder, and its archives lie below the data root.
+    """A dataset known by name, below the data root.
 
-    `listing` raises `MgcError` where the set is not there or is not what it should be. `archives` is empty
-    for a set that is made on the spot. `about_archives` says what a person without network has to do.
+    `listing` raises `MgcError` if the dataset is missing or incomplete. `archives` is empty for a generated
+    dataset. `about_archives` says what to do without a network. `known_bad` maps track ids to faults that
+    others have published.
     """
 
     about: str
     licence: str
     tracks: int
     genres: int
-    size: str  # of what is downloaded, as a person reads it
-    place: str  # as a person reads it: "fma_small/000/000002.mp3 ... and fma_metadata/tracks.csv"
+    size: str  # of the download, for people
+    place: str  # for people: "fma_small/000/000002.mp3 ... and fma_metadata/tracks.csv"
     present: Callable[[Path], bool]
     listing: Callable[[Path, DataRecipe], Listing]
     archives: tuple[Archive, ...] = ()
     about_archives: str = ""
-    known_bad: Mapping[str, str] = field(default_factory=dict)  # track id: what others found
+    known_bad: Mapping[str, str] = field(default_factory=dict)

@@ -1,47 +1,47 @@
-"""From a listing to a `Dataset`: every file looked at once, unusable and quarantined tracks set aside."""
+"""From a source to a `Dataset`: scan it, inspect every file, exclude unusable and quarantined tracks."""
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mgc.audio import Clip
 from mgc.config import DataRecipe
-from mgc.data.catalogue import find
+from mgc.data.catalogue import scan
 from mgc.data.clips import inspect_all
-from mgc.data.dataset import Dataset, Excluded, Track, by_reason, joined
-from mgc.data.quarantine import Quarantined, is_left_out, read_quarantine
+from mgc.data.dataset import Dataset, Excluded, Track, by_reason
+from mgc.data.quarantine import Quarantined, read_quarantine
 from mgc.util.errors import MgcError, counted, printable
 from mgc.workspace import Workspace
 
 
 def load(recipe: DataRecipe, workspace: Workspace) -> Dataset:
-    """The tracks of `recipe.source`, every file looked at once, unusable and quarantined ones set aside.
+    """The usable tracks of `recipe.source`. Every file is inspected once.
 
     Raises:
-        MgcError: nothing there, nothing usable, or more than `recipe.max_excluded` unusable that
-            `mgc data check` has not put into quarantine.
+        MgcError: the source does not exist, no track is usable, or the share of unusable tracks that are not
+            in the quarantine file exceeds `recipe.max_excluded`.
     """
-    listing = find(recipe, workspace)
-    tracks = limited(listing.tracks, recipe)
+    listing = scan(recipe, workspace)
+    tracks = limit_tracks(listing.tracks, recipe)
     clips = inspect_all([track.path for track in tracks], workspace.cache)
-    quarantine = read_quarantine(listing.name, workspace)
-    usable, excluded, unforeseen = list[Track](), [*listing.excluded], [*listing.excluded]
+    quarantine = read_quarantine(workspace.quarantine_file(listing.name))
+    usable, excluded, unexpected = list[Track](), [*listing.excluded], [*listing.excluded]
     for track, clip in zip(tracks, clips, strict=True):
         row = quarantine.get(track.track_id)
         reason = _reason(clip, row)
         if reason is None:
             usable.append(replace(track, content=clip.content, seconds=clip.seconds))
             continue
-        bad = Excluded(track.track_id, track.path, track.label, reason)
-        excluded.append(bad)
+        excluded.append(Excluded(track.track_id, track.path, track.label, reason))
         if row is None:
-            unforeseen.append(bad)
-    _refuse_too_many(unforeseen, len(usable) + len(excluded), recipe)
+            unexpected.append(excluded[-1])
+    _check_share(unexpected, len(usable) + len(excluded), recipe)
     notes = [*listing.notes]
     if quarantine:
-        notes.append("checked: what quarantine.csv beside the results says is left out")
-    given = all(track.split for track in usable) and recipe.split in ("auto", "given")
-    usable, copies = _copies_one_group(usable, quarantine, given)
+        notes.append("checked: tracks in the quarantine file are excluded")
+    is_given = all(track.split for track in usable) and recipe.split in ("auto", "given")
+    usable, copies = _group_copies(usable, quarantine, is_given)
     return Dataset(
         listing.name,
         tuple(usable),
@@ -53,21 +53,21 @@ def load(recipe: DataRecipe, workspace: Workspace) -> Dataset:
     )
 
 
-def limited(tracks: list[Track], recipe: DataRecipe) -> list[Track]:
-    """At most `limit` tracks: the classes in turn, in each the sides of a given split in proportion.
+def limit_tracks(tracks: list[Track], recipe: DataRecipe) -> list[Track]:
+    """At most `recipe.limit` tracks, balanced over classes, in the proportions of a given split.
 
-    The order is drawn from the split's seed.
+    The order is drawn with `recipe.split_seed`; a larger limit contains the tracks of a smaller one.
     """
     if recipe.limit is None or recipe.limit >= len(tracks):
         return tracks
     sizes = Counter((track.label, track.split) for track in tracks)
-    place = Counter[tuple[str, str | None]]()
+    seen = Counter[tuple[str, str | None]]()
     by_label = defaultdict(list)
     for track in sorted(tracks, key=lambda t: _draw(f"{recipe.split_seed} {t.track_id}")):
-        side = track.label, track.split
-        # The k-th of n stands at (k + 1/2) / n, whichever side: the first few hold one of each already.
-        by_label[track.label].append(((place[side] + 0.5) / sizes[side], track))
-        place[side] += 1
+        part = track.label, track.split
+        # The k-th of n is at (k + 1/2) / n in every part of the split: the first few include one of each.
+        by_label[track.label].append(((seen[part] + 0.5) / sizes[part], track))
+        seen[part] += 1
     turns = [
         (turn, label, track)
         for label, own in by_label.items()
@@ -82,61 +82,60 @@ def _draw(text: str) -> str:
 
 
 def _reason(clip: Clip, row: Quarantined | None) -> str | None:
-    """Why a track is left out; None where it is not."""
+    """Why a track is excluded; None if it is not."""
     if clip.problem is not None:
         return clip.problem
-    if row is not None and is_left_out(row, clip.content):
-        return f"quarantined: {row.reason}"
-    return None
+    return f"quarantined: {row.reason}" if row and row.applies_to(clip.content) else None
 
 
-def _refuse_too_many(unforeseen: list[Excluded], total: int, recipe: DataRecipe) -> None:
-    if len(unforeseen) <= recipe.max_excluded * total:
+def _check_share(unexpected: Sequence[Excluded], total: int, recipe: DataRecipe) -> None:
+    if len(unexpected) <= recipe.max_excluded * total:
         return
-    lines = by_reason(unforeseen)
+    lines = by_reason(unexpected)
     rows = "\n".join(f"    {printable(line)}" for line in lines[:10])
     more = f"\n    and {len(lines) - 10} more" if len(lines) > 10 else ""
     raise MgcError(
-        f"{len(unforeseen)} of {total} tracks cannot be used, more than the "
+        f"{len(unexpected)} of {total} tracks cannot be used, more than the "
         f"{100 * recipe.max_excluded:g} % allowed:\n{rows}{more}",
         where=recipe.source,
-        fix="mend them or take them out; or let mgc data check put them into quarantine, and look at it; or "
-        "allow more with --set data.max_excluded=0.2",
+        fix="fix or remove them; or run mgc data check, which puts them into the quarantine file, and read "
+        "that file; or allow more with --set data.max_excluded=0.2",
     )
 
 
-def _copies_one_group(
-    tracks: list[Track], quarantine: dict[str, Quarantined], given: bool
+def _group_copies(
+    tracks: list[Track], quarantine: Mapping[str, Quarantined], is_given: bool
 ) -> tuple[list[Track], list[str]]:
-    """Files of the same bytes, and what a check has found to be copies, must not stand on two sides: their
-    groups become one.
+    """Merge the groups of identical files and of copies that a check has found, so that no split separates
+    them; and notes about them.
 
-    Across the sides of a given split they stay where the source has put them, and that is said.
+    Copies in different parts of a given split remain there, with a note.
     """
-    links: list[tuple[str, str]] = []
+    from scipy.cluster.hierarchy import DisjointSet
+
+    groups = DisjointSet([track.group for track in tracks])
     first_of: dict[tuple[str, str | None], Track] = {}
-    copies = near = conflicts = 0
+    identical = similar = conflicts = 0
     for track in tracks:
-        first = first_of.setdefault((track.content, track.split if given else None), track)
+        first = first_of.setdefault((track.content, track.split if is_given else None), track)
         if first is not track:
-            copies += 1
+            identical += 1
             conflicts += first.label != track.label
-            links.append((first.group, track.group))
+            groups.merge(first.group, track.group)
     by_id = {track.track_id: track for track in tracks}
     for track in tracks:
         row = quarantine.get(track.track_id)
         other = by_id.get(row.copy_of) if row and row.content == track.content else None
-        if other and not (given and other.split != track.split):
-            near += other.content != track.content
-            links.append((other.group, track.group))
+        if other and not (is_given and other.split != track.split):
+            similar += other.content != track.content
+            groups.merge(other.group, track.group)
     leaks = len(first_of) - len({content for content, _ in first_of})
+    kept = "kept in one part of the split"
     notes = {
-        f"{counted(copies, 'file')} byte for byte like others: kept on one side": copies,
-        f"{counted(conflicts, 'file')} byte for byte like one of another genre, and nobody knows which is "
-        "right: mgc data check leaves such out": conflicts,
-        f"{counted(near, 'track')} like others by what mgc data check has heard: kept on one side": near,
-        f"{counted(leaks, 'file')} byte for byte on another side of the given split as well": leaks,
+        f"{counted(identical, 'file')} identical to others: {kept}": identical,
+        f"{counted(conflicts, 'file')} identical to one of another genre, see mgc data check": conflicts,
+        f"{counted(similar, 'track')} similar to others, as mgc data check found: {kept}": similar,
+        f"{counted(leaks, 'file')} identical to one in another part of the given split": leaks,
     }
-    group_of = joined(links)
-    groups = [replace(track, group=group_of(track.group)) for track in tracks]
-    return groups, [note for note, count in notes.items() if count]
+    tracks = [replace(track, group=min(groups.subset(track.group))) for track in tracks]
+    return tracks, [note for note, count in notes.items() if count]

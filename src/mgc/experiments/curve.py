@@ -114,9 +114,9 @@ def _sizes(recipe: CurveRecipe, planned: Sequence[Planned], workspace: Workspace
 
 def _floors(records: Sequence[RunRecord], workspace: Workspace) -> list[RunRecord]:
     """The newest line through log-mel statistics on the same training tracks: it costs nothing."""
-    splits = {record.split_fingerprint for record in records}
+    splits = {record.split_hash for record in records}
     floors = [r for r in load_records(records[0].data, workspace) if r.kind == "floor" and r.head]
-    return [*{r.split_fingerprint: r for r in floors if r.split_fingerprint in splits}.values()]
+    return [*{r.split_hash: r for r in floors if r.split_hash in splits}.values()]
 
 
 def lines_of(records: Sequence[RunRecord]) -> list[Line]:

@@ -3,13 +3,11 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe
-from mgc.data import find, name_of
-from mgc.data.quarantine import quarantine_file
+from mgc.config import BaselineRecipe, ProbeRecipe
+from mgc.data import scan
 from mgc.evaluate import Predictions
 from mgc.runs.commands import recipe_of
 from mgc.runs.listing import Run
@@ -45,14 +43,13 @@ def rerun(run: Run, workspace: Workspace, changes: Mapping[str, str | None], tol
     before = record.predictions()
     recipe, told = recipe_of(record, changes)
     try:
-        find(recipe.data, workspace)
+        scan(recipe.data, workspace)
     except MgcError as error:
         fix = f"say where they lie now: --data, --data-root{f'; {error.fix}' if error.fix else ''}"
         raise MgcError(f"the tracks of this run: {error.what}", where=error.where, fix=fix) from None
     place = workspace.results / RERUNS / record.run_id
     if any(place.glob(f"*/{record.run_id.rpartition('-')[0]}-*/record.json")):
         shutil.rmtree(place)  # an earlier call came out otherwise; one that was interrupted has no record
-    _bring_quarantine(recipe.data, workspace, place)
     again = _made_again(record, recipe, replace(workspace, results=place))
     after = again.predictions()
     same, found = _against(before, after, tolerance)
@@ -92,15 +89,6 @@ def _made_again(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspa
     return again
 
 
-def _bring_quarantine(recipe: DataRecipe, workspace: Workspace, place: Path) -> None:
-    """What a check has left out is left out of the rerun as well: the file lies with the results."""
-    name = name_of(recipe)
-    (place / name).mkdir(parents=True, exist_ok=True)
-    file = quarantine_file(name, workspace)
-    if file.exists():
-        shutil.copy(file, place / name / file.name)
-
-
 def _against(before: Predictions, after: Predictions, tolerance: float) -> tuple[bool, str]:
     """Whether both are the same, and how far they are apart in words."""
     if before == after:
@@ -126,8 +114,8 @@ def _against(before: Predictions, after: Predictions, tolerance: float) -> tuple
 def _circumstances(was: RunRecord, now: RunRecord) -> tuple[list[str], list[str]]:
     """What both runs are made of, a line each; and all of it that differs, in words."""
     pairs = {
-        "tracks": (was.data_fingerprint, now.data_fingerprint),
-        "split": (was.split_fingerprint, now.split_fingerprint),
+        "tracks": (was.data_hash, now.data_hash),
+        "split": (was.split_hash, now.split_hash),
         "representation": tuple(str(r.representation_card.get("fingerprint")) for r in (was, now)),
         "code that learns": (was.code, now.code),
     }

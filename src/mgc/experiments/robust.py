@@ -21,7 +21,7 @@ from soundfile import SoundFileError
 from mgc import data
 from mgc.config import CompareRecipe, DataRecipe, RobustRecipe
 from mgc.data import Dataset, Track
-from mgc.data.loading import limited
+from mgc.data.loading import limit_tracks
 from mgc.evaluate import Difference, Predictions, Scores, evaluate, holm, paired
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import Representation
@@ -95,7 +95,7 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> list[Heard]:
     ]
     dataset = _tracks_of(records, recipe, workspace)
     tested = [dataset.by_id[track_id] for track_id in records[0].predictions().track_ids]
-    tracks = limited(tested, DataRecipe(limit=recipe.limit))
+    tracks = limit_tracks(tested, DataRecipe(limit=recipe.limit))
     systems = [_system(models, tracks) for models in every]
     clean = [_clean(system, dataset, tracks, recipe) for system in systems]
     altered_ones: list[list[Predictions]] = [[] for _ in systems]
@@ -157,7 +157,7 @@ def _tracks_of(records: Sequence[RunRecord], recipe: RobustRecipe, workspace: Wo
     """The tracks of the runs: by their own recipe, with what was asked for now about where they lie."""
     first = records[0]
     for other in records[1:]:
-        if other.data_fingerprint != first.data_fingerprint:
+        if other.data_hash != first.data_hash:
             what = f"{first.run_id} and {other.run_id} are runs on different tracks"
             raise MgcError(what, fix="call mgc robust for each of them")
     known = {key: value for key, value in first.recipe["data"].items() if key in DataRecipe.model_fields}
@@ -165,7 +165,7 @@ def _tracks_of(records: Sequence[RunRecord], recipe: RobustRecipe, workspace: Wo
     if asked.get("source") == first.data:  # the name of the results says nothing about where the tracks lie
         del asked["source"]
     dataset = data.load(DataRecipe.model_validate(known | asked), workspace)
-    if dataset.fingerprint != first.data_fingerprint:
+    if dataset.hash != first.data_hash:
         fix = "give the same --data and quarantine as then, or run it again on these"
         raise MgcError(f"these are not the tracks of {first.run_id}", where=dataset.name, fix=fix)
     return dataset

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgc.config import BaselineRecipe, ProbeRecipe, StudyRecipe, read_recipe, read_toml
-from mgc.data import find
+from mgc.data import scan
 from mgc.experiments.systems import baseline, probe
 from mgc.probing.heads import find_head
 from mgc.runs.record import RunRecord
@@ -33,7 +33,7 @@ def study(recipe: StudyRecipe, file: Path, workspace: Workspace) -> list[RunReco
         MgcError: a config that cannot be read or would be refused, no such data, or no system that can run.
     """
     planned = plan(recipe, file)
-    find(planned[0].recipe.data, workspace)  # without tracks no system runs: once said is enough
+    scan(planned[0].recipe.data, workspace)  # without tracks no system runs: once said is enough
     turns = [(one, seed) for one in planned for seed in one.seeds]
     records: list[RunRecord] = []
     skipped: list[tuple[str, MgcError]] = []

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from mgc import data
 from mgc.config import BaselineRecipe, DataRecipe, Device, ProbeRecipe
-from mgc.data import Dataset, Split, gaps
+from mgc.data import Dataset, Split, unevaluated_classes
 from mgc.data.splits import REVISION as SPLIT
 from mgc.evaluate import Predictions, evaluate
 from mgc.probing.fitting import REVISION as FITTING
@@ -197,10 +197,10 @@ def load_tracks(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Spli
         say(f"left out: {line}")
     split = data.make_split(dataset, recipe.split, recipe.split_seed)
     if recipe.per_class:
-        split = data.thinned(split, recipe.per_class, recipe.per_class_seed)
+        split = data.subsample_training(split, recipe.per_class, recipe.per_class_seed)
     if split.leaky:
         say(f"this split leaks on purpose: {split.authority}")
-    for line in gaps(split):
+    for line in unevaluated_classes(split):
         say(line)
     if len({dataset.by_id[track_id].group for track_id in split.tested}) < 2:
         raise MgcError(
@@ -273,12 +273,12 @@ class _Bench:
         self, system: str, kind: str, representation: Representation | None, head: str, recipe: Any, seed: int
     ) -> "_Run":
         """A run whose id follows from the recipe, the tracks, the split, the representation and the code."""
-        # What the fingerprints cover, and what changes nothing, stays out: the same run has one id, wherever
+        # What the hashes cover, and what changes nothing, stays out: the same run has one id, wherever
         # the tracks and the weights lie.
         kept = recipe.model_dump(mode="json", exclude=NAMES_ONLY)
         code = " ".join(f"{what}={number}" for what, number in revisions_of(kind, recipe).items())
         fingerprint = representation.fingerprint if representation else None
-        tracks = [self.dataset.fingerprint, self.split.fingerprint]
+        tracks = [self.dataset.hash, self.split.hash]
         parts = [system, kind, head, kept, *tracks, fingerprint, code]
         digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()
         words = [system, head, self.split.name, f"s{seed}", digest]
@@ -331,14 +331,14 @@ class _Run:
             seed=self.seed,
             recipe=self.recipe.model_dump(mode="json"),
             data=dataset.name,
-            data_fingerprint=dataset.fingerprint,
+            data_hash=dataset.hash,
             licence=dataset.licence,
             split=split.name,
             split_authority=split.authority,
-            split_fingerprint=split.fingerprint,
+            split_hash=split.hash,
             leaky=split.leaky,
             training_tracks=sum(len(fold.train) for fold in split.folds) / len(split.folds),
-            notes=[*dataset.notes, *gaps(split)],
+            notes=[*dataset.notes, *unevaluated_classes(split)],
             name=getattr(self.recipe, "name", ""),
             reported=getattr(self.recipe, "reported", ""),
             excluded=[{key: str(value) for key, value in asdict(bad).items()} for bad in dataset.excluded],

@@ -77,7 +77,7 @@ facts of sound: do not judge artists by them.
     {command_of(told)}
 
 Run {record.run_id} of {record.created[:10]}, seed {record.seed}, on {record.device}, commit {record.commit},
-{versions}. Tracks {record.data_fingerprint}, split {record.split_fingerprint},
+{versions}. Tracks {record.data_hash}, split {record.split_hash},
 representation {card["fingerprint"]}."""
 
 
@@ -87,10 +87,10 @@ def _cell(text: str) -> str:
 
 def _comparison(record: RunRecord, workspace: Workspace) -> str:
     """The table of the runs that may be compared with this one."""
-    place = record.data_fingerprint, record.split_fingerprint
+    place = record.data_hash, record.split_hash
     others = [
         other for other in load_records(record.data, workspace)
-        if (other.data_fingerprint, other.split_fingerprint) == place and other.run_id != record.run_id
+        if (other.data_hash, other.split_hash) == place and other.run_id != record.run_id
     ]  # fmt: skip
     return render(compare_records([*others, record]), "markdown")
 

@@ -58,7 +58,7 @@ def find_dataset(content: Content) -> FoundDataset:
         return FoundDataset(
             None, False, f"The audio was not found: {what}. Give its present place with --data."
         )
-    if dataset.fingerprint == content.first.data_fingerprint:
+    if dataset.hash == content.first.data_hash:
         return FoundDataset(dataset, True, "")
     problem = "The dataset has changed since the runs; only tracks with the same id and label have excerpts."
     return FoundDataset(dataset, False, problem)

@@ -56,7 +56,7 @@ def write_bundle(content: Content, folder: Path) -> Path:
     silent = content.recipe.model_copy(update={"audio": False})
     page = render_page(replace(content, recipe=silent))
     members["report.html"] = page.encode("utf-8", errors="backslashreplace")
-    omitted = [*_add_files_beside_runs(content.folder, members), *_add_runs(content.folder, members)]
+    omitted = [*_add_files_beside_runs(content, members), *_add_runs(content.folder, members)]
     for record in records:
         if record.kind != "floor":
             members[f"configs/{record.run_id}.toml"] = config_of(record).encode()
@@ -92,14 +92,16 @@ def _template(name: str) -> str:
     return (resources.files("mgc.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _add_files_beside_runs(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+def _add_files_beside_runs(content: Content, members: dict[str, bytes]) -> Iterator[str]:
     """Add the files beside the runs, except those made for the bundle; yields what is not included."""
-    table = folder / "quarantine.csv"
+    table = content.workspace.quarantine_file(content.data)
     if table.exists():
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
         rows["path"] = [Path(path).name for path in rows["path"]]
-        members[table.name] = rows.to_csv(index=False, quoting=csv.QUOTE_ALL, lineterminator="\n").encode()
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        members["quarantine.csv"] = rows.to_csv(
+            index=False, quoting=csv.QUOTE_ALL, lineterminator="\n"
+        ).encode()
+    for file in sorted(filter(Path.is_file, content.folder.iterdir())):
         made = file.name in {*members, *FORMS.values(), NAME}
         if file.suffix in KEPT and not made:
             members[file.name] = file.read_bytes()

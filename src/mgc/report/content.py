@@ -351,7 +351,7 @@ def _tracks(entry: Entry, missing: list[str]) -> pd.DataFrame:
         known = known.astype({"seconds": float})
     except (MgcError, KeyError, ValueError) as error:
         what, fix = (error.what, error.fix) if isinstance(error, MgcError) else (f"damaged: {error}", None)
-        file = tracks_file(entry.record.folder.parent, entry.record.data_fingerprint).name
+        file = tracks_file(entry.record.folder.parent, entry.record.data_hash).name
         missing.append(f"Titles and artists are unknown: {file}: {what}. {fix or ''}".strip())
         known = pd.DataFrame(index=pd.Index(run.track_ids, name="track_id"), columns=[*NAMES, "seconds"])
     known[[*NAMES]] = known[[*NAMES]].astype(object).fillna("")

@@ -217,7 +217,7 @@ def _excerpts(content: Content, found: FoundDataset, missing: list[str]) -> dict
 
 def _findings(content: Content) -> list[tuple[str, int, str]]:
     """Findings of the audio check on tracks that are used: kind, number of tracks, an example."""
-    used = [finding for finding in content.check.findings if not finding.left_out] if content.check else []
+    used = [finding for finding in content.check.findings if not finding.excluded] if content.check else []
     examples = {finding.kind: f"{finding.track_id}: {finding.detail}" for finding in reversed(used)}
     counts = Counter(finding.kind for finding in used)
     return [(kind, count, examples[kind]) for kind, count in counts.items()]

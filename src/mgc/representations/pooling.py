@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mgc.audio import Window
-from mgc.data import load_windows
+from mgc.audio import Window, load_windows
 from mgc.representations.card import Encoder, Representation
 
 

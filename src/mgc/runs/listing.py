@@ -169,10 +169,10 @@ def show(run: Run) -> str:
         f"  {record.kind}: {' + '.join(filter(None, (record.display_name, record.head)))}, {record.representation}",
         *([f"  hypothesis: {record.hypothesis}"] if record.hypothesis else []),
         f"data: {record.data}, {scores.n_tracks} tracks tested, {len(record.excluded)} left out, "
-        f"licence {record.licence or 'unknown'}, fingerprint {record.data_fingerprint}",
+        f"licence {record.licence or 'unknown'}, hash {record.data_hash}",
         f"  from {record.recipe['data']['source']}",
         *(f"  {note}" for note in record.notes),
-        f"split: {record.split}: {record.split_authority}, fingerprint {record.split_fingerprint}",
+        f"split: {record.split}: {record.split_authority}, hash {record.split_hash}",
         "recipe, other than today's defaults:",
         *(f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings_of(record).items()),
         *scores.lines(),

@@ -26,14 +26,14 @@ from mgc.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
-# Parts of a recipe that fingerprints cover, or that change nothing about the result.
+# Parts of a recipe that hashes cover, or that change nothing about the result.
 NAMES_ONLY = {"data", "model", "device", "hypothesis", "name", "reported", "trust_remote_code"}
 LIBRARIES = ("mgc", "torch", "transformers", "librosa", "soxr", "numpy", "scikit-learn", "accelerate")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run. Two records are comparable where `data_fingerprint` and `split_fingerprint` are equal."""
+    """One run. Two records are comparable where `data_hash` and `split_hash` are equal."""
 
     run_id: str
     system: str
@@ -44,11 +44,11 @@ class RunRecord:
     seed: int
     recipe: dict[str, Any]
     data: str
-    data_fingerprint: str
+    data_hash: str
     licence: str | None
     split: str
     split_authority: str
-    split_fingerprint: str
+    split_hash: str
     excluded: list[dict[str, str]]
     scores: dict[str, Any]
     parameters: int  # trained ones
@@ -234,9 +234,9 @@ def _last(place: str) -> str:
     return re.sub(r"(?<![^:])(?:[/~]|\.\.?/).*", lambda path: Path(path[0]).name, place)
 
 
-def tracks_file(results: Path, fingerprint: str) -> Path:
+def tracks_file(results: Path, data_hash: str) -> Path:
     """Where it is kept what the tracks of a run are called."""
-    return results / f"tracks-{fingerprint}.csv"
+    return results / f"tracks-{data_hash}.csv"
 
 
 def save_tracks(dataset: Dataset, results: Path) -> None:
@@ -244,7 +244,7 @@ def save_tracks(dataset: Dataset, results: Path) -> None:
     import pandas as pd
 
     columns = ["track_id", "label", "artist", "title", "album", "seconds"]
-    file = tracks_file(results, dataset.fingerprint)
+    file = tracks_file(results, dataset.hash)
     if not file.exists():
         rows = [[getattr(track, name) for name in columns] for track in dataset.tracks]
         files.write(file, pd.DataFrame(rows, columns=columns).to_csv(index=False))
@@ -258,7 +258,7 @@ def load_tracks(record: RunRecord) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    file = tracks_file(record.folder.parent, record.data_fingerprint)
+    file = tracks_file(record.folder.parent, record.data_hash)
     try:
         text = dict.fromkeys(("track_id", "label", "artist", "title", "album"), str)
         return pd.read_csv(file, dtype=text, keep_default_na=False, na_values={"seconds": [""]}).set_index(

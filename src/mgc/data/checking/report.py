@@ -1,12 +1,15 @@
-"""What `mgc data check` found, as a page for a terminal or as a section of a report."""
+"""The result of `mgc data check` as text for a terminal, Markdown or JSON."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from textwrap import indent
+from typing import NamedTuple
 
-from mgc.data.checking.check import Check, Copies, Finding
-from mgc.data.dataset import NAMED
+from mgc.data.checking.check import Check, Finding
+from mgc.data.dataset import MAX_NAMED
 from mgc.util import files
 from mgc.util.errors import MgcError, did_you_mean, printable
+from mgc.util.text import escape_markdown, markdown_table, text_table
 from mgc.workspace import Workspace
 
 FORMATS = ("table", "markdown", "json")
@@ -16,144 +19,124 @@ def render(check: Check, form: str) -> str:
     """The findings in one of FORMATS.
 
     Raises:
-        MgcError: no such format.
+        MgcError: the format is unknown.
     """
     if form == "json":
         return check.to_json()
     if form not in FORMATS:
-        raise MgcError(f"there is no format {form!r}", fix=did_you_mean(form, FORMATS))
-    page = _Page(markdown=form == "markdown")
-    page.heading(f"{check.data}: {check.tracks} tracks looked at, {check.used} can be used")
-    page.lines([f"split {check.split}", *check.notes])
-    _left_out(page, check)
-    _copies(page, check.copies)
-    _remarks(page, check)
-    _properties(page, check)
-    _classes(page, check)
-    _crossing(page, check)
-    return page.text()
+        raise MgcError(f"unknown format {form!r}", fix=did_you_mean(form, FORMATS))
+    blocks: list[str] = []
+    for section in _sections(check):
+        if form == "markdown":
+            blocks.append(f"### {escape_markdown(section.heading)}")
+            blocks += [markdown_table(section.header, section.rows)] if section.rows else []
+            blocks += (
+                ["\n".join(f"- {escape_markdown(line)}" for line in section.lines)] if section.lines else []
+            )
+        else:
+            blocks.append(printable(section.heading))
+            blocks += [indent(text_table(section.header, section.rows), "  ")] if section.rows else []
+            blocks += [f"  {printable(line)}" for line in section.lines]
+    return ("\n\n" if form == "markdown" else "\n").join(blocks)
 
 
 def save(check: Check, workspace: Workspace) -> None:
-    """Write `check.json` and `check.md` beside the results of the data set."""
+    """Write `check.json` and `check.md` to the dataset's folder of results."""
     folder = workspace.results_of(check.data)
     for name, text in (("check.json", check.to_json()), ("check.md", render(check, "markdown"))):
         files.write(folder / name, text + "\n")
 
 
-def _left_out(page: "_Page", check: Check) -> None:
-    out = [f for f in check.findings if f.left_out]
-    known = [f for f in out if f.known]
-    page.heading(f"Left out: {len(out)}" + (f", {len(known)} of them known to be bad" if known else ""))
-    sharing: dict[tuple[str, str], list[Finding]] = defaultdict(list)
-    for f in out:
-        sharing[f.kind, f.detail].append(f)
+class _Section(NamedTuple):
+    heading: str
+    lines: Sequence[str] = ()
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+
+
+def _sections(check: Check) -> Iterator[_Section]:
+    heading = f"{check.data}: {check.tracks} tracks checked, {check.used} can be used"
+    yield _Section(heading, [f"split {check.split}", *check.notes])
+    yield _excluded(check)
+    yield _copies(check)
+    yield _remarks(check)
+    if check.properties:
+        yield _properties(check)
+    yield _classes(check)
+    crossing = [
+        f"{what}: {len(names)}" + (f" ({_some(names)})" if names else "")
+        for what, names in check.crossing.items()
+    ]
+    yield _Section("In several parts of the split", crossing)
+
+
+def _excluded(check: Check) -> _Section:
+    excluded = [f for f in check.findings if f.excluded]
+    known = sum(bool(f.known) for f in excluded)
+    by_detail: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for f in excluded:
+        by_detail[f.kind, f.detail].append(f)
     rows = []
-    for (kind, detail), of in sharing.items():
-        if len(of) > NAMED:
-            rows.append([f"{len(of)} tracks ({of[0].track_id} ...)", "", kind, detail, ""])
+    for (kind, detail), same in by_detail.items():
+        if len(same) > MAX_NAMED:
+            rows.append([f"{len(same)} tracks ({same[0].track_id} ...)", "", kind, detail, ""])
         else:
-            rows += [[f.track_id, f.label, kind, detail, f.known and f"known: {f.known}"] for f in of]
-    page.table(("track", "label", "kind", "what was found", ""), rows)
-    if check.taken_back:
-        page.lines([f"used all the same, since the quarantine file says keep: {', '.join(check.taken_back)}"])
+            rows += [[f.track_id, f.label, kind, detail, f.known and f"known: {f.known}"] for f in same]
+    heading = f"Excluded: {len(excluded)}" + (f", {known} of them known to be faulty" if known else "")
+    kept = [f"used, because the quarantine file says keep: {', '.join(check.kept)}"] if check.kept else []
+    return _Section(heading, kept, ("track", "label", "kind", "finding", ""), rows)
 
 
-def _copies(page: "_Page", copies: Sequence[Copies]) -> None:
-    across = sum(group.across for group in copies)
-    page.heading(
-        f"Recordings that are there more than once: {len(copies)}, {across} of them across the split"
-    )
+def _copies(check: Check) -> _Section:
+    crossing = sum(group.crosses_split for group in check.copies)
     rows = [
         [
             _some(group.track_ids),
             group.how + (f": {group.detail}" if group.detail else ""),
-            "ACROSS" if group.across else "",
-            group.done,
+            "LEAK" if group.crosses_split else "",
+            group.action,
         ]
-        for group in copies
+        for group in check.copies
     ]
-    page.table(("tracks", "how alike", "split", "done"), rows)
+    heading = f"Duplicate recordings: {len(rows)}, {crossing} of them in several parts of the split"
+    return _Section(heading, (), ("tracks", "similarity", "split", "action"), rows)
 
 
-def _remarks(page: "_Page", check: Check) -> None:
+def _remarks(check: Check) -> _Section:
     by_kind: dict[str, list[Finding]] = defaultdict(list)
     for finding in check.findings:
-        if not finding.left_out:
+        if not finding.excluded:
             by_kind[finding.kind].append(finding)
-    page.heading("Told, and used all the same" if by_kind else "Nothing odd about the others")
-    rows = [[kind, str(len(of)), f"{of[0].track_id}: {of[0].detail}"] for kind, of in sorted(by_kind.items())]
-    page.table(("what", "tracks", "for example"), rows)
+    rows = [[kind, len(of), f"{of[0].track_id}: {of[0].detail}"] for kind, of in sorted(by_kind.items())]
+    heading = "Unusual, but used" if rows else "Nothing unusual about the other tracks"
+    return _Section(heading, (), ("kind", "tracks", "example"), rows)
 
 
-def _properties(page: "_Page", check: Check) -> None:
-    if not check.properties:
-        return
-    chance = check.properties[0].chance
-    confounds = [p.name for p in check.properties if p.confound]
-    page.heading(f"What tells the genre before a note is heard (guessing: {100 * chance:.0f} %)")
-    rows = []
+def _properties(check: Check) -> _Section:
+    rows, lines = [], []
     for p in check.properties:
-        rows.append([p.name, f"{100 * p.told:.0f} %", "CONFOUND" if p.confound else "", "all", p.usual])
+        rows.append([p.name, f"{100 * p.accuracy:.0f} %", "CONFOUND" if p.confound else "", "all", p.usual])
         if p.confound:
             rows += [["", "", "", label, values] for label, values in p.by_class.items()]
-    page.table(("property", "tells", "", "genre", "values"), rows)
-    for name in confounds:
-        page.lines([f"The {name} differs between genres: a network can learn that instead of the music."])
+            lines.append(
+                f"The {p.name} differs between genres: a network can learn that instead of the music."
+            )
+    chance = f"{100 * check.properties[0].chance:.0f} %"
+    heading = f"Genre predicted from file properties alone (chance: {chance})"
+    return _Section(heading, lines, ("property", "accuracy", "", "genre", "values"), rows)
 
 
-def _classes(page: "_Page", check: Check) -> None:
-    page.heading("Genres")
-    columns = ("tracks", "left out", "artists", "albums")
-    rows = [[label, *(str(counts[c]) for c in columns)] for label, counts in check.classes.items()]
-    page.table(("genre", *columns), rows)
-    sizes = [counts["tracks"] - counts["left out"] for counts in check.classes.values()]
+def _classes(check: Check) -> _Section:
+    columns = ("tracks", "excluded", "artists", "albums")
+    rows = [[label, *(counts[column] for column in columns)] for label, counts in check.classes.items()]
+    sizes = [counts["tracks"] - counts["excluded"] for counts in check.classes.values()]
+    lines = []
     if min(sizes, default=0) > 0 and max(sizes) >= 1.5 * min(sizes):
-        share = max(sizes) / sum(sizes)
-        page.lines([f"Unbalanced: the largest genre alone is {100 * share:.0f} %. Look at macro-F1 as well."])
+        share = f"the largest genre has {100 * max(sizes) / sum(sizes):.0f} % of the tracks"
+        lines.append(f"Unbalanced: {share}. Compare macro-F1 in addition to accuracy.")
+    return _Section("Genres", lines, ("genre", *columns), rows)
 
 
-def _crossing(page: "_Page", check: Check) -> None:
-    page.heading("On two sides of the split")
-    for what, names in check.crossing.items():
-        page.lines([f"{what}: {len(names)}" + (f" ({_some(names)})" if names else "")])
-
-
-def _some(names: Iterable[str]) -> str:
-    names = [*names]
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-
-
-class _Page:
-    """Headings, lines and tables, as Markdown or aligned for a terminal."""
-
-    def __init__(self, markdown: bool) -> None:
-        self.markdown = markdown
-        self._blocks: list[str] = []
-
-    def heading(self, text: str) -> None:
-        self._blocks.append(f"### {self._plain(text)}" if self.markdown else self._plain(text))
-
-    def lines(self, lines: Iterable[str]) -> None:
-        mark = "- " if self.markdown else "  "
-        self._blocks.append("\n".join(f"{mark}{self._plain(line)}" for line in lines))
-
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        if not rows:
-            return
-        cells = [[self._plain(cell) for cell in row] for row in rows]
-        if self.markdown:
-            table = [head, ["---"] * len(head), *([c.replace("|", "&#124;") for c in r] for r in cells)]
-            self._blocks.append("\n".join(f"| {' | '.join(row)} |" for row in table))
-            return
-        shown = [[*head], *cells]
-        widths = [max(len(row[k]) for row in shown) for k in range(len(head))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in shown]
-        self._blocks.append("\n".join(f"  {line}" for line in lines))
-
-    def text(self) -> str:
-        return ("\n\n" if self.markdown else "\n").join(self._blocks)
-
-    def _plain(self, text: str) -> str:
-        """One line, and no HTML, whatever a name holds."""
-        return printable(text).replace("<", "&lt;") if self.markdown else printable(text)
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

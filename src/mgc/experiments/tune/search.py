@@ -72,7 +72,7 @@ def tune(
     code += [revisions_of("baseline", base), REVISION]
     unimportant = dict.fromkeys(("name", "hypothesis", "reported", "data", "device", "workers"), True)
     kept = recipe.model_dump(mode="json", exclude={**unimportant, "base": unimportant})
-    parts = json.dumps([kept, dataset.fingerprint, split.fingerprint, code])
+    parts = json.dumps([kept, dataset.hash, split.hash, code])
     digest = hashlib.blake2b(parts.encode(), digest_size=4).hexdigest()
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in recipe.name or recipe.base.network)
     folder = workspace.results_of(dataset.name) / f"tune-{name}-{digest}"

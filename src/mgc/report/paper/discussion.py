@@ -75,9 +75,9 @@ def questions(content: Content) -> Iterator[str]:
         )
     telling = [p for p in (content.check.properties if content.check else ()) if p.p_value < 0.05]
     if telling:
-        most = max(telling, key=lambda p: p.told - p.chance)
+        most = max(telling, key=lambda p: p.accuracy - p.chance)
         yield (
-            f"{one_line(most.name).capitalize()} alone predicts the genre of {percent(most.told)} of the "
+            f"{one_line(most.name).capitalize()} alone predicts the genre of {percent(most.accuracy)} of the "
             f"tracks (chance: {percent(most.chance)}). How much of each accuracy comes from production "
             "rather than from music?"
         )

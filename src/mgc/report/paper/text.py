@@ -72,7 +72,7 @@ def _data(content: Content) -> Iterator[Block]:
         f"training tracks{' per fold' if content.n_folds > 1 else ''}. "
         f"Licence: {one_line(record.licence or 'unknown')}. "
         f"Excluded for every system: {which}. {_check(content)} "
-        f"Content hashes: tracks {record.data_fingerprint}, split {record.split_fingerprint}."
+        f"Content hashes: tracks {record.data_hash}, split {record.split_hash}."
     )
     cards = content.representations.items()
     inputs = [f"{one_line(name)} ({_input(card)})" for name, card in cards if card.get("cut")]
@@ -90,7 +90,7 @@ def _input(card: dict[str, Any]) -> str:
 def _check(content: Content) -> str:
     if not content.check:
         return "The audio was not checked for duplicates and faults (mgc data check)."
-    counts = Counter(finding.kind for finding in content.check.findings if not finding.left_out)
+    counts = Counter(finding.kind for finding in content.check.findings if not finding.excluded)
     faults = ", ".join(f"{one_line(kind)} {count}" for kind, count in sorted(counts.items()))
     duplicates = counted(len(content.check.copies), "duplicated recording")
     return f"The check of the audio found {duplicates}; findings on tracks that are used: {faults or 'none'}."

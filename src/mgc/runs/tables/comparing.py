@@ -144,7 +144,7 @@ def _distinguished(sections: Sequence[Section]) -> Iterator[Section]:
         first, last = records[0], max(record.created for record in records)
         distinction = (
             "Another table has the same dataset and number of tracks but other labels, audio, artists or "
-            f"splits. Here: tracks {first.data_fingerprint}, split {first.split_fingerprint}, last run on "
+            f"splits. Here: tracks {first.data_hash}, split {first.split_hash}, last run on "
             f"{last[:10]}."
         )
         yield replace(section, distinction=distinction) if alike[appearance(section)] > 1 else section
@@ -152,7 +152,7 @@ def _distinguished(sections: Sequence[Section]) -> Iterator[Section]:
 
 def _comparable_key(record: RunRecord) -> tuple[str, str]:
     """Equal for runs that may be compared."""
-    return record.data_fingerprint, record.split_fingerprint
+    return record.data_hash, record.split_hash
 
 
 def _system_key(record: RunRecord) -> str:

@@ -79,8 +79,8 @@ def as_dict(row: Row) -> dict[str, Any]:
         "seconds": round(sum(sum(r.seconds.values()) for r in records) / len(records), 1),
         "interval_over": record.evaluation.interval_unit,
         "reported": record.reported,
-        "data_fingerprint": record.data_fingerprint,
-        "split_fingerprint": record.split_fingerprint,
+        "data_hash": record.data_hash,
+        "split_hash": record.split_hash,
         "run_id": " ".join(r.run_id for r in records),
     }
 

@@ -1,0 +1,118 @@
+"""Loading the windows of many clips, decoded ahead by threads."""
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mgc.audio.windowing import Window, Windowing, windows
+from mgc.util.workers import cores
+
+# Audio decoded ahead, by all threads: the next eight 30-s windows, so that decoding continues while an
+# encoder computes a batch; 31 MB at 32 kHz. With many threads, each needs a clip or two of its own.
+AHEAD_SECONDS = 240.0
+MIN_AHEAD_SECONDS = 60.0  # per thread
+
+
+def load_windows(paths: Sequence[Path], cut: Windowing) -> Iterator[tuple[int, Window]]:
+    """(position in `paths`, window) in order, decoded ahead by one thread per core.
+
+    At most `AHEAD_SECONDS` of audio wait to be used (`MIN_AHEAD_SECONDS` per thread, if that is more),
+    regardless of the number and length of the files. Decoding, mixing and resampling are C code that
+    releases the interpreter lock: threads are as fast as processes here, and nothing has to be copied.
+
+    Raises:
+        AudioError: of the first file that cannot be decoded, after the windows of all files before it.
+    """
+    count = min(cores(), len(paths))
+    ahead = _DecodeAhead(paths, cut, int(cut.sample_rate_hz * max(AHEAD_SECONDS, count * MIN_AHEAD_SECONDS)))
+    # Not a ThreadPoolExecutor: at exit, Python waits for its threads before they can notice that the
+    # consumer is gone, and a loader that was left open would hang the process.
+    threads = [threading.Thread(target=ahead.work, name=f"decode_{number}") for number in range(count)]
+    try:
+        for thread in threads:
+            thread.start()
+        for position in range(len(paths)):
+            while (item := ahead.take(position)) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield position, item
+    finally:
+        ahead.close()
+        for thread in threads:
+            if thread.ident is not None:  # an interrupt may come before a thread has started
+                thread.join()
+
+
+class _DecodeAhead:
+    """Windows that have been decoded and not yet taken, about `capacity` samples of them.
+
+    Each clip has a queue of windows, followed by its end: None, or the error that ended it. Clips are decoded
+    in order, and the queue of the clip that is taken from may always receive one window: the consumer never
+    waits for a worker that waits for the consumer.
+    """
+
+    def __init__(self, paths: Sequence[Path], cut: Windowing, capacity: int) -> None:
+        self._cut, self._capacity = cut, capacity
+        self._todo = iter(enumerate(paths))  # shared by all workers: its `next` is atomic
+        self._queues: defaultdict[int, deque[Window | Exception | None]] = defaultdict(deque)
+        self._current = 0  # position of the clip that is taken from
+        self._samples = 0  # in all queues
+        self._closed = False
+        self._changed = threading.Condition()
+        self._consumer = threading.current_thread()
+
+    def work(self) -> None:
+        """Decode clips until there are no more; run by each worker thread."""
+        for position, path in self._todo:
+            end = None
+            try:
+                for window in windows(path, self._cut):
+                    if not self._put(position, window):
+                        return
+            except Exception as error:  # whatever it is, the consumer of this clip receives it
+                error.add_note(f"while decoding {path}")
+                end = error
+            if not self._put(position, end):
+                return
+
+    def take(self, position: int) -> Window | Exception | None:
+        """The next item of the clip at `position`; waits until there is one."""
+        with self._changed:
+            self._current = position
+            self._changed.notify_all()
+            queue = self._queues[position]
+            self._changed.wait_for(lambda: queue)
+            item = queue.popleft()
+            self._samples -= _samples_in(item)
+            if not isinstance(item, Window):
+                del self._queues[position]
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Make all workers stop."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _put(self, position: int, item: Window | Exception | None) -> bool:
+        """Append `item` as soon as there is room; False when nobody will take it."""
+        with self._changed:
+            queue = self._queues[position]
+            while self._is_wanted():
+                if self._samples < self._capacity or (position == self._current and not queue):
+                    queue.append(item)
+                    self._samples += _samples_in(item)
+                    self._changed.notify_all()
+                    return True
+                self._changed.wait(timeout=0.5)  # nobody notifies when a thread ends
+            return False
+
+    def _is_wanted(self) -> bool:
+        """False once the consumer has closed the loader, its thread has ended, or Python is about to exit."""
+        return not self._closed and (self._consumer.is_alive() or threading.main_thread().is_alive())
+
+
+def _samples_in(item: Window | Exception | None) -> int:
+    return len(item.samples) if isinstance(item, Window) else 0
