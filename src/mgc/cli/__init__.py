@@ -1,7 +1,7 @@
 """The command line. Each command parses its arguments, calls one function and prints the result.
 
-A module holds a group of commands. Importing it adds them to `app`, in the order in which `--help` lists them.
-Nothing that takes long to import is imported before a command runs.
+A module holds a group of commands. Importing it adds them to `app`, in the order in which `--help` lists
+them. Nothing that takes long to import is imported before a command runs.
 """
 
 import os
@@ -32,7 +32,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Compare pretrained audio encoders with a network trained from scratch, on your music and your labels."""
+    """Compare pretrained audio encoders with a network trained from scratch, on your own music."""
 
 
 def main() -> None:
