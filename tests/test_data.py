@@ -104,11 +104,11 @@ def test_other_contents_of_a_folder_are_reported(root: Path) -> None:
     assert dataset.by_id["rock/album/01.wav"].label == "rock"
     notes = " ".join(dataset.notes)
     for words in (
-        "2 files not looked at, whose names do not end like audio",
-        "2 of hidden names",
-        "within the genres are not taken for artists",
-        "1 audio file not looked at beside the genre folders",
-        "no genres then: empty",
+        "2 files skipped: their names do not end like audio",
+        "2 hidden files or folders",
+        "of the genres are not taken for artists",
+        "1 audio file skipped beside the genre folders",
+        "not genres: empty",
         "not read: tracks.csv",
     ):
         assert words in notes
@@ -131,7 +131,7 @@ def test_folders_within_every_genre_are_artists(tmp_path: Path) -> None:
     dataset = load(recipe(tmp_path / "music"), workspace=here())
     assert {t.artist for t in dataset.tracks} >= {"Ada", "ada ", "Bix", "artist 3"}
     assert dataset.by_id["jazz/Ada/album/0.wav"].group == dataset.by_id["rock/ada /album/1.wav"].group
-    assert "taken for artists: each stays on one side" in " ".join(dataset.notes)
+    assert "taken for artists, and a split never separates an artist" in " ".join(dataset.notes)
     assert "grouped by artist" in make_split(dataset).authority
 
 
@@ -148,12 +148,12 @@ def test_links_are_followed_and_never_in_circles(root: Path, tmp_path: Path) -> 
     dataset = load(recipe(root, max_excluded=0.2), workspace=here())
     assert dataset.classes == ("folk", "jazz", "rock") and len(dataset) == 12 + 3 + 1
     assert [bad.track_id for bad in dataset.excluded] == ["rock/gone.wav"]
-    assert "3 folders reached by a link, and looked into already" in dataset.notes
+    assert "3 folders skipped: links lead to them again" in dataset.notes
 
 
 def test_the_only_folder_may_not_be_the_only_genre(root: Path, tmp_path: Path) -> None:
     message = refusal(lambda: load(recipe(tmp_path), workspace=here()))
-    assert "only one folder with audio, 'songs'" in message and f"--data {root}" in message
+    assert "only one folder contains audio, 'songs'" in message and f"--data {root}" in message
     (tmp_path / "tracks.csv").write_text("path,genre\n")
     assert f"--data {tmp_path / 'tracks.csv'}" in refusal(lambda: load(recipe(tmp_path), workspace=here()))
 
@@ -167,7 +167,7 @@ def test_a_folder_has_no_columns(root: Path) -> None:
 def test_folders_without_music(tmp_path: Path) -> None:
     assert "no audio was found" in refusal(lambda: load(recipe(tmp_path), workspace=here()))
     sound(tmp_path / "a.wav", 1)
-    assert "1 audio file not looked at beside the genre folders" in refusal(
+    assert "1 audio file skipped beside the genre folders" in refusal(
         lambda: load(recipe(tmp_path), workspace=here())
     )
     sound(tmp_path / "jazz/album/a.wav", 1)
@@ -327,15 +327,15 @@ def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
     good = {"path": "a.wav", "label": "x"}
     assert "row 2 has no path" in refusal(lambda: listed(tmp_path, [good, {"path": " ", "label": "x"}]))
     message = refusal(lambda: listed(tmp_path, [good, {"path": "b.wav", "label": "x"}, good]))
-    assert "rows 1 and 3 are both the track 'a.wav'" in message and "--column id=NAME" in message
+    assert "rows 1 and 3 have the same track id 'a.wav'" in message and "--column id=NAME" in message
     listing = listed(tmp_path, [good, {"path": "b.wav", "label": ""}])
     assert [(bad.track_id, bad.reason) for bad in listing.excluded] == [("b.wav", "no label in the manifest")]
     message = refusal(
         lambda: listed(tmp_path, [good | {"set": "train"}, {"path": "b", "label": "x", "set": "Tset"}])
     )
-    assert "row 2: 'Tset' in the column 'set'" in message and "data.split=cv5" in message
+    assert "row 2, column 'set'" in message and "data.split=cv5" in message
     message = refusal(lambda: listed(tmp_path, [{"audio": {"bytes": "x"}, "label": "x"}], ".jsonl"))
-    assert "row 1 holds a dict in the column 'audio'" in message
+    assert "row 1 has a dict in the column 'audio'" in message
 
 
 def test_a_split_column_is_not_read_where_another_split_is_asked_for(tmp_path: Path) -> None:
@@ -352,9 +352,9 @@ def test_a_split_column_is_not_read_where_another_split_is_asked_for(tmp_path: P
         ("a.csv", b'path,label\n"a.wav,rock\nb.wav,jazz\n', "cannot be read as csv"),
         ("a.csv", b"path,label\na.wav,caf\xe9\n", "cannot be read as csv"),
         ("a.csv", b"path,label\na.wav,caf\xe9\n", "save it as UTF-8"),
-        ("a.csv", b"path;label\na.wav;rock\n", "write commas in place of ';'"),
+        ("a.csv", b"path;label\na.wav;rock\n", "replace ';' by commas"),
         ("a.jsonl", b'{"path": "a.wav"\n', "cannot be read as jsonl"),
-        ("a.jsonl", b'["a.wav", "rock"]\n', "row 1 is no object"),
+        ("a.jsonl", b'["a.wav", "rock"]\n', "row 1 is not a JSON object"),
         ("a.parquet", b"PAR1 no", "cannot be read as parquet"),
     ],
 )

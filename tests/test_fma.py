@@ -1,9 +1,10 @@
-"""FMA: what is listed from tracks.csv, and how every wrong table or missing folder is told."""
+"""FMA: what is listed from tracks.csv, and the errors for wrong tables and missing folders."""
 
 import csv
 import hashlib
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,21 +75,21 @@ def test_the_labels_of_a_subset_are_its_genres_and_titles_with_line_ends_stay_wh
     assert any(title and title.startswith("<b>Song</b>") for title in titles)
 
 
-def test_tracks_without_a_genre_are_no_part_of_the_task_and_counted(mini: MiniatureFma) -> None:
+def test_tracks_without_a_genre_are_counted_and_not_used(mini: MiniatureFma) -> None:
     without = sum(not row.genre for row in mini.rows)
     assert without == 13
     notes = listed(mini.root, "fma_large").notes
     assert notes[0].startswith("13 tracks have no genre_top")
-    assert notes[1] == "tracks.csv lists 160 tracks of fma_large, where 106,574 were published"
-    assert listed(mini.root).notes == ["tracks.csv lists 112 tracks of fma_small, where 8,000 were published"]
+    assert notes[1] == "tracks.csv lists 160 tracks of fma_large; 106,574 were published"
+    assert listed(mini.root).notes == ["tracks.csv lists 112 tracks of fma_small; 8,000 were published"]
 
 
-def test_artists_of_one_name_are_told_apart_by_their_id(mini: MiniatureFma) -> None:
+def test_artists_with_the_same_name_are_distinguished_by_their_id(mini: MiniatureFma) -> None:
     twins = {track.group: track.split for track in listed(mini.root).tracks if track.artist == "The Twins"}
     assert len(twins) == 2 and set(twins.values()) == {"train", "test"}
 
 
-def test_an_album_is_told_by_its_id_and_may_span_sides(mini: MiniatureFma) -> None:
+def test_an_album_is_identified_by_its_id_and_may_span_the_split(mini: MiniatureFma) -> None:
     rewrite(mini.root, {("album", "title"): "Live", ("album", "id"): "77"}, 0)
     rewrite(mini.root, {("album", "title"): "Live", ("album", "id"): "78"}, 1)
     rewrite(mini.root, {("album", "title"): "", ("album", "id"): "79"}, 2)
@@ -101,16 +102,16 @@ def test_an_album_is_told_by_its_id_and_may_span_sides(mini: MiniatureFma) -> No
     assert compiled == {"train", "test"}
 
 
-def test_a_track_without_an_artist_stands_on_its_own_and_that_is_said(mini: MiniatureFma) -> None:
+def test_a_track_without_an_artist_is_its_own_group_and_is_noted(mini: MiniatureFma) -> None:
     row = mini.of("fma_small")[5]
     rewrite(mini.root, {("artist", "id"): "", ("artist", "name"): ""}, mini.rows.index(row))
     found = listed(mini.root)
     track = next(track for track in found.tracks if track.track_id == row.track_id)
     assert (track.group, track.artist) == (row.track_id, None)
-    assert "1 tracks name no artist: each is kept apart on its own" in found.notes
+    assert "1 tracks have no artist; each is a group of its own" in found.notes
 
 
-def test_columns_are_found_by_name_and_not_by_place(mini: MiniatureFma) -> None:
+def test_columns_are_found_by_name_and_not_by_position(mini: MiniatureFma) -> None:
     before = listed(mini.root).tracks
     rows = [[line[0], *reversed(line[1:])] for line in csv.reader(table(mini.root).open(newline=""))]
     with table(mini.root).open("w", newline="", encoding="utf-8-sig") as stream:
@@ -118,7 +119,7 @@ def test_columns_are_found_by_name_and_not_by_place(mini: MiniatureFma) -> None:
     assert listed(mini.root).tracks == before
 
 
-def test_long_texts_with_line_ends_are_read_whole(mini: MiniatureFma) -> None:
+def test_long_texts_with_line_ends_are_read_completely(mini: MiniatureFma) -> None:
     before = listed(mini.root).tracks
     # Longer than the csv module takes, and together than pyarrow reads at once.
     rewrite(mini.root, {("artist", "bio"): 'long "text",\n' * 200_000}, *range(3, 10))
@@ -126,12 +127,12 @@ def test_long_texts_with_line_ends_are_read_whole(mini: MiniatureFma) -> None:
     assert listed(mini.root).tracks == before
 
 
-def test_files_that_tracks_csv_does_not_know_are_told(mini: MiniatureFma) -> None:
+def test_files_that_are_not_in_tracks_csv_are_noted(mini: MiniatureFma) -> None:
     (mini.root / "fma_small/000").mkdir()
     (mini.root / "fma_small/000/000001.mp3").touch()
     (mini.root / "fma_small/checksums").touch()
-    told = "1 mp3 files in fma_small are no tracks of fma_small and were not looked at"
-    assert listed(mini.root).notes[-1] == told
+    note = "1 mp3 files in fma_small are not tracks of fma_small and not used"
+    assert listed(mini.root).notes[-1] == note
     without_genre = next(row for row in mini.rows if not row.genre)
     place = mini.path(without_genre.track_id, "fma_large")
     place.parent.mkdir()
@@ -139,7 +140,7 @@ def test_files_that_tracks_csv_does_not_know_are_told(mini: MiniatureFma) -> Non
     assert not any("mp3 files" in note for note in listed(mini.root, "fma_large").notes)
 
 
-def test_the_folders_may_lie_in_a_folder_fma(mini: MiniatureFma) -> None:
+def test_the_folders_may_be_in_a_folder_fma(mini: MiniatureFma) -> None:
     for name in ("fma_metadata", "fma_small"):
         (mini.root / "fma").mkdir(exist_ok=True)
         (mini.root / name).rename(mini.root / "fma" / name)
@@ -155,7 +156,7 @@ def test_the_folders_may_lie_in_a_folder_fma(mini: MiniatureFma) -> None:
         (["fma_metadata/tracks.csv", "fma_medium"], "no fma_metadata/tracks.csv and no fma_medium/"),
     ],
 )
-def test_what_is_missing_is_named_with_where_and_how_to_get_it(
+def test_an_error_names_what_is_missing_and_how_to_get_it(
     mini: MiniatureFma, gone: list[str], what: str
 ) -> None:
     source = fma.SOURCES["fma_medium"]
@@ -199,17 +200,18 @@ def _zipped(file: Path) -> None:
             lambda file: file.write_text("track_id,album_id,artist_id\n2,1,1\n"),
             "it lacks set/subset, set/split",
         ),
-        (lambda file: file.write_text(""), "it lacks set/subset"),
+        (lambda file: file.write_text(""), "it lacks all columns"),
         (_zipped, "tracks.csv cannot be read: 'utf-8' codec can't decode"),
         (
             lambda file: file.write_bytes(file.read_bytes()[:40_000] + b"\xff,\n"),
             "tracks.csv cannot be read: ",
         ),
-        (lambda file: file.write_bytes(file.read_bytes()[:40_000]), "tracks.csv cannot be read: "),
-        (_not_utf8, "tracks.csv cannot be read: In CSV column"),
+        (lambda file: file.write_bytes(file.read_bytes()[:40_000]), "'' is not a subset"),
+        (lambda file: file.write_bytes(file.read_bytes().rpartition(b'"')[0]), "EOF inside string"),
+        (_not_utf8, "tracks.csv cannot be read: 'utf-8' codec can't decode"),
     ],
 )
-def test_another_table_is_told_by_what_it_lacks(mini: MiniatureFma, spoil: object, what: str) -> None:
+def test_other_tables_are_refused(mini: MiniatureFma, spoil: object, what: str) -> None:
     spoil(table(mini.root))  # type: ignore[operator]
     with pytest.raises(MgcError) as caught:
         listed(mini.root)
@@ -220,12 +222,12 @@ def test_another_table_is_told_by_what_it_lacks(mini: MiniatureFma, spoil: objec
 @pytest.mark.parametrize(
     ("column", "cell", "what"),
     [
-        (("set", "subset"), "Small", "row 8 after the header: 'Small' is no subset"),
-        (("set", "split"), "", "row 8 after the header: '' is no side of the split"),
-        (("", ""), "12.0", "row 8 after the header: '12.0' is no track id"),
+        (("set", "subset"), "Small", "row 8 after the header: 'Small' is not a subset"),
+        (("set", "split"), "", "row 8 after the header: '' is not a split name"),
+        (("", ""), "12.0", "row 8 after the header: '12.0' is not a track id"),
     ],
 )
-def test_a_cell_that_means_nothing_is_told_with_its_row(
+def test_an_invalid_cell_is_reported_with_its_row(
     mini: MiniatureFma, column: tuple[str, str], cell: str, what: str
 ) -> None:
     rewrite(mini.root, {column: cell}, 7)
@@ -234,7 +236,7 @@ def test_a_cell_that_means_nothing_is_told_with_its_row(
     assert caught.value.what == what
 
 
-def test_a_table_without_the_subset_is_told(mini: MiniatureFma) -> None:
+def test_a_table_without_the_subset_is_refused(mini: MiniatureFma) -> None:
     file = table(mini.root)
     file.write_text(file.read_text().replace(",small,", ",medium,"))
     with pytest.raises(MgcError, match="no track of fma_small with a genre"):
@@ -258,7 +260,7 @@ def test_known_bad_clips_are_the_six_of_small_and_more_in_the_larger_ones(mini: 
 
 
 @pytest.mark.parametrize("subset", fma.SUBSETS)
-def test_a_source_says_what_to_fetch(subset: str) -> None:
+def test_a_source_describes_what_to_fetch(subset: str) -> None:
     source = fma.SOURCES[subset]
     metadata, audio = source.archives
     assert (metadata.file, metadata.place) == ("fma_metadata.zip", "fma_metadata")
@@ -270,10 +272,9 @@ def test_a_source_says_what_to_fetch(subset: str) -> None:
         assert archive.file in source.about_archives
 
 
-def test_the_official_split_stands_after_a_look_at_every_file(tmp_path: Path) -> None:
+def test_the_official_split_is_kept_after_every_file_is_inspected(tmp_path: Path) -> None:
     mini = make_fma(tmp_path, real_clips())
-    recipe = DataRecipe(source="fma_small", root=str(tmp_path))
-    dataset = load(recipe, workspace=here())
+    dataset = load(DataRecipe(source="fma_small"), workspace=replace(here(), data=tmp_path))
     assert sorted(bad.track_id for bad in dataset.excluded) == mini.unusable
     assert len(mini.unusable) == 4
     split = make_split(dataset, "auto", 0)
@@ -282,7 +283,7 @@ def test_the_official_split_stands_after_a_look_at_every_file(tmp_path: Path) ->
     for word, side in SIDES.items():
         ids = [row.track_id for row in mini.of("fma_small") if row.split == word]
         assert sorted(getattr(fold, side)) == [i for i in ids if i not in mini.unusable]
-    assert any("another side of the given split" in note for note in dataset.notes)
+    assert any("another part of the given split" in note for note in dataset.notes)
     assert len({track.content for track in dataset.tracks}) == len(dataset) - len(mini.copies)
     seconds = Counter(round(track.seconds, 1) for track in dataset.tracks)
     assert {1.6, 0.5, 1.5} < set(seconds) and seconds[5.5] >= 100

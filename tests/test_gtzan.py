@@ -1,8 +1,9 @@
-"""GTZAN: the fault-filtered split, and every layout that the set is found in."""
+"""GTZAN: the fault-filtered split, and every layout of the dataset."""
 
 import hashlib
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_the_lists_are_those_of_the_fault_filtered_split() -> None:
 def test_every_layout_and_spelling_lists_the_same(
     tmp_path: Path, layout: str, suffix: str, spelling: str
 ) -> None:
-    mini = make_gtzan(tmp_path, layout, suffix, spelling, a_side=(1, 1, 1, 1), seconds=0.1)
+    mini = make_gtzan(tmp_path, layout, suffix, spelling, counts=(1, 1, 1, 1), seconds=0.1)
     found = listed(tmp_path)
     assert {track.track_id: track.split for track in found.tracks} == gtzan.filtered_split()
     for track in found.tracks:
@@ -51,57 +52,55 @@ def test_every_layout_and_spelling_lists_the_same(
     assert there == {track_id: mini.path(track_id) for track_id in mini.filtered}
     assert len(there) == 31  # one a genre and side, and jazz.00054
     faults = "(repetitions, wrong labels, distortions)"
-    assert found.notes == [f"{len(mini.others)} tracks are left out by the fault-filtered split {faults}"]
+    assert found.notes == [f"{len(mini.others)} tracks are excluded by the fault-filtered split {faults}"]
     assert (found.name, found.split_name) == ("gtzan", "fault-filtered")
     assert "Kereliuk et al. 2015" in found.split_authority and "443" in found.split_authority
     assert gtzan.SOURCE.present(tmp_path)
 
 
 @pytest.mark.parametrize("split", ["random", "cv5", "holdout"])
-def test_any_other_split_takes_all_that_is_there_and_says_what_it_is_worth(
-    tmp_path: Path, split: str
-) -> None:
+def test_any_other_split_uses_all_tracks_and_warns(tmp_path: Path, split: str) -> None:
     mini = make_gtzan(tmp_path, spelling="hip-hop", seconds=0.1)
     found = listed(tmp_path, split)
     ids = sorted([*mini.filtered, *mini.others])
     assert [track.track_id for track in found.tracks] == ids
     assert [track.path for track in found.tracks] == [mini.path(track_id) for track_id in ids]
     assert all(track.split is None and track.group == track.track_id for track in found.tracks)
-    assert "artists unknown" in found.notes[0]
-    assert found.notes[1] == f"{1000 - len(ids)} of the 1,000 tracks are not here"
+    assert "artists are unknown" in found.notes[0]
+    assert found.notes[1] == f"{1000 - len(ids)} of the 1,000 tracks are missing"
 
 
-def test_a_track_that_is_there_twice_is_taken_as_wav(tmp_path: Path) -> None:
-    wav = make_gtzan(tmp_path, suffix=".wav", seconds=0.1, a_side=(1, 1, 1, 0))
-    au = make_gtzan(tmp_path, suffix=".au", seconds=0.1, a_side=(2, 1, 1, 0))
+def test_of_two_files_of_a_track_the_wav_is_used(tmp_path: Path) -> None:
+    wav = make_gtzan(tmp_path, suffix=".wav", seconds=0.1, counts=(1, 1, 1, 0))
+    au = make_gtzan(tmp_path, suffix=".au", seconds=0.1, counts=(2, 1, 1, 0))
     paths = {track.track_id: track.path for track in listed(tmp_path).tracks}
     assert all(paths[track_id] == wav.path(track_id) for track_id in wav.filtered)
     rest = au.filtered.keys() - wav.filtered.keys()
     assert len(rest) == 10 and all(paths[track_id] == au.path(track_id) for track_id in rest)
-    assert listed(tmp_path).notes == ["31 tracks lie here more than once: .wav is taken rather than .au"]
+    assert listed(tmp_path).notes == ["31 tracks exist more than once: .wav is preferred to .au"]
 
 
-def test_files_that_are_no_tracks_are_told_and_hidden_ones_are_not(tmp_path: Path) -> None:
-    folder = make_gtzan(tmp_path, seconds=0.1, a_side=(1, 1, 1, 0)).folder
+def test_files_that_are_not_tracks_are_noted_except_hidden_ones(tmp_path: Path) -> None:
+    folder = make_gtzan(tmp_path, seconds=0.1, counts=(1, 1, 1, 0)).folder
     for name in ("blues.00100.wav", "blues.1.wav", "rock.00000.wav", "blues.00000.mp3", "notes.txt"):
         (folder / "blues" / name).touch()
     (folder / "blues" / "._blues.00000.wav").touch()  # as in the mirror's archive
     (folder / "bextract_single.mf").touch()  # as in the first one
     assert listed(tmp_path).notes == [
-        "5 files in the genre folders are none of the 1,000 tracks and were not looked at"
+        "5 files in the genre folders are not among the 1,000 tracks and are not used"
     ]
     assert len(listed(tmp_path, "random").tracks) == 31
 
 
-def test_of_two_layouts_one_is_taken_and_that_is_said(tmp_path: Path) -> None:
-    first = make_gtzan(tmp_path, "genres", ".au", seconds=0.1, a_side=(1, 1, 1, 0))
-    make_gtzan(tmp_path, "Data/genres_original", ".wav", seconds=0.1, a_side=(2, 1, 1, 0))
+def test_of_two_layouts_one_is_used_and_that_is_noted(tmp_path: Path) -> None:
+    first = make_gtzan(tmp_path, "genres", ".au", seconds=0.1, counts=(1, 1, 1, 0))
+    make_gtzan(tmp_path, "Data/genres_original", ".wav", seconds=0.1, counts=(2, 1, 1, 0))
     found = listed(tmp_path)
     assert {t.path for t in found.tracks if t.path.exists()} == {first.path(i) for i in first.filtered}
-    assert found.notes == ["taken from gtzan/genres; not looked at: gtzan/Data/genres_original"]
+    assert found.notes == ["read from gtzan/genres; not used: gtzan/Data/genres_original"]
 
 
-def test_what_is_missing_is_said_with_how_to_get_it(tmp_path: Path) -> None:
+def test_an_error_says_how_to_get_the_dataset(tmp_path: Path) -> None:
     assert not gtzan.SOURCE.present(tmp_path)
     (tmp_path / "gtzan/genres/polka").mkdir(parents=True)
     with pytest.raises(MgcError, match="gtzan is not here") as caught:
@@ -114,8 +113,8 @@ def test_what_is_missing_is_said_with_how_to_get_it(tmp_path: Path) -> None:
     assert caught.value.where == tmp_path / "gtzan/genres"
 
 
-def test_a_genre_that_is_missing_is_listed_for_the_loader_to_report(tmp_path: Path) -> None:
-    mini = make_gtzan(tmp_path, seconds=0.1, a_side=(1, 1, 1, 0))
+def test_a_missing_genre_is_listed_for_the_loader_to_report(tmp_path: Path) -> None:
+    mini = make_gtzan(tmp_path, seconds=0.1, counts=(1, 1, 1, 0))
     shutil.rmtree(mini.folder / "metal")
     paths = {track.track_id: track.path for track in listed(tmp_path).tracks}
     assert len(paths) == 930
@@ -123,10 +122,11 @@ def test_a_genre_that_is_missing_is_listed_for_the_loader_to_report(tmp_path: Pa
     assert metal == {mini.folder / "metal"}
 
 
-def test_the_fault_filtered_split_stands_after_a_look_at_every_file(tmp_path: Path) -> None:
+def test_the_fault_filtered_split_is_kept_after_every_file_is_inspected(tmp_path: Path) -> None:
     mini = make_gtzan(tmp_path, clips=real_clips())
-    recipe = DataRecipe(source="gtzan", root=str(tmp_path), max_excluded=1.0)
-    dataset = load(recipe, workspace=here())
+    recipe = DataRecipe(source="gtzan", max_excluded=1.0)
+    workspace = replace(here(), data=tmp_path)
+    dataset = load(recipe, workspace=workspace)
     good = {track_id: side for track_id, side in mini.filtered.items() if track_id != "jazz.00054"}
     assert set(gtzan.known_bad()) == {"jazz.00054"}
     assert {track.track_id: track.split for track in dataset.tracks} == good
@@ -135,12 +135,12 @@ def test_the_fault_filtered_split_stands_after_a_look_at_every_file(tmp_path: Pa
     split = make_split(dataset, "auto", 0)
     assert (split.name, split.leaky, len(split.folds)) == ("fault-filtered", False, 1)
     assert len(split.tested) == 20
-    whole = load(recipe.model_copy(update={"split": "random"}), workspace=here())
+    whole = load(recipe.model_copy(update={"split": "random"}), workspace=workspace)
     assert len(whole) == len(good) + len(mini.others)
     assert make_split(whole, "random", 0).leaky
 
 
-def test_the_archive_is_the_mirror_that_is_known_by_its_sum() -> None:
+def test_the_archive_is_the_mirror_with_a_published_digest() -> None:
     archive, old = gtzan.SOURCE.archives
     assert (old.url, old.file, old.place) == (None, archive.file, archive.place)
     assert (archive.file, archive.place) == ("genres.tar.gz", "gtzan/genres")

@@ -1,4 +1,4 @@
-"""Data sets of the hub: what becomes of their rows, and what a person is told when they cannot be had."""
+"""Datasets of the hub: what becomes of their rows, and the errors for datasets that are not available."""
 
 import csv
 import io
@@ -86,9 +86,7 @@ def written(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("layout", ["parquet", "save_to_disk"])
-def test_the_bytes_of_a_set_become_files_and_its_columns_what_is_known_of_them(
-    sets: Path, root: Path, layout: str
-) -> None:
+def test_audio_becomes_files_and_columns_become_tracks(sets: Path, root: Path, layout: str) -> None:
     import datasets
 
     kinds = ("WAV", "FLAC", "MP3", "OGG")
@@ -108,7 +106,7 @@ def test_the_bytes_of_a_set_become_files_and_its_columns_what_is_known_of_them(
 
     assert found.name == hub.name_of(f"hf:{sets}") == "mine"
     assert found.licence == "cc-by-4.0"
-    assert found.split_authority == "given by the splits train, test of the set"
+    assert found.split_authority == "given by the splits train, test of the dataset"
     assert (
         "columns: path = audio, label = genre, artist = artist, album = album, title = title" in found.notes
     )
@@ -126,7 +124,7 @@ def test_the_bytes_of_a_set_become_files_and_its_columns_what_is_known_of_them(
     assert not [*(root / "hf" / "mine").glob(".arrow*")]  # no second copy of the audio stays behind
 
 
-def test_a_single_saved_split_gives_no_sides(sets: Path, root: Path) -> None:
+def test_a_single_saved_split_gives_no_split(sets: Path, root: Path) -> None:
     typed([{"audio": audio(n), "genre": n % 2} for n in range(4)], ["rock", "pop"]).save_to_disk(sets)
     found = listed(sets, root)
     assert [t.label for t in found.tracks] == ["rock", "pop"] * 2
@@ -147,11 +145,11 @@ def test_an_audiofolder_stays_where_it_is(sets: Path, root: Path) -> None:
     ]
     assert [(bad.track_id, bad.label) for bad in found.excluded] == [("gone.wav", "pop")]
     assert "no such file" in found.excluded[0].reason
-    assert "1 files of the folder are in no row of the set: unnamed.wav" in found.notes
+    assert "1 files of the folder are in no row of the dataset: unnamed.wav" in found.notes
     assert not written(root)
 
 
-def test_files_in_an_archive_are_written_out(sets: Path, root: Path) -> None:
+def test_files_in_an_archive_are_exported(sets: Path, root: Path) -> None:
     sets.mkdir(parents=True)
     with zipfile.ZipFile(sets / "clips.zip", "w") as archive:
         for number in range(2):
@@ -160,7 +158,7 @@ def test_files_in_an_archive_are_written_out(sets: Path, root: Path) -> None:
     found = listed(sets, root)
     assert [t.track_id for t in found.tracks] == ["in/0.wav", "in/1.wav"]
     assert [t.path.read_bytes() for t in found.tracks] == [clip(0), clip(1)]
-    assert "cannot be read out of clips.zip" in found.excluded[0].reason
+    assert "cannot be read from clips.zip" in found.excluded[0].reason
 
 
 def test_rows_without_audio_or_label_are_accounted_for(sets: Path, root: Path) -> None:
@@ -173,8 +171,8 @@ def test_rows_without_audio_or_label_are_accounted_for(sets: Path, root: Path) -
     assert reasons == {
         "2.wav": ("", "no label in the column 'genre'"),
         "3.wav": ("", "no label in the column 'genre'"),
-        "train/000004": ("rock", "the row holds no audio"),
-        "train/000005": ("pop", "the row holds no audio"),
+        "train/000004": ("rock", "the row has no audio"),
+        "train/000005": ("pop", "the row has no audio"),
     }
 
 
@@ -195,13 +193,13 @@ def test_samples_are_written_without_loss(sets: Path, root: Path) -> None:
     np.testing.assert_array_equal(load(found.tracks[0].path), mono)
     np.testing.assert_allclose(load(found.tracks[1].path), left / 2, atol=1e-7)
     assert "without a sampling rate" in found.excluded[0].reason
-    assert "cannot be written as audio" in found.excluded[1].reason
+    assert "cannot be saved as audio" in found.excluded[1].reason
     ints = sets.with_name("ints")
     parquet(ints / "train.parquet", [{"audio": {"array": integers, "sampling_rate": RATE}, "genre": "mono"}])
     np.testing.assert_allclose(load(listed(ints, root).tracks[0].path), mono, atol=1e-4)
 
 
-def test_no_name_in_a_set_leads_out_of_it(sets: Path, root: Path, tmp_path: Path) -> None:
+def test_no_name_in_a_dataset_leads_out_of_it(sets: Path, root: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.wav"
     secret.write_bytes(clip(9))
     names = ["../../../evil.wav", "/etc/passwd", str(secret), "../../secret.wav", "a\0b", "x" * 3000 + ".wav"]
@@ -217,7 +215,7 @@ def test_no_name_in_a_set_leads_out_of_it(sets: Path, root: Path, tmp_path: Path
     assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(root)} == before
 
 
-# Columns, ids and sides
+# Columns, ids and splits
 
 
 def test_several_audio_columns_have_to_be_chosen_from(sets: Path, root: Path) -> None:
@@ -250,7 +248,7 @@ def test_the_label_column_is_found_or_asked_for(sets: Path, root: Path) -> None:
     assert "scene, mood" in text
 
 
-def test_splits_are_sides_only_where_they_are_a_whole_split(sets: Path, root: Path) -> None:
+def test_splits_are_used_only_if_they_are_complete(sets: Path, root: Path) -> None:
     import datasets
 
     def of(folder: str, splits: dict[str, range], **recipe: Any) -> Listing:
@@ -263,25 +261,25 @@ def test_splits_are_sides_only_where_they_are_a_whole_split(sets: Path, root: Pa
     assert {t.split for t in of("three", three, split="cv5").tracks} == {None}
     half = of("half", {"train": range(4), "validation": range(4, 6)})
     assert {t.split for t in half.tracks} == {None}
-    assert any("a side to train on or to test on is missing" in note for note in half.notes)
+    assert any("a training or test set is missing" in note for note in half.notes)
     passed_over = of("passed_over", {"train": range(4), "more": range(4, 6)})  # as `datasets` does it
     assert len(passed_over.tracks) == 4
-    assert "1 files of the folder are in no row of the set: data/more-0-of-1.parquet" in passed_over.notes
+    assert "1 files of the folder are in no row of the dataset: data/more-0-of-1.parquet" in passed_over.notes
     parts = {name: datasets.Dataset.from_list(rows(range(4))) for name in "ab"}
     datasets.DatasetDict(parts).save_to_disk(sets)
     strange = listed(sets, root)
     assert [t.track_id for t in strange.tracks] == [f"{split}/{n}.wav" for split in "ab" for n in range(4)]
-    assert any("'a' is no side" in note for note in strange.notes)
+    assert any("'a' is not a split name" in note for note in strange.notes)
 
 
-def test_a_split_column_counts_before_the_splits_where_it_is_named(sets: Path, root: Path) -> None:
+def test_a_named_split_column_is_preferred_to_the_splits(sets: Path, root: Path) -> None:
     words = ("training", "valid", "eval", "training")
     parquet(sets / "train.parquet", [row | {"part": w} for row, w in zip(rows(range(4)), words, strict=True)])
     assert {t.split for t in listed(sets, root).tracks} == {None}
     found = listed(sets, root, split_column="part")
     assert [t.split for t in found.tracks] == ["train", "val", "test", "train"]
-    assert found.split_authority == "given by the column 'part' of the set"
-    assert "'pop' is no side of a split" in complaint(sets, root, split_column="genre")
+    assert found.split_authority == "given by the column 'part' of the dataset"
+    assert "'pop' is not a split name" in complaint(sets, root, split_column="genre")
 
 
 def test_pieces_of_one_track_stay_together(sets: Path, root: Path) -> None:
@@ -290,7 +288,7 @@ def test_pieces_of_one_track_stay_together(sets: Path, root: Path) -> None:
     found = listed(sets, root)
     assert [t.group for t in found.tracks] == ["track: 7", "track: 7", "track: 8", "track: 9"]
     assert len({t.track_id for t in found.tracks}) == 4
-    assert "2 rows are the track '7'" in complaint(sets, root, id_column="id")
+    assert "2 rows have the track id '7'" in complaint(sets, root, id_column="id")
     again = sets.with_name("again")  # ids that begin anew in every split are other tracks
     for split, start in (("train", 0), ("test", 2)):
         table = [row | {"id": n} for n, row in enumerate(rows(range(start, start + 2)))]
@@ -298,14 +296,15 @@ def test_pieces_of_one_track_stay_together(sets: Path, root: Path) -> None:
     assert [t.group for t in listed(again, root).tracks] == ["train/0", "train/1", "test/0", "test/1"]
 
 
-# What is written out
+# The export
 
 
-def test_a_second_call_reads_the_table_alone(sets: Path, root: Path) -> None:
+def test_a_second_call_only_reads_the_table(sets: Path, root: Path) -> None:
     parquet(sets / "train.parquet", rows(range(4)))
     first = listed(sets, root)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom mgc.config import DataRecipe\nfrom mgc.data import hub\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from mgc.config import DataRecipe\nfrom mgc.data.sources import hub\n"
         f"found = hub.listing({f'hf:{sets}'!r}, Path({str(root)!r}), DataRecipe())\n"
         "print(len(found.tracks), sorted({'datasets', 'huggingface_hub', 'pandas'} & set(sys.modules)))"
     )
@@ -314,7 +313,7 @@ def test_a_second_call_reads_the_table_alone(sets: Path, root: Path) -> None:
     assert listed(sets, root) == first
 
 
-def test_a_changed_folder_is_written_anew_and_what_is_stale_goes(sets: Path, root: Path) -> None:
+def test_a_changed_folder_is_exported_again_and_stale_files_are_removed(sets: Path, root: Path) -> None:
     file = sets / "train.parquet"
     parquet(file, rows(range(4)))
     before = {t.path: t.path.stat().st_mtime_ns for t in listed(sets, root).tracks}
@@ -330,9 +329,9 @@ def test_a_changed_folder_is_written_anew_and_what_is_stale_goes(sets: Path, roo
     assert len([*root.rglob("rows-*.json")]) == 1
 
 
-def test_an_interrupted_call_goes_on(sets: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_resumes(sets: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet(sets / "train.parquet", rows(range(6)))
-    real: Callable[..., Any] = hub._kept
+    real: Callable[..., Any] = Path.replace
     count = 0
 
     def interrupted(*args: Any) -> Any:
@@ -342,7 +341,7 @@ def test_an_interrupted_call_goes_on(sets: Path, root: Path, monkeypatch: pytest
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(hub, "_kept", interrupted)
+    monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         listed(sets, root)
     assert not [*root.rglob("rows-*")]
@@ -356,7 +355,7 @@ def test_an_interrupted_call_goes_on(sets: Path, root: Path, monkeypatch: pytest
     assert all(path.stat().st_mtime_ns == time for path, time in first.items() if path != torn)
 
 
-def test_a_file_or_table_that_was_spoilt_is_made_anew(sets: Path, root: Path) -> None:
+def test_damaged_files_and_tables_are_exported_again(sets: Path, root: Path) -> None:
     parquet(sets / "train.parquet", rows(range(2)))
     gone, torn = (track.path for track in listed(sets, root).tracks)
     gone.unlink()
@@ -368,7 +367,7 @@ def test_a_file_or_table_that_was_spoilt_is_made_anew(sets: Path, root: Path) ->
     json.loads(table.read_text())
 
 
-def test_sets_of_one_name_share_a_place_and_take_nothing_from_each_other(sets: Path, root: Path) -> None:
+def test_datasets_of_one_name_share_a_place_without_conflict(sets: Path, root: Path) -> None:
     other = sets.parent / "elsewhere" / "mine"
     parquet(sets / "train.parquet", rows(range(3)))
     parquet(other / "train.parquet", rows(range(1, 5)))
@@ -378,7 +377,7 @@ def test_sets_of_one_name_share_a_place_and_take_nothing_from_each_other(sets: P
     assert len(written(root)) == 5
 
 
-# What a person is told
+# Addresses and errors
 
 
 @pytest.mark.parametrize(
@@ -396,7 +395,7 @@ def test_the_name_of_an_address(address: str, name: str) -> None:
     assert hub.name_of(f"hf:{address}") == name
 
 
-def test_the_name_of_a_downloaded_snapshot_is_the_sets(tmp_path: Path) -> None:
+def test_the_name_of_a_downloaded_snapshot_is_that_of_the_dataset(tmp_path: Path) -> None:
     folder = tmp_path / "datasets--owner--name" / "snapshots" / "0123abc"
     folder.mkdir(parents=True)
     assert hub.name_of(f"hf:{folder}") == "owner__name"
@@ -406,7 +405,7 @@ def test_the_name_of_a_downloaded_snapshot_is_the_sets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "address", ["", "csv", "/nowhere/at/all", "a/b/c", "o/n@a@b", "~nobody0/x", "x" * 400]
 )
-def test_an_address_that_is_none(address: str, root: Path) -> None:
+def test_invalid_addresses(address: str, root: Path) -> None:
     assert "there is no such folder" in complaint(address, root)
     assert not root.exists()
 
@@ -420,27 +419,27 @@ def test_folders_that_cannot_be_opened(sets: Path, root: Path) -> None:
     parquet(sets / "train.parquet", [{"text": "a", "genre": "rock"}])
     assert "no audio column" in (text := complaint(sets, root))
     assert "columns: text, genre" in text
-    assert "lies within this folder" in complaint(sets, sets / "data")
+    assert "is within this folder" in complaint(sets, sets / "data")
     parquet(sets / "train.parquet", rows(range(2)))
     (sets / "README.md").write_text(
         "---\nconfigs:\n- config_name: en\n  data_files: t*\n- config_name: fr\n  data_files: t*\n---\n"
     )
-    assert f"choose one, say, hf:{sets}:en" in complaint(sets, root)
-    assert f"choose one, say, hf:{sets}:en" in complaint(f"{sets}:de", root)
+    assert f"choose a config, for example hf:{sets}:en" in complaint(sets, root)
+    assert f"choose a config, for example hf:{sets}:en" in complaint(f"{sets}:de", root)
     assert listed(f"{sets}:fr", root).name == "mine__fr"
 
 
-def test_a_place_that_cannot_be_written(sets: Path, tmp_path: Path) -> None:
+def test_a_place_that_is_not_writable(sets: Path, tmp_path: Path) -> None:
     parquet(sets / "train.parquet", rows(range(2)))
     (tmp_path / "file").touch()
     text = complaint(sets, tmp_path / "file")
-    assert "cannot be written out: Not a directory" in text
+    assert "cannot be exported: Not a directory" in text
     assert "--data-root" in text
     with nobody():
         assert "cannot be read: Permission denied" in complaint(sets, tmp_path)
 
 
-# The hub, played by a small server
+# The hub, simulated by a small server
 
 
 class FakeHub(BaseHTTPRequestHandler):
@@ -560,7 +559,7 @@ def ask(root: Path, addresses: list[str], **environment: str) -> dict[str, str]:
     return {head.removeprefix("hf:"): answer for head, _, answer in answers}
 
 
-def test_sets_of_the_hub_and_of_its_cache(fake_hub: str, tmp_path: Path) -> None:
+def test_datasets_of_the_hub_and_of_its_cache(fake_hub: str, tmp_path: Path) -> None:
     home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": fake_hub, "HF_HUB_DISABLE_XET": "1"}
     addresses = [
         "o/plain",
@@ -572,11 +571,11 @@ def test_sets_of_the_hub_and_of_its_cache(fake_hub: str, tmp_path: Path) -> None
     ]
     told = ask(tmp_path / "root", [*addresses, "o/folder", "o/gated", "o/none"], **home)
     assert told["o/plain"].startswith("o__plain 6 cc0-1.0 test train 0.wav")
-    assert f"o/plain of the hub, main when first used here: commit {commit('o/plain')}" in told["o/plain"]
+    assert f"o/plain of the hub, main when first used: commit {commit('o/plain')}" in told["o/plain"]
     assert "refs/convert/parquet when first used" in told["o/plain@refs/convert/parquet"]
     assert "Revision 'nope' doesn't exist" in told["o/plain@nope"]
     assert "hf:o/script@refs/convert/parquet" in told["o/script"]
-    assert "choose one, say, hf:o/configs:en" in told["o/configs"]
+    assert "choose a config, for example hf:o/configs:en" in told["o/configs"]
     assert told["o/configs:en"].startswith("o__configs__en 4 ")
     assert told["o/folder"].startswith("o__folder 2 None None train/pop/1.wav")
     assert "accept its terms" in told["o/gated"]
@@ -592,7 +591,7 @@ def test_sets_of_the_hub_and_of_its_cache(fake_hub: str, tmp_path: Path) -> None
     assert told["o/plain"].startswith("o__plain 6 cc0-1.0 test train 0.wav")
     assert "from the local cache" in told["o/plain"]
     assert commit("o/plain") in told["o/plain@refs/convert/parquet"]
-    assert "not known to hold this revision" in told["o/plain@abcdef"]
-    assert "choose one, say, hf:o/configs:en" in told["o/configs:fr"]
+    assert "maybe not this revision" in told["o/plain@abcdef"]
+    assert "choose a config, for example hf:o/configs:en" in told["o/configs:fr"]
     assert "the hub cannot be reached" in told["o/none"]
     assert told["tried"].strip() == "[]"

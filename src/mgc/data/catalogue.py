@@ -166,7 +166,7 @@ def _download(name: str, archive: Archive, root: Path) -> list[str]:
         raise MgcError(f"no link is known for {archive.file}", fix=_hint(name, archive))
     file = root / archive.file
     root.mkdir(parents=True, exist_ok=True)
-    download(archive.url, file, None, archive.digest, by_hand=_hint(name, archive))
+    download(archive.url, file, archive.digest, by_hand=_hint(name, archive))
     lines = _unpack(file, archive, root)
     file.unlink()
     return [*lines, f"{file}: removed after unpacking"]

@@ -1,232 +1,343 @@
-"""Archives unpacked without leaving their folder, every member accounted for."""
+"""Unpack zip and tar archives without leaving the target folder. Every member is accounted for."""
 
+import bz2
+import copy
 import errno
+import lzma
 import os
 import re
-import shutil
 import stat
-import unicodedata
+import struct
+import tarfile
 import uuid
-from dataclasses import dataclass
-from pathlib import Path
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO
 
-from mgc.data.fetch.archives import Member, RefusedError, members_of
-from mgc.data.fetch.words import amount, kind_of, look_for_room, on_disk
+from mgc.data.fetch.disk import MIB, ByteProgress, amount, check_free_space, disk_errors, reason_of
 from mgc.util.errors import MgcError, printable
 from mgc.util.progress import Progress, say
 
-DEEPEST = 64  # folders a member may lie in: a thousand would be more than many programs can walk through
-# The file system has no such names; any other trouble with writing concerns all members.
-_NAME_TROUBLE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+MAX_DEPTH = 64  # nested folders; far more than any dataset has, far fewer than recursive programs can walk
+
+# What zipfile and tarfile raise for damaged archives. Tests provoke each of these.
+_DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError,
+    ValueError, RuntimeError, MemoryError, OverflowError,
+)  # fmt: skip
+# Errors that concern the name of a single member. Any other error while writing concerns all members.
+_NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A member of an archive that was not unpacked, and why. What cannot be printed stands as an escape."""
+    """A member of an archive that was not unpacked, and the reason. The name is escaped for printing."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Unpacked:
-    """What became of the members of an archive; folders are made but not listed. `files` are in its order.
+    """The result of `unpack`.
 
-    `litter` counts what macOS puts beside the files (`__MACOSX/`, `.DS_Store`, `._*`) and was passed over.
+    `files` are in the order of the archive. `litter` counts skipped files that macOS adds (`__MACOSX/`,
+    `.DS_Store`, `._*`).
     """
 
-    files: list[Path]
-    refused: list[Refused]
+    files: list[Path] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
     litter: int = 0
 
+    def refuse(self, name: str, reason: str) -> None:
+        """Add a refused member."""
+        self.refused.append(Refused(printable(name), reason))
 
-def unpack(archive: Path, into: Path, place: str | None = None) -> Unpacked:
-    """Unpack a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz below `into`, and account for every member.
 
-    Nothing is ever written outside `into` (which may itself be a link), nor through a link below it. With
-    `place`, only members below that top folder are taken. A member that is there with the announced size
-    is not written again, so that an interrupted unpacking goes on; one of another size is replaced. Of
-    members of one name the first is taken. A backslash in a name counts as a slash: some Windows programs
-    write it so.
+class _RefusedError(Exception):
+    """A member is not unpacked; the message is the reason."""
 
-    A tar has no index. Where one is damaged or cut off, what stood behind is unknown, so that nothing of it
-    is unpacked; of a zip, only the members concerned are refused.
+
+@dataclass(frozen=True)
+class _Member:
+    """One entry of an archive that is not a folder. `problem`: why this kind of entry is not unpacked."""
+
+    name: str
+    size: int
+    problem: str | None
+    open: Callable[[], IO[bytes]]
+    block_bytes: int = MIB  # read at once
+    crc: int | None = None  # if the reader does not check it
+
+
+def unpack(archive: Path, into: Path, top: str | None = None) -> Unpacked:
+    """Unpack a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz below `into`.
+
+    Nothing is written outside `into` (which may itself be a link). Empty folders are not created. With `top`,
+    only members below that top-level folder are unpacked. A file that already has the announced size is kept,
+    so an interrupted call can be repeated; a file of another size is replaced. Of several members with one
+    name, the first is used. Backslashes in names count as slashes, because some Windows programs write them.
+
+    Of a damaged zip, the undamaged members are unpacked. A tar has no index, so nothing of a damaged tar is.
 
     Raises:
-        MgcError: no such archive or one that cannot be read, no room for what it announces, or a file that
-            cannot be written; what is unpacked by then is kept.
+        MgcError: the archive is missing, unreadable or damaged, the disk has too little space, or a file
+            cannot be written. Files that are already unpacked are kept.
     """
-    with members_of(archive) as members, on_disk(into, "make it writable, or choose another folder"):
+    result = Unpacked()
+    with _members_of(archive) as members, disk_errors(into, "make it writable, or choose another folder"):
         into.mkdir(parents=True, exist_ok=True)
-        return _Unpacking(archive.name, into, place, members).run()
-
-
-class _Unpacking:
-    """One archive on its way into a folder: names are judged first, then room is looked for, then written."""
-
-    def __init__(self, name: str, into: Path, place: str | None, members: list[Member]) -> None:
-        self.name, self.into = name, into
-        self.files: list[Path] = []
-        self.refused: list[Refused] = []
-        self.litter = 0
-        self._folders: set[tuple[str, ...]] = {()}
-        self._done: dict[str, set[Path]] = {}
-        self._planned: list[tuple[Member, tuple[str, ...]]] = []
+        planned: list[tuple[_Member, Path]] = []
         for member in members:
-            try:
-                parts = _parts(member)
-                if _is_litter(parts):
-                    self.litter += 1
-                else:
-                    self._planned.append((member, _taken(member, parts, place)))
-            except RefusedError as refused:
-                self._refuse(member, refused)
-
-    def run(self) -> Unpacked:
-        """Write what is not there yet."""
-        todo = {
-            number: member.size
-            for number, (member, parts) in enumerate(self._planned)
-            if not member.is_folder and not self._is_there(parts, member.size)
-        }
-        left = sum(todo.values())
-        look_for_room(self.into, f"{self.name} unpacks to", left)
-        kept = sum(not member.is_folder for member, _ in self._planned) - len(todo)
-        if kept:
-            say(f"{self.name}: {kept} files are here already")
-        with Progress(f"unpack {self.name}", len(todo), "files") as progress:
-            for number, (member, parts) in enumerate(self._planned):
-                try:
-                    self._take(member, parts)
-                except RefusedError as refused:
-                    self._refuse(member, refused)
-                except OSError as error:
-                    if error.errno not in _NAME_TROUBLE:
-                        raise self._unwritten(member, error, left, len(todo) - progress.done) from None
-                    self._refuse(member, f"the file system has no such name ({error.strerror})")
-                except UnicodeEncodeError:
-                    self._refuse(member, "the file system has no such name")
-                if number in todo:
-                    left -= member.size
-                    progress.step()
-        return Unpacked(self.files, self.refused, self.litter)
-
-    def _refuse(self, member: Member, reason: object) -> None:
-        self.refused.append(Refused(printable(member.name), str(reason)))
-
-    def _is_there(self, parts: tuple[str, ...], size: int) -> bool:
-        try:
-            state = self.into.joinpath(*parts).lstat()
-        except (OSError, UnicodeEncodeError):  # said when it is to be written
-            return False
-        return stat.S_ISREG(state.st_mode) and state.st_size == size
-
-    def _take(self, member: Member, parts: tuple[str, ...]) -> None:
-        """Make the folder, or the file if it is not there.
-
-        Raises:
-            RefusedError: what lies there stands in the way, or the member's data is not as announced.
-            OSError: of writing.
-        """
-        folder = self._folder(parts if member.is_folder else parts[:-1])
-        if member.is_folder:
-            return
-        target = folder / parts[-1]
-        lies = _lies(target)
-        if lies and not stat.S_ISREG(lies.st_mode):
-            raise RefusedError(f"{kind_of(lies.st_mode)} of this name lies there")
-        # Names that some file systems take for one: case, and ways to write an accent.
-        alike = self._done.setdefault(unicodedata.normalize("NFC", "/".join(parts)).casefold(), set())
-        if target in alike:
-            raise RefusedError("an earlier member has the same name")
-        if lies and any(target.samefile(earlier) for earlier in alike):
-            raise RefusedError("the file system takes its name for that of an earlier member")
-        if not lies or lies.st_size != member.size:
-            _write(member, target)
-        alike.add(target)
-        self.files.append(target)
-
-    def _folder(self, parts: tuple[str, ...]) -> Path:
-        """The folder, made if need be, with no link on the way from `into`."""
-        for depth in range(1, len(parts) + 1):
-            if parts[:depth] in self._folders:
+            if _is_litter(member.name):
+                result.litter += 1
                 continue
-            folder = self.into.joinpath(*parts[:depth])
-            lies = _lies(folder)
-            if lies is None:
-                folder.mkdir(exist_ok=True)
-            elif not stat.S_ISDIR(lies.st_mode):
-                name = printable("/".join(parts[:depth]))
-                raise RefusedError(f"{name} is {kind_of(lies.st_mode)}, not a folder")
-            self._folders.add(parts[:depth])
-        return self.into.joinpath(*parts)
-
-    def _unwritten(self, member: Member, error: OSError, left: int, files: int) -> MgcError:
-        what = f"{printable(member.name)} of {self.name} cannot be written: {error.strerror or error}"
-        missing = left - shutil.disk_usage(self.into).free
-        room = f"make {amount(missing)} more free" if missing > 0 else "make room, or make it writable"
-        fix = f"{room}; {files} files ({amount(left)}) are still to be written, the same command goes on"
-        return MgcError(what, where=self.into, fix=fix)
+            try:
+                planned.append((member, _target(member, into, top)))
+            except _RefusedError as error:
+                result.refuse(member.name, str(error))
+        _write_all(archive.name, into, planned, result)
+    return result
 
 
-def _parts(member: Member) -> tuple[str, ...]:
-    """The folders and the name that a member's name stands for, none of which leads up or out.
+def _is_litter(name: str) -> bool:
+    *folders, last = name.replace("\\", "/").split("/")
+    return "__MACOSX" in folders or last == ".DS_Store" or last.startswith("._")
+
+
+def _target(member: _Member, into: Path, top: str | None) -> Path:
+    """The path to unpack a member to.
 
     Raises:
-        RefusedError: there are none.
+        _RefusedError: the member is a link or device, or its name leads out of `into`.
     """
-    if re.search(r"[\x00-\x1f\x7f-\x9f]", member.name):
-        raise RefusedError("its name holds a control character")
-    path = member.name.replace("\\", "/")
-    if path.startswith("/") or re.match("[A-Za-z]:", path):
-        raise RefusedError("its name is an absolute path")
-    parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    name = member.name.replace("\\", "/")
+    parts = PurePosixPath(name).parts
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", name):
+        raise _RefusedError("its name contains a control character")
+    if name.startswith("/") or re.match("[A-Za-z]:", name):
+        raise _RefusedError("its name is an absolute path")
     if ".." in parts:
-        raise RefusedError("its name leads out of the folder")
-    if not parts and not member.is_folder:
-        raise RefusedError("it has no name")
-    if len(parts) > DEEPEST:
-        raise RefusedError(f"it lies more than {DEEPEST} folders deep")
-    return parts
-
-
-def _is_litter(parts: tuple[str, ...]) -> bool:
-    return "__MACOSX" in parts or any(part == ".DS_Store" or part.startswith("._") for part in parts[-1:])
-
-
-def _taken(member: Member, parts: tuple[str, ...], place: str | None) -> tuple[str, ...]:
-    """`parts`, if the member is to be unpacked at all."""
+        raise _RefusedError("its name leads out of the folder")
+    if not parts:
+        raise _RefusedError("it has no name")
+    if len(parts) > MAX_DEPTH:
+        raise _RefusedError(f"it is nested more than {MAX_DEPTH} folders deep")
     if member.problem:
-        raise RefusedError(member.problem)
-    if place and parts and (parts[0] != place or (len(parts) == 1 and not member.is_folder)):
-        raise RefusedError(f"it does not lie in the folder {place}")
-    return parts
+        raise _RefusedError(member.problem)
+    if top and (parts[0] != top or len(parts) == 1):
+        raise _RefusedError(f"it is not in the folder {top}")
+    return into.joinpath(*parts)
 
 
-def _lies(path: Path) -> os.stat_result | None:
-    """What lies there, itself and not what it points to."""
+def _write_all(archive: str, into: Path, planned: list[tuple[_Member, Path]], result: Unpacked) -> None:
+    """Write the planned members that are missing, after checking the free space."""
+    targets = enumerate(planned)
+    missing = {n: member.size for n, (member, target) in targets if not _is_complete(member, target)}
+    check_free_space(into, f"{archive} unpacks to", sum(missing.values()))
+    if kept := len(planned) - len(missing):
+        say(f"{archive}: {kept} files are already unpacked")
+    written: set[tuple[int, int]] = set()
+    with Progress(f"unpack {archive}", len(missing), "files") as progress:
+        for number, (member, target) in enumerate(planned):
+            try:
+                _unpack_member(member, target, into, written)
+                result.files.append(target)
+            except _RefusedError as error:
+                result.refuse(member.name, str(error))
+            except UnicodeEncodeError:
+                result.refuse(member.name, "no such name is possible here")
+            except OSError as error:
+                if error.errno not in _NAME_ERRORS:
+                    rest = [size for n, size in missing.items() if n >= number]
+                    what = f"{printable(member.name)} of {archive} cannot be written: {reason_of(error)}"
+                    fix = "free space or make it writable, and run the same command again; "
+                    fix += f"{len(rest)} files ({amount(sum(rest))}) remain"
+                    raise MgcError(what, where=into, fix=fix) from None
+                result.refuse(member.name, f"no such name is possible here: {reason_of(error)}")
+            progress.step(number in missing)
+
+
+def _is_complete(member: _Member, target: Path) -> bool:
     try:
-        return path.lstat()
-    except FileNotFoundError:
-        return None
+        state = target.lstat()
+    except (OSError, UnicodeEncodeError):  # reported when the member is written
+        return False
+    return stat.S_ISREG(state.st_mode) and state.st_size == member.size
 
 
-def _write(member: Member, target: Path) -> None:
-    """Write under another name and rename: the file is there whole or not at all.
+def _unpack_member(member: _Member, target: Path, into: Path, written: set[tuple[int, int]]) -> None:
+    """Write the file unless it is complete. `written` identifies the files of earlier members by inode.
 
-    The other name is random and short: no member can have it, and a name of 255 bytes remains possible.
+    Raises:
+        _RefusedError: something else is in the way, or the data is not as announced.
+        OSError: the file cannot be written.
+    """
+    if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(into)):
+        raise _RefusedError("a link leads out of the folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise _RefusedError("a file of the same name as its folder exists") from None
+    if target.is_dir():
+        raise _RefusedError("a folder of the same name exists")
+    # By inode and not by name, because some file systems ignore case or the encoding of accents.
+    if os.path.lexists(target) and _inode(target) in written:
+        raise _RefusedError("an earlier member has the same name")
+    if not _is_complete(member, target):
+        _write(member, target)
+    written.add(_inode(target))
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    state = path.lstat()
+    return state.st_dev, state.st_ino
+
+
+def _write(member: _Member, target: Path) -> None:
+    """Write under a temporary name and rename, so that the file is whole or absent.
+
+    The temporary name is random and short: no member has it, and names of 255 bytes remain possible.
     """
     part = target.with_name(f".{uuid.uuid4().hex}.part")
-    written = 0
+    size = 0
     try:
         with part.open("xb") as out:
-            for block in member.blocks():
-                written += len(block)
-                if written > member.size:
-                    raise RefusedError(f"it holds more than the {member.size:,} bytes it announces")
+            for block in _blocks(member):
+                size += len(block)
+                if size > member.size:
+                    raise _RefusedError(f"it has more than the announced {member.size:,} bytes")
                 out.write(block)
-        if written < member.size:
-            raise RefusedError(f"it holds {written:,} of the {member.size:,} bytes it announces")
+        if size < member.size:
+            raise _RefusedError(f"it has only {size:,} of the announced {member.size:,} bytes")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _blocks(member: _Member) -> Iterator[bytes]:
+    crc = 0
+    try:
+        with member.open() as data:
+            while block := data.read(member.block_bytes):
+                crc = zlib.crc32(block, crc)
+                yield block
+        if member.crc not in (None, crc):
+            raise zipfile.BadZipFile("Bad CRC-32")
+    except _DAMAGE as error:
+        raise _RefusedError(f"its data cannot be read: {reason_of(error)}") from None
+
+
+@contextmanager
+def _members_of(archive: Path) -> Iterator[list[_Member]]:
+    """The members of an archive, which stays open for their data.
+
+    Raises:
+        MgcError: the archive is missing, unreadable, damaged, or of an unknown type.
+    """
+    name = archive.name.lower()
+    if not name.endswith((".zip", *TAR_SUFFIXES)):
+        fix = f"unpack it with another program; supported: {', '.join(('.zip', *TAR_SUFFIXES))}"
+        raise MgcError("unknown type of archive", where=archive, fix=fix)
+    with disk_errors(archive, "make it readable, or correct its name", "opened"):
+        stream = archive.open("rb")
+    with stream:
+        try:
+            members = _zip_members(stream) if name.endswith(".zip") else _tar_members(stream, archive)
+        except _DAMAGE as error:
+            what = f"the archive is damaged, truncated or not an archive: {reason_of(error)}"
+            fix = "download it again; if the error remains, unpack it with another program"
+            raise MgcError(what, where=archive, fix=fix) from None
+        yield members
+
+
+def _zip_members(stream: IO[bytes]) -> list[_Member]:
+    opened = zipfile.ZipFile(stream)
+    return [_zip_member(opened, info) for info in opened.infolist() if info.file_size or not _is_folder(info)]
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.orig_filename.endswith(("/", "\\"))
+
+
+def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    name = info.orig_filename  # zipfile cuts `filename` at a zero byte
+    # A name not marked as UTF-8 is decoded as code page 437 by zipfile, but macOS writes UTF-8.
+    if not info.flag_bits & 0x800:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    problem = None
+    if info.flag_bits & 0x1:
+        problem = "it is encrypted"
+    elif kind == stat.S_IFLNK:
+        problem = "it is a link"
+    elif kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK):
+        problem = "it is a device or pipe"
+    elif _is_folder(info):
+        problem = "it is named like a folder but contains data"
+    if info.compress_type == zipfile.ZIP_BZIP2:
+        return _Member(name, info.file_size, problem, lambda: _bzip2_data(opened, info), crc=info.CRC)
+    # zipfile decompresses all of the LZMA data it reads at once, however large the result.
+    block_bytes = 4096 if info.compress_type == zipfile.ZIP_LZMA else MIB
+    return _Member(name, info.file_size, problem, lambda: opened.open(info), block_bytes)
+
+
+def _bzip2_data(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """bzip2 data, of which 4 KiB can expand to 4 GiB. `bz2` limits the memory; zipfile does not."""
+    packed = copy.copy(info)
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
+    del packed.CRC  # of the decompressed data
+    return bz2.BZ2File(opened.open(packed))
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """Raises for a damaged or missing header, which `TarFile` would take for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_StrictHeader":
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # a block of zeros marks the end
+                raise
+            raise tarfile.ReadError(str(error)) from None
+
+
+def _tar_members(stream: IO[bytes], archive: Path) -> list[_Member]:
+    """All members. The whole archive is read, so that damage is found before anything is written."""
+    members = []
+    progress = ByteProgress(f"read {archive.name}", archive.stat().st_size)
+    with progress:
+        opened = tarfile.TarFile.open(fileobj=stream, mode="r:*", tarinfo=_StrictHeader)
+        while (info := opened.next()) is not None:
+            if info.size < 0 or opened.offset <= info.offset:  # would lead back to an earlier member forever
+                raise tarfile.ReadError(f"impossible size {info.size}")
+            if not info.isdir():
+                members.append(_tar_member(opened, info))
+            progress.reach(stream.tell())
+        while opened.fileobj.read(MIB):  # to the checksum at the end
+            progress.reach(stream.tell())
+    return members
+
+
+def _tar_member(opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
+    problem = None
+    if info.issparse():
+        problem = "it is a sparse file"
+    elif info.issym() or info.islnk():
+        problem = "it is a link"
+    elif not info.isreg():
+        problem = "it is a device or pipe"
+
+    def data() -> IO[bytes]:
+        stream = opened.extractfile(info)
+        assert stream is not None  # only None for links and devices
+        return stream
+
+    return _Member(info.name, info.size, problem, data)

@@ -1,190 +1,158 @@
-"""GTZAN: ten genres of a hundred clips, in whatever layout it came, and the fault-filtered split.
+"""GTZAN: ten genres of 100 clips, in any of the common layouts, with the fault-filtered split.
 
-Tzanetakis and Cook, "Musical genre classification of audio signals", IEEE TSAP 2002. The files hold
-repetitions, wrong labels and distortions (Sturm, "The GTZAN dataset", arXiv 1306.1461), so that random
-splits leak. The fault-filtered split leaves them out and keeps artists apart (Kereliuk, Sturm, Larsen, "Deep
-Learning and Music Adversaries", IEEE TMM 2015, arXiv 1507.04761): 443, 197 and 290 of the 1,000 tracks for
-training, validation and test.
+Tzanetakis and Cook, "Musical genre classification of audio signals", IEEE TSAP 2002. The files contain
+repetitions, wrong labels and distortions (Sturm, "The GTZAN dataset", arXiv 1306.1461), so random splits
+leak. The fault-filtered split excludes them and separates artists (Kereliuk, Sturm, Larsen, "Deep Learning
+and Music Adversaries", IEEE TMM 2015, arXiv 1507.04761): 443, 197 and 290 of the 1,000 tracks for training,
+validation and test.
 
-`gtzan_filtered.csv` holds its ids: the lists filtered_train, filtered_valid and filtered_test of torchaudio
-2.6.0 (datasets/gtzan.py), which has them from github.com/jordipons/sklearn-audio-transfer-learning.
+`gtzan_filtered.csv` has its ids: the lists filtered_train, filtered_valid and filtered_test of torchaudio
+2.6.0 (datasets/gtzan.py), which come from github.com/jordipons/sklearn-audio-transfer-learning.
 """
 
 import csv
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from mgc.config import DataRecipe
 from mgc.data.dataset import Track
 from mgc.data.listing import Archive, Listing, Source
+from mgc.data.sources.local import visible_entries
 from mgc.util.errors import MgcError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
-TRACKS_A_GENRE = 100
-# Below gtzan/: of the mirror and the original, of Kaggle's archive.zip with and without its first folder.
+TRACKS_PER_GENRE = 100
+# Below gtzan/: of the mirror and the original, and of Kaggle's archive.zip with and without its first folder.
 LAYOUTS = ("genres", "Data/genres_original", "genres_original", ".")
-# A track that is there twice is taken as .wav: both hold the same samples, and that is what a fetch unpacks.
+# In order of preference. Both hold the same samples, and the archive that `fetch` downloads has .wav.
 SUFFIXES = (".wav", ".au")
-LICENCE = "not stated: excerpts of published recordings, gathered for research"
+LICENCE = "not stated: excerpts of published recordings, collected for research"
 AUTHORITY = (
-    "fault-filtered, artist-aware split of GTZAN (Kereliuk et al. 2015, after the faults that Sturm found, "
+    "fault-filtered, artist-aware split of GTZAN (Kereliuk et al. 2015, based on the faults found by Sturm, "
     "2013), published as 443 training, 197 validation and 290 test tracks"
 )
-BY_HAND = (
-    "genres.tar.gz of https://huggingface.co/datasets/marsyas/gtzan, in its folder data. Other copies (the "
-    "first genres.tar.gz, of .au files, or the archive.zip of https://www.kaggle.com/datasets/andradaolteanu/"
-    "gtzan-dataset-music-genre-classification) have other bytes: unpack them into the folder gtzan below the "
-    "data root"
+ABOUT_ARCHIVES = (
+    "genres.tar.gz is in the folder data of https://huggingface.co/datasets/marsyas/gtzan. Other copies (the "
+    "original genres.tar.gz with .au files, or the archive.zip of https://www.kaggle.com/datasets/"
+    "andradaolteanu/gtzan-dataset-music-genre-classification) have other digests: "
+    "unpack them into the folder gtzan below the data root"
 )
-
-_FILE = re.compile(r"(?P<genre>.+)\.(?P<number>\d{5})(?P<suffix>\.\w+)")
 
 
 def filtered_split() -> dict[str, str]:
-    """The side ("train", "val" or "test") of the 930 tracks of the fault-filtered split, by track id."""
+    """ "train", "val" or "test" for each of the 930 tracks of the fault-filtered split, by track id."""
     with Path(__file__).with_name("gtzan_filtered.csv").open(encoding="utf-8", newline="") as stream:
         return {row["track_id"]: row["split"] for row in csv.DictReader(stream)}
 
 
 def known_bad() -> dict[str, str]:
-    """Tracks known to be bad in the copies that are about, and how, by track id."""
+    """Tracks that are known to be bad, by track id."""
     return {"jazz.00054": "cannot be decoded in the common copies"}
 
 
 def listing(root: Path, recipe: DataRecipe) -> Listing:
-    """The fault-filtered tracks for "auto" and "given", all that are there for any other split.
+    """The fault-filtered tracks for the splits "auto" and "given", all existing tracks for any other split.
 
-    Tracks of the fault-filtered split that are not there are listed all the same, for the loader to report.
+    Missing tracks of the fault-filtered split are listed too, so that the loader reports them.
 
     Raises:
-        MgcError: there is no such folder, or no track in it.
+        MgcError: the folder is missing, or contains no track.
     """
-    here = _here(root)
+    folder, files, notes = _scan(root)
     if recipe.split not in ("auto", "given"):
-        tracks = [_track(track_id, path) for track_id, path in sorted(here.files.items())]
-        notes = [
-            "all tracks, the faulty ones too (repetitions, wrong labels, distortions), artists unknown: "
-            "scores are flattering; --split given takes the fault-filtered split"
+        tracks = [_track(track_id, path) for track_id, path in sorted(files.items())]
+        faults = [
+            "all tracks are used, including faulty ones (repetitions, wrong labels, distortions), and "
+            "artists are unknown: scores are too high; --split given selects the fault-filtered split"
         ]
-        if absent := len(GENRES) * TRACKS_A_GENRE - len(tracks):
-            notes.append(f"{absent} of the 1,000 tracks are not here")
-        return Listing("gtzan", tracks, [], [*notes, *here.notes], LICENCE)
-    sides = filtered_split()
-    tracks = [_track(track_id, here.path(track_id), side) for track_id, side in sorted(sides.items())]
-    notes = here.notes
-    if others := here.files.keys() - sides.keys():
-        faults = "repetitions, wrong labels, distortions"
-        notes = [f"{len(others)} tracks are left out by the fault-filtered split ({faults})", *notes]
+        if absent := len(GENRES) * TRACKS_PER_GENRE - len(tracks):
+            faults.append(f"{absent} of the 1,000 tracks are missing")
+        return Listing("gtzan", tracks, [], [*faults, *notes], LICENCE)
+    splits = filtered_split()
+    tracks = []
+    for track_id, split in sorted(splits.items()):
+        expected = folder / track_id.partition(".")[0] / f"{track_id}{SUFFIXES[0]}"
+        tracks.append(_track(track_id, files.get(track_id, expected), split))
+    if others := files.keys() - splits.keys():
+        faulty = "repetitions, wrong labels, distortions"
+        notes.insert(0, f"{len(others)} tracks are excluded by the fault-filtered split ({faulty})")
     return Listing("gtzan", tracks, [], notes, LICENCE, "fault-filtered", AUTHORITY)
 
 
-def _track(track_id: str, path: Path, side: str | None = None) -> Track:
-    """Artists are not told: each track is a group of its own."""
-    return Track(track_id, path, track_id.partition(".")[0], track_id, split=side)
+def _track(track_id: str, path: Path, split: str | None = None) -> Track:
+    """Artists are unknown, so each track is a group of its own."""
+    return Track(track_id, path, track_id.partition(".")[0], track_id, split=split)
 
 
-@dataclass(frozen=True)
-class _Here:
-    """What lies in the folder: the file of each track by its id, and remarks."""
-
-    folder: Path
-    files: dict[str, Path]
-    notes: list[str]
-
-    def path(self, track_id: str) -> Path:
-        """Where the track lies, or would lie."""
-        genre = track_id.partition(".")[0]
-        return self.files.get(track_id, self.folder / genre / f"{track_id}{SUFFIXES[0]}")
-
-
-def _here(root: Path) -> _Here:
+def _scan(root: Path) -> tuple[Path, dict[str, Path], list[str]]:
+    """The folder of the genres, the file of each track by its id, and notes."""
     layouts = _layouts(root)
     if not layouts:
         raise MgcError(
-            f"gtzan is not here: there is no folder of a genre ({', '.join(GENRES)}) in gtzan or in "
-            f"{', '.join(LAYOUTS[:-1])} there",
+            f"gtzan is not here: there is no genre folder ({', '.join(GENRES)}) in gtzan or its subfolders "
+            f"{', '.join(LAYOUTS[:-1])}",
             where=(root / "gtzan").absolute(),
-            fix="mgc data fetch gtzan; or name the folder that holds gtzan/ with --data-root",
+            fix="mgc data fetch gtzan; or name the folder that contains gtzan/ with --data-root",
         )
     folder = layouts[0]
-    files, twice, other = dict[str, Path](), 0, 0
-    for genre, file in _files(folder):
-        track_id = _track_id(genre, file)
-        if track_id is None:
-            other += 1
-            continue
-        twice += track_id in files
-        files[track_id] = min(file, files.get(track_id, file), key=_rank)
+    files, duplicates, others = dict[str, Path](), 0, 0
+    for genre, inside in _genre_folders(folder):
+        for file in visible_entries(inside):
+            track_id = _track_id(genre, file)
+            if track_id is None:
+                others += 1
+                continue
+            duplicates += track_id in files
+            files[track_id] = min(
+                file, files.get(track_id, file), key=lambda path: SUFFIXES.index(path.suffix.lower())
+            )
     if not files:
-        what = f"no track was found (looked for blues/blues.00000{SUFFIXES[0]} and the like)"
+        what = f"no track was found (expected blues/blues.00000{SUFFIXES[0]} and so on)"
         raise MgcError(what, where=folder.absolute(), fix="mgc data fetch gtzan")
     unread = ", ".join(str(layout.relative_to(root)) for layout in layouts[1:])
-    told = {
-        f"{twice} tracks lie here more than once: {SUFFIXES[0]} is taken rather than {SUFFIXES[1]}": twice,
-        f"{other} files in the genre folders are none of the 1,000 tracks and were not looked at": other,
-        f"taken from {folder.relative_to(root)}; not looked at: {unread}": unread,
+    notes = {
+        f"{duplicates} tracks exist more than once: {SUFFIXES[0]} is preferred to {SUFFIXES[1]}": duplicates,
+        f"{others} files in the genre folders are not among the 1,000 tracks and are not used": others,
+        f"read from {folder.relative_to(root)}; not used: {unread}": unread,
     }
-    return _Here(folder, files, [note for note, count in told.items() if count])
+    return folder, files, [note for note, applies in notes.items() if applies]
 
 
 def _layouts(root: Path) -> list[Path]:
-    """The folders that hold folders of genres."""
+    """The folders that contain genre folders."""
     places = [root / "gtzan" / layout for layout in LAYOUTS]
-    return [place for place in places if place.is_dir() and any(_genres(place))]
+    return [place for place in places if place.is_dir() and _genre_folders(place)]
 
 
-def _genres(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(genre, its folder): `hip-hop` is `hiphop`."""
-    for entry in _entries(folder):
-        if _plain(entry.name) in GENRES and entry.is_dir():
-            yield _plain(entry.name), entry
+def _genre_folders(folder: Path) -> list[tuple[str, Path]]:
+    """(genre, its folder); `hip-hop` is `hiphop`."""
+    entries = [(_plain(entry.name), entry) for entry in visible_entries(folder)]
+    return [(genre, entry) for genre, entry in entries if genre in GENRES and entry.is_dir()]
 
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "")
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(genre of the folder, file)."""
-    for genre, inside in _genres(folder):
-        for file in _entries(inside):
-            yield genre, file
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted, but hidden files: the mirror's archive has one beside every file."""
-    try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        fix = "make it readable"
-        raise MgcError(f"the folder cannot be listed: {error.strerror}", where=folder, fix=fix) from None
-
-
 def _track_id(genre: str, file: Path) -> str | None:
-    """`hiphop.00012` for hip-hop.00012.wav in the folder of its genre; None for a file that is no track."""
-    match = _FILE.fullmatch(file.name)
-    if match is None or _plain(match["genre"]) != genre or match["suffix"].lower() not in SUFFIXES:
+    """`hiphop.00012` for `hip-hop.00012.wav` in the folder of its genre; None for any other file."""
+    match = re.fullmatch(r"(.+)\.(\d{5})(\.\w+)", file.name)
+    if match is None or _plain(match[1]) != genre or match[3].lower() not in SUFFIXES:
         return None
-    return f"{genre}.{match['number']}" if int(match["number"]) < TRACKS_A_GENRE else None
-
-
-def _rank(file: Path) -> int:
-    return SUFFIXES.index(file.suffix.lower())
+    return f"{genre}.{match[2]}" if int(match[2]) < TRACKS_PER_GENRE else None
 
 
 SOURCE = Source(
-    about="clips of 30 s, with the fault-filtered split (930 tracks); any other split leaks",
+    about="30 s clips, with the fault-filtered split (930 tracks); any other split leaks",
     licence=LICENCE,
-    tracks=len(GENRES) * TRACKS_A_GENRE,
+    tracks=len(GENRES) * TRACKS_PER_GENRE,
     genres=len(GENRES),
     size="1.2 GB",
     place="gtzan/genres/blues/blues.00000.wav ...",
     present=lambda root: bool(_layouts(root)),
     listing=listing,
-    # A mirror, at the revision whose sum is published; it holds .wav. The archive of .au files to which the
-    # dead links led has the same name, and may be brought by hand.
+    # A mirror with .wav files, at the revision whose digest is published. The archive of .au files that the
+    # original, dead links named has the same file name and can be used with --from.
     archives=(
         Archive(
             "genres.tar.gz",
@@ -195,6 +163,6 @@ SOURCE = Source(
         ),
         Archive("genres.tar.gz", "gtzan/genres", None, "md5:5b3d6dddb579ab49814ab86dba69e7c7"),
     ),
-    about_archives=BY_HAND,
+    about_archives=ABOUT_ARCHIVES,
     known_bad=known_bad(),
 )

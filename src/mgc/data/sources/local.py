@@ -1,11 +1,11 @@
-"""Where tracks come from: a folder root/<genre>/<file>, a zip of one, a manifest. Nothing is decoded."""
+"""Local sources: a folder root/<genre>/<file>, a zip of such a folder, or a manifest. No audio is decoded."""
 
 import csv
 import json
 import math
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from mgc.audio import SUFFIXES
 from mgc.config import DataRecipe
 from mgc.data.clips import file_hash
 from mgc.data.dataset import Excluded, Track, as_text
-from mgc.data.fetch import unpack
+from mgc.data.fetch import reason_of, unpack
 from mgc.data.listing import Listing
 from mgc.data.splits import SPLIT_WORDS, side_of
 from mgc.util import files
 from mgc.util.errors import MgcError, counted, did_you_mean
 from mgc.workspace import Workspace
 
-# The usual names of columns, compared without case; the first that is there is taken.
+# Common column names, compared without case; the first that exists is used.
 USUAL_COLUMNS = {
     "path": ("path", "file", "filepath", "file_path", "filename", "file_name", "audio", "audio_path"),
     "label": ("label", "genre", "class", "category", "genre_top"),
@@ -35,126 +35,122 @@ USUAL_COLUMNS = {
     "id": ("track_id", "id"),
 }
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-MOST_ROWS, MOST_BYTES = 2_000_000, 1 << 30  # of a Parquet manifest: a gigabyte of memory, or two
+GENERIC_NAMES = {"tracks", "manifest", "metadata", "index", "data", "labels", "dataset"}
+MIN_ARTIST_FOLDERS = 5  # per genre: as many as a cross-validation has folds
+MAX_ROWS, MAX_BYTES = 2_000_000, 1 << 30  # of a Parquet manifest, uncompressed
+
+
+# Folders
 
 
 def from_folder(root: Path) -> Listing:
-    """`root/<genre>/.../<file>`: the first folder's name is the label; links are followed.
+    """`root/<genre>/.../<file>`: the name of the first folder is the label. Links are followed.
 
-    Where the files of every genre lie in five sub-folders or more, the first of these is taken for the
-    artist: `root/<genre>/<artist>/<album>/<file>` is how collections lie. Else artists are unknown.
+    If the files of every genre are in five subfolders or more, as in `root/<genre>/<artist>/<album>/<file>`,
+    the first subfolder is taken for the artist. Otherwise artists are unknown.
 
     Raises:
-        MgcError: no audio, a single genre, or a folder that cannot be listed.
+        MgcError: no audio, a single genre, or an unreadable folder.
     """
-    name = as_text(root.resolve().name)
-    found = _Found(root)
-    inside = found.entries(root)
-    genres = [entry for entry in inside if entry.is_dir()]
-    files = {genre: list(found.files(genre)) for genre in genres}
-    beside = [entry for entry in inside if entry not in files]
-    manifests = [as_text(entry.name) for entry in beside if entry.suffix.lower() in MANIFEST_SUFFIXES]
-    loose = sum(_named_like_audio(entry) for entry in beside)
-    other = found.other + len(beside) - len(manifests) - loose
-    bare = [as_text(genre.name) for genre in genres if not files[genre]]
-    as_artists = _artist_folders(files)
+    scan = FolderScan()
+    parts_of = {file: file.relative_to(root).parts for file in scan.files(root)}
+    audio = {file: parts for file, parts in parts_of.items() if file.suffix.lower() in SUFFIXES}
+    found = {file: parts for file, parts in audio.items() if len(parts) > 1}
+    loose = len(audio) - len(found)
+    tables = [file.name for file, parts in parts_of.items() if len(parts) == 1 and is_manifest(file)]
+    others = len(parts_of) - len(audio) - len(tables)
+    genres = {genre for genre, *_ in found.values()}
+    empty = [entry.name for entry in visible_entries(root) if entry.is_dir() and entry.name not in genres]
+    has_artists = _has_artist_folders(found.values())
+    subfolders = {below for _, below, *file in found.values() if file}
+    reasons = {
+        "subfolders of the genres are taken for artists, and a split never separates an artist": has_artists,
+        "subfolders of the genres are not taken for artists (fewer than five in a genre, or files beside)":
+            subfolders and not has_artists,
+        f"folders without audio, which are not genres: {', '.join(empty)}": empty,
+        f"{counted(others, 'file')} skipped: their names do not end like audio": others,
+        f"{scan.hidden} hidden files or folders (.*, __MACOSX) skipped": scan.hidden,
+        f"{counted(scan.revisited, 'folder')} skipped: links lead to them again": scan.revisited,
+        f"{counted(loose, 'audio file')} skipped beside the genre folders, without a genre": loose,
+        f"tables not read: {', '.join(tables)}; to use one, give it instead of the folder": tables,
+    }  # fmt: skip
+    notes = [as_text(note) for note, applies in reasons.items() if applies]
+    if not found:
+        what = "; ".join(["no audio was found in the subfolders of this folder", *notes])
+        fix = f"use the layout root/<genre>/<file> ({' '.join(sorted(SUFFIXES))}), or give a manifest"
+        raise MgcError(what, where=root, fix=fix)
+    if len(genres) == 1 and len(subfolders) > 1:
+        (genre,) = genres
+        fix = f"if the genres are the folders within it, give --data {root / genre}"
+        fix += "".join(f"; or give the table: --data {root / table}" for table in tables[:1])
+        raise MgcError(f"only one folder contains audio, {genre!r}", where=root, fix=fix)
     tracks = []
-    for genre, file in ((folder, file) for folder in genres for file in files[folder]):
-        track_id = as_text(file.relative_to(root).as_posix())
-        artist = as_text(file.relative_to(genre).parts[0]) if as_artists else None
+    for file, (genre, below, *_) in found.items():
+        track_id, artist = as_text(file.relative_to(root).as_posix()), as_text(below) if has_artists else None
         group = artist_group(artist) if artist else track_id
-        tracks.append(Track(track_id, file, as_text(genre.name), group, artist))
-    nested = any(len(file.relative_to(genre).parts) > 1 for genre in genres for file in files[genre])
-    told = {
-        "the folders within the genres are taken for artists: each stays on one side": as_artists,
-        "the folders within the genres are not taken for artists (fewer than five in a genre, or files "
-        "beside them)": nested and not as_artists,
-        "no audio in these folders, which are no genres then: " + ", ".join(bare): bool(bare),
-        f"{counted(other, 'file')} not looked at, whose names do not end like audio": other,
-        f"{found.hidden} of hidden names (.*, __MACOSX) not looked at": found.hidden,
-        f"{counted(found.again, 'folder')} reached by a link, and looked into already": found.again,
-        f"{counted(loose, 'audio file')} not looked at beside the genre folders, without a genre": loose,
-        f"not read: {', '.join(manifests)}; to go by such a table, give it instead of the folder": manifests,
-    }
-    notes = [note for note, count in told.items() if count]
-    if not tracks:
-        raise MgcError(
-            "; ".join(["no audio was found in the folders of this folder", *notes]),
-            where=root,
-            fix=f"lay it out as root/<genre>/<file> ({' '.join(sorted(SUFFIXES))}) or give a manifest",
-        )
-    only = next(genre for genre in genres if files[genre])
-    within = {file.relative_to(only).parts[0] for file in files[only] if file.parent != only}
-    if len(genres) - len(bare) == 1 and len(within) > 1:
-        fix = f"if the genres are the folders within it, give --data {root / only.name}"
-        fix += "".join(f"; or go by the table: --data {root / manifest}" for manifest in manifests[:1])
-        raise MgcError(f"only one folder with audio, {only.name!r}, so only one genre", where=root, fix=fix)
-    return Listing(name, tracks, [], notes)
+        tracks.append(Track(track_id, file, as_text(genre), group, artist))
+    return Listing(as_text(root.resolve().name), tracks, [], notes)
 
 
-class _Found:
-    """Looks through folders, into each real one once, and counts what it passed over."""
+def _has_artist_folders(paths: Iterable[Sequence[str]]) -> bool:
+    artists = defaultdict(set)
+    for genre, artist, *file in paths:
+        if not file:
+            return False
+        artists[genre].add(artist)
+    return bool(artists) and min(map(len, artists.values())) >= MIN_ARTIST_FOLDERS
 
-    def __init__(self, root: Path) -> None:
-        self.other = 0
-        self.hidden = 0
-        self.again = 0
-        self._seen = {self._identity(root)}
 
-    @staticmethod
-    def _identity(folder: Path) -> tuple[int, int]:
-        stat = folder.stat()
-        return stat.st_dev, stat.st_ino
+def is_manifest(file: Path) -> bool:
+    """Whether the name of a file ends like a manifest."""
+    return file.suffix.lower() in MANIFEST_SUFFIXES
 
-    def entries(self, folder: Path) -> list[Path]:
-        """What lies in a folder and is not hidden, sorted."""
-        try:
-            inside = [*folder.iterdir()]
-        except OSError as error:
-            fix = "make it readable, or take it out"
-            raise MgcError(f"the folder cannot be listed: {error.strerror}", where=folder, fix=fix) from None
-        shown = sorted(e for e in inside if not e.name.startswith(".") and e.name != "__MACOSX")
-        self.hidden += len(inside) - len(shown)
-        return shown
+
+class FolderScan:
+    """Lists files that are not hidden. Each real folder is listed once; what is skipped is counted."""
+
+    def __init__(self) -> None:
+        self.hidden = self.revisited = 0
+        self._seen: set[tuple[int, int]] = set()
 
     def files(self, folder: Path) -> Iterator[Path]:
-        """Files named like audio, at any depth."""
+        """Files at any depth, sorted."""
         todo = [folder]
         while todo:
             entry = todo.pop()
             if not entry.is_dir():
-                if _named_like_audio(entry):
-                    yield entry
-                else:
-                    self.other += 1
-            elif self._identity(entry) in self._seen:  # a link to a folder above it would never end
-                self.again += 1
-            else:
-                self._seen.add(self._identity(entry))
-                todo += reversed(self.entries(entry))
+                yield entry
+                continue
+            state = entry.stat()
+            if (state.st_dev, state.st_ino) in self._seen:  # a link to a parent folder would never end
+                self.revisited += 1
+                continue
+            self._seen.add((state.st_dev, state.st_ino))
+            shown = visible_entries(entry)
+            self.hidden += sum(1 for _ in entry.iterdir()) - len(shown)
+            todo += reversed(shown)
 
 
-def _artist_folders(files: Mapping[Path, Sequence[Path]]) -> bool:
-    """Whether every file lies in a folder within its genre, and every genre has as many as folds."""
-    for genre, inside in files.items():
-        below = [file.relative_to(genre).parts for file in inside]
-        if below and (min(map(len, below)) < 2 or len({parts[0] for parts in below}) < 5):
-            return False
-    return any(files.values())
+def visible_entries(folder: Path) -> list[Path]:
+    """The entries of a folder that are not hidden, sorted; `MgcError` if it cannot be listed."""
+    try:
+        return sorted(e for e in folder.iterdir() if not e.name.startswith(".") and e.name != "__MACOSX")
+    except OSError as error:
+        fix = "make it readable, or remove it"
+        raise MgcError(f"the folder cannot be listed: {error.strerror}", where=folder, fix=fix) from None
 
 
-def _named_like_audio(entry: Path) -> bool:
-    return entry.suffix.lower() in SUFFIXES and not entry.is_dir()
+# Zips
 
 
 def from_zip(file: Path, workspace: Workspace) -> Listing:
-    """A folder in a zip, unpacked once to `<data>/zip/<name>-<hash of the zip>` and listed like any folder.
+    """A zip of such a folder, unpacked once to `<data>/zip/<name>-<hash of the zip>`.
 
-    Folders around the genres that hold nothing else are stepped through. What the zip holds but must or can
-    not be unpacked is left out, with the reason.
+    Outer folders that contain nothing but one folder are skipped. Audio files that are not unpacked are
+    excluded with the reason.
 
     Raises:
-        MgcError: no zip, no room for it, or what `from_folder` refuses.
+        MgcError: a damaged zip, too little disk space, or an error of `from_folder`.
     """
     folder = workspace.data / "zip" / f"{name_of_file(file)}-{file_hash(file, workspace.cache)[:12]}"
     record = folder / "members.json"
@@ -163,190 +159,188 @@ def from_zip(file: Path, workspace: Workspace) -> Listing:
         refused = [[as_text(member.name), member.reason] for member in unpacked.refused]
         files.write(record, json.dumps({"refused": refused, "litter": unpacked.litter}))
     top = folder / "files"
-    while len(inside := _Found(top).entries(top)) == 1 and inside[0].is_dir():
+    while len(inside := visible_entries(top)) == 1 and inside[0].is_dir():
         top = inside[0]
     listing = from_folder(top)
     members = json.loads(record.read_text(encoding="utf-8"))
-    refused, litter = members["refused"], members["litter"]
-    excluded = [
-        Excluded(name, file, "", f"not unpacked: {reason}")
-        for name, reason in refused
-        if Path(name).suffix.lower() in SUFFIXES
-    ]
     notes = [as_text(f"unpacked from {file.name} to {top}"), *listing.notes]
-    notes += [
-        f"not unpacked: {n}: {reason}" for n, reason in refused if Path(n).suffix.lower() not in SUFFIXES
-    ]
-    notes += [f"{litter} files that macOS puts beside the others were not unpacked"] if litter else []
+    excluded = []
+    for name, reason in members["refused"]:
+        if Path(name).suffix.lower() in SUFFIXES:
+            excluded.append(Excluded(name, file, "", f"not unpacked: {reason}"))
+        else:
+            notes.append(f"not unpacked: {name}: {reason}")
+    if members["litter"]:
+        notes.append(f"{members['litter']} files that macOS adds were not unpacked")
     return replace(listing, name=name_of_file(file), excluded=excluded, notes=notes)
 
 
-def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
-    """A CSV, TSV, JSONL or Parquet table with a path and a label column.
+# Manifests
 
-    Relative paths count from the manifest. An empty cell is an unknown value.
+
+def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
+    """A CSV, TSV, JSONL or Parquet table with a path column and a label column.
+
+    Paths are relative to the manifest. An empty cell is an unknown value.
 
     Raises:
-        MgcError: an unreadable table, a column that is not there, a row without a path, a split that is
-            not one of the usual words, two rows of one id.
+        MgcError: an unreadable table, a missing column, a row without a path, an unknown split name, or a
+            duplicate id.
     """
     names, table = _read_table(file)
     columns = {
-        key: _column(names, key, getattr(recipe, f"{key}_column"), file)
-        for key in ("path", "label", "split", "artist", "album", "title", "id")
+        key: find_column(names, key, getattr(recipe, f"{key}_column"), file, "the manifest")
+        for key in USUAL_COLUMNS
     }
     for key in ("path", "label"):
         if columns[key] is None:
-            if len(names) == 1 and (apart := {";", "\t", "|"} & {*names[0]}):
-                what = f"the manifest has a single column, {names[0]!r}: its cells are not parted by commas"
-                fix = f"write commas in place of {min(apart)!r}; tabs are read in a file called .tsv"
-                raise MgcError(what, where=file, fix=fix)
-            raise MgcError(
-                f"the manifest has no {key} column (looked for {', '.join(USUAL_COLUMNS[key])})",
-                where=file,
-                fix=f"name it with --column {key}=NAME; columns: {', '.join(names)}",
-            )
-    tracks, excluded, rows_of = [], [], dict[str, int]()
+            raise _missing_column(key, names, file)
+    if recipe.split not in ("auto", "given", "random"):
+        columns["split"] = None
+    used = ", ".join(f"{key} = {column}" for key, column in columns.items() if column)
+    listing = Listing(name_of_manifest(file), [], [], [f"columns: {used}"])
+    row_of: dict[str, int] = {}
     for number, row in enumerate(table, start=1):
         cell = {
             key: _cell(row.get(column), column, number, file) if column else ""
             for key, column in columns.items()
         }
         if not cell["path"]:
-            raise MgcError(f"row {number} has no path", where=file, fix="fill it in or take the row out")
+            raise MgcError(f"row {number} has no path", where=file, fix="fill it in, or remove the row")
         path = file.parent / cell["path"]
-        # Relative where it can be: an id is shown, compared and handed on, and a person's folders are not.
-        whole, home = path.absolute(), file.parent.absolute()
-        within = whole.relative_to(home).as_posix() if whole.is_relative_to(home) else cell["path"]
-        track_id = cell["id"] or within
-        if track_id in rows_of:
-            raise MgcError(
-                f"rows {rows_of[track_id]} and {number} are both the track {track_id!r}",
-                where=file,
-                fix="take one of them out, or name a column of unique ids with --column id=NAME",
-            )
-        rows_of[track_id] = number
+        track_id = cell["id"] or _relative(path, file.parent) or cell["path"]
+        if track_id in row_of:
+            what = f"rows {row_of[track_id]} and {number} have the same track id {track_id!r}"
+            fix = "remove one of them, or name a column of unique ids with --column id=NAME"
+            raise MgcError(what, where=file, fix=fix)
+        row_of[track_id] = number
         if not cell["label"]:
-            excluded.append(Excluded(track_id, path, "", "no label in the manifest"))
+            listing.excluded.append(Excluded(track_id, path, "", "no label in the manifest"))
             continue
-        given = recipe.split in ("auto", "given", "random") and columns["split"]
-        side = _side(cell["split"], given, number, file) if given else None
-        artist = cell["artist"] or None
+        split = None
+        if columns["split"]:
+            where = f"{file}, row {number}, column {columns['split']!r}"
+            split = parse_split(cell["split"], where)
+        artist, title, album = (cell[key] or None for key in ("artist", "title", "album"))
         group = artist_group(artist) if artist else track_id
-        tracks.append(
-            Track(
-                track_id,
-                path,
-                cell["label"],
-                group,
-                artist,
-                cell["title"] or None,
-                side,
-                cell["album"] or None,
-            )
-        )
-    notes = [f"columns: {', '.join(f'{key} = {column}' for key, column in columns.items() if column)}"]
-    return Listing(name_of_manifest(file), tracks, excluded, notes)
+        listing.tracks.append(Track(track_id, path, cell["label"], group, artist, title, split, album))
+    return listing
+
+
+def _relative(path: Path, folder: Path) -> str | None:
+    """Relative ids do not reveal a person's folders. None if the path is outside the folder."""
+    whole, home = path.absolute(), folder.absolute()
+    return whole.relative_to(home).as_posix() if whole.is_relative_to(home) else None
+
+
+def _missing_column(key: str, names: Sequence[str], file: Path) -> MgcError:
+    if len(names) == 1 and (separators := {";", "\t", "|"} & {*names[0]}):
+        what = f"the manifest has a single column, {names[0]!r}: its cells are not separated by commas"
+        fix = f"replace {min(separators)!r} by commas; a file with tabs needs the suffix .tsv"
+        return MgcError(what, where=file, fix=fix)
+    what = f"the manifest has no {key} column (expected one of {', '.join(USUAL_COLUMNS[key])})"
+    return MgcError(what, where=file, fix=f"name it with --column {key}=NAME; columns: {', '.join(names)}")
 
 
 def name_of_manifest(file: Path) -> str:
-    """Its own name, or its folder's where the name tells nothing."""
-    generic = {"tracks", "manifest", "metadata", "index", "data", "labels", "dataset"}
-    return as_text(file.resolve().parent.name) if file.stem.lower() in generic else name_of_file(file)
+    """The name of the file, or of its folder if the file has a generic name."""
+    generic = file.stem.lower() in GENERIC_NAMES
+    return as_text(file.resolve().parent.name) if generic else name_of_file(file)
 
 
 def name_of_file(file: Path) -> str:
-    """Without the suffix; but results/.. is no place for what was found in "...csv"."""
+    """The name without the suffix, unless that leaves only dots, which cannot name a folder of results."""
     return as_text(file.stem if file.stem.strip(".") else file.name)
 
 
-# What reading bytes that are no table raises; the last two come of brackets within brackets within brackets,
-# and of dates that no calendar has.
-_NO_TABLE = (OSError, ValueError, csv.Error, pyarrow.ArrowException, RecursionError, OverflowError)
-
-
-def _refuse_bomb(file: Path) -> None:
-    """200 kB of Parquet can hold forty million rows."""
-    about = pyarrow.parquet.read_metadata(file)
-    size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
-    if about.num_rows > MOST_ROWS or size > MOST_BYTES:
-        what = f"the manifest unpacks to {about.num_rows:,} rows of {size:,} bytes in all"
-        fix = f"give one of at most {MOST_ROWS:,} rows and {MOST_BYTES:,} bytes, with paths instead of audio"
-        raise MgcError(what, where=file, fix=fix)
-
-
-def _refuse_twins(names: Sequence[str], file: Path) -> None:
-    twice = [name for name, count in Counter(names).items() if name and count > 1]
-    if twice:
-        fix = "give each column a name of its own"
-        raise MgcError(f"two columns are called {twice[0]!r}: nobody knows which counts", where=file, fix=fix)
-
-
-def _read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows. No type is guessed: a genre called "None" or an id like 007 stays what it is."""
+def _read_table(file: Path) -> tuple[list[str], list[dict[Any, Any]]]:
+    """Columns and rows. Types are not inferred: a genre "None" or an id "007" is kept as it is."""
     suffix = file.suffix.lower()
+    rows: list[Any]
     try:
         if suffix == ".parquet":
-            _refuse_bomb(file)
-            _refuse_twins(pyarrow.parquet.read_schema(file).names, file)
-            rows = pyarrow.parquet.read_table(file).to_pylist()
+            rows = _read_parquet(file)
         elif suffix == ".jsonl":
             lines = file.read_text(encoding="utf-8-sig").split("\n")
             rows = [json.loads(line) for line in lines if line.strip()]
         else:
             with file.open(encoding="utf-8-sig", newline="") as stream:
                 reader = csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
-                _refuse_twins(reader.fieldnames or (), file)
+                _check_duplicates(reader.fieldnames or (), file)
                 rows = list(reader)
-    except _NO_TABLE as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # RecursionError: deeply nested JSON. OverflowError: dates outside the calendar.
+    except (OSError, ValueError, csv.Error, pyarrow.ArrowException, RecursionError, OverflowError) as error:
+        what = f"the manifest cannot be read as {suffix[1:]}: {reason_of(error)}"
         fix = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else None
-        raise MgcError(f"the manifest cannot be read as {suffix[1:]}: {first}", where=file, fix=fix) from None
+        raise MgcError(what, where=file, fix=fix) from None
     if not rows:
         raise MgcError("the manifest has no rows", where=file)
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise MgcError(f"row {number} is no object of columns and values", where=file)
-        if any(row.pop(None, [])):  # where csv puts what is beyond the header
-            fix = 'put text that holds a comma or a tab in quotes: "one, two"'
+            raise MgcError(f"row {number} is not a JSON object", where=file)
+        if any(row.get(None) or ()):  # where csv.DictReader puts cells beyond the header
+            fix = 'put text that contains a comma or a tab in quotes: "one, two"'
             raise MgcError(f"row {number} has more cells than the header", where=file, fix=fix)
-    return [str(name) for name in dict.fromkeys(name for row in rows for name in row)], rows
+    names = dict.fromkeys(name for row in rows for name in row if name is not None)
+    return [str(name) for name in names], rows
+
+
+def _read_parquet(file: Path) -> list[dict[str, Any]]:
+    """All rows, unless they would fill the memory: 200 kB can contain forty million rows."""
+    about = pyarrow.parquet.read_metadata(file)
+    size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+    if about.num_rows > MAX_ROWS or size > MAX_BYTES:
+        what = f"the manifest has {about.num_rows:,} rows of {size:,} bytes in all"
+        fix = f"use at most {MAX_ROWS:,} rows and {MAX_BYTES:,} bytes, with paths instead of audio"
+        raise MgcError(what, where=file, fix=fix)
+    _check_duplicates(pyarrow.parquet.read_schema(file).names, file)
+    return pyarrow.parquet.read_table(file).to_pylist()
+
+
+def _check_duplicates(names: Iterable[str], file: Path) -> None:
+    for name, count in Counter(names).items():
+        if name and count > 1:
+            raise MgcError(
+                f"two columns are named {name!r}", where=file, fix="give each column a unique name"
+            )
 
 
 def _cell(value: Any, column: str, number: int, file: Path) -> str:
-    # NaN is how a table of numbers says "unknown".
+    if isinstance(value, dict | list | bytes):
+        what = f"row {number} has a {type(value).__name__} in the column {column!r}"
+        fix = "name a column of text or numbers with --column, or save the audio as files"
+        raise MgcError(what, where=file, fix=fix)
+    return cell_text(value)
+
+
+# Shared with other sources
+
+
+def cell_text(value: Any) -> str:
+    """A cell as text; "" for None and NaN, which mean "unknown"."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, dict | list | bytes):
-        kind = type(value).__name__
-        fix = "name a column of text or numbers with --column, or write the audio out as files"
-        raise MgcError(f"row {number} holds a {kind} in the column {column!r}", where=file, fix=fix)
     return as_text(value).strip()
 
 
-def _column(names: list[str], key: str, named: str | None, file: Path) -> str | None:
-    if named is not None:
-        if named not in names:
-            raise MgcError(
-                f"the manifest has no column {named!r}", where=file, fix=did_you_mean(named, names)
-            )
-        return named
-    by_lower = {name.strip().lower(): name for name in names}
-    return next((by_lower[usual] for usual in USUAL_COLUMNS[key] if usual in by_lower), None)
+def find_column(names: Sequence[str], key: str, named: str | None, where: object, table: str) -> str | None:
+    """The column `named` by the user, else the first one with a usual name, else None."""
+    if named is not None and named not in names:
+        raise MgcError(f"{table} has no column {named!r}", where=where, fix=did_you_mean(named, names))
+    by_lower = {name.strip().lower(): name for name in reversed(names)}
+    return named or next((by_lower[usual] for usual in USUAL_COLUMNS[key] if usual in by_lower), None)
 
 
-def _side(word: str, column: str, number: int, file: Path) -> str:
-    side = side_of(word)
-    if side is None:
-        raise MgcError(
-            f"row {number}: {word!r} in the column {column!r} is no side of a split",
-            where=file,
-            fix=f"use {', '.join(words[0] for words in SPLIT_WORDS.values())}; or leave the column unread "
-            "with --set data.split=cv5",
-        )
-    return side
+def parse_split(word: str, where: object) -> str:
+    """ "train", "val" or "test"; `MgcError` for any other word."""
+    split = side_of(word)
+    if split is None:
+        expected = ", ".join(words[0] for words in SPLIT_WORDS.values())
+        fix = f"use {expected}; or ignore the column with --set data.split=cv5"
+        raise MgcError(f"{word!r} is not a split name", where=where, fix=fix)
+    return split
 
 
 def artist_group(artist: str) -> str:
-    """The group of an artist: case, spaces and the encoding of accents make no other artist."""
+    """The group of an artist, independent of case, spaces and the encoding of accents."""
     return f"artist: {' '.join(unicodedata.normalize('NFKC', artist).casefold().split())}"
