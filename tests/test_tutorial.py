@@ -108,7 +108,7 @@ def test_the_feature_made_by_hand_can_be_added(my_music: Path, tmp_path: Path) -
     (folder / "brightness.py").write_text(module, encoding="utf-8")
     table = (folder / "__init__.py").read_text(encoding="utf-8")
     for like, line in (
-        ("from mgc.representations.features.chroma import chroma", imported),
+        ("from mgc.representations.features.frames import chroma, cqt", imported),
         ('    "chroma": chroma,', entry),
     ):
         assert like in table

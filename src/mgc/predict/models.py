@@ -13,14 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mgc.config import BaselineRecipe, Device, ProbeRecipe
-from mgc.probing.fitting import Vectors, probabilities, vectors_of
+from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
 from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
 from mgc.representations import RANDOM_PREFIX, WINDOWS_PREFIX, Representation, open_representation
 from mgc.representations.cache.store import Store
 from mgc.runs.record import RunRecord
 from mgc.training.folds import OFFSET, SCALE, WHOLE_SECONDS, normalise_of
-from mgc.training.loop import Side, predict
+from mgc.training.loop import TrackSet, predict
 from mgc.training.networks import OPTIONS, find_network, make_network
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.util.errors import MgcError
@@ -150,23 +150,23 @@ class _Network:
     network: torch.nn.Module
     frames: int  # of a crop
     normalise: str
-    learned: Side | None  # of "train": the numbers of the training side, and no tracks
+    train_set: TrackSet | None  # for "train": offsets and scales of the training set, without tracks
     pooled: bool
     device: Device
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         if self.pooled:
             arrays = [array[:1] for array in arrays]  # the mean over windows, as in training
-        return self._predict(Side.of(arrays, [0] * len(arrays), self.normalise, self.learned))
+        return self._predict(TrackSet.of(arrays, [0] * len(arrays), self.normalise, self.train_set))
 
     def of_parts(self, array: np.ndarray, parts: Sequence[slice]) -> np.ndarray:
-        whole = Side.of([array], [0], self.normalise, self.learned)
+        whole = TrackSet.of([array], [0], self.normalise, self.train_set)
         first = torch.zeros(len(parts), dtype=torch.long)
         pieces = [array[part] for part in parts]
-        cut = Side(pieces, first.numpy(), whole.offsets[first], whole.scales[first])
+        cut = TrackSet(pieces, first.numpy(), whole.offsets[first], whole.scales[first])
         return self._predict(cut)
 
-    def _predict(self, tracks: Side) -> np.ndarray:
+    def _predict(self, tracks: TrackSet) -> np.ndarray:
         return predict(self.network, tracks, self.frames, make_accelerator(self.device))
 
 
@@ -189,7 +189,7 @@ def _network(
         if OFFSET not in weights:
             what = "an older mgc did not keep what the training side is normalised by"
             raise MgcError(what, where=file, fix=again)
-        learned = Side([], np.zeros(0, np.int64), weights.pop(OFFSET)[None], weights.pop(SCALE)[None])
+        learned = TrackSet([], np.zeros(0, np.int64), weights.pop(OFFSET)[None], weights.pop(SCALE)[None])
     frames = record.frames or _frames(record, recipe, representation, number)
     options = {key: getattr(recipe, key) for key in OPTIONS}
     network = make_network(recipe.network, classes, representation.width, frames, options)
@@ -227,8 +227,8 @@ class _Head:
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         held = {str(number): array for number, array in enumerate(arrays)}
-        layers = [*vectors_of(_Arrays(self.representation, held), [*held], self.recipe).values()]
-        every = Vectors(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
+        layers = [*embeddings_of(_Arrays(self.representation, held), [*held], self.recipe).values()]
+        every = Embeddings(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
         return probabilities(self.fitted, *every.of([*range(len(arrays))]), self.classes)
 
     def of_parts(self, array: np.ndarray, parts: Sequence[slice]) -> np.ndarray:
