@@ -218,7 +218,7 @@ def accuracies(name: str, source: str, epochs: int, seeds: int) -> dict[str, lis
     )
     tracks = [[dataset.by_id[track_id] for track_id in part] for part in (fold.train, fold.test)]
     learned, test = (
-        TrackSet.of([store.read(t.content) for t in s], dataset.label_numbers(s)) for s in tracks
+        TrackSet.of([store.read(t.content) for t in part], dataset.label_numbers(part)) for part in tracks
     )
     right: dict[str, list[float]] = {"plain": [], "mgc": []}
     with tempfile.TemporaryDirectory() as folder, Progress(name, 2 * seeds * epochs, "epochs") as progress:

@@ -118,6 +118,12 @@ def test_the_folded_network_is_the_published_one(frames: int, folder: Path) -> N
             torch.testing.assert_close(layer.mean(1), maps[number - 1].mean((2, 3)), atol=1e-4, rtol=1e-4)
 
 
+def test_the_published_form_can_be_trained() -> None:
+    network = EfficientAT().requires_grad_(True).train()
+    network(torch.randn(2, 128, 64)).tags.sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 def test_the_card_knows_the_networks_numbers(folder: Path) -> None:
     model = EfficientAT()
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS  # published: 0.98 M

@@ -240,6 +240,12 @@ def test_random_initialisation_is_frozen_and_depends_on_its_input() -> None:
         twin(torch.zeros(2, 96, 187))
 
 
+def test_the_published_form_can_be_trained() -> None:
+    network = MusicNN().requires_grad_(True).train()
+    network(torch.rand(2, 40, 96)).tags.sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 def test_tags_are_fifty_different_ones() -> None:
     assert len(set(musicnn_network.TAGS)) == 50
 

@@ -1,6 +1,7 @@
-"""The command line: it parses, calls one function and prints. Heavy modules are imported by commands.
+"""The command line. Each command parses its arguments, calls one function and prints the result.
 
-Each group of commands is a module. Importing it adds the commands to `app`, in the order of `mgc --help`.
+A module holds a group of commands. Importing it adds them to `app`, in the order in which `--help` lists
+them. Nothing that takes long to import is imported before a command runs.
 """
 
 import os
@@ -17,8 +18,8 @@ from mgc.cli import demo, learn, encode, data, cache, runs, report, predict, stu
 __all__ = ["app", "cache", "data", "demo", "encode", "learn", "main", "predict", "report", "runs", "studies"]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         import mgc
 
         typer.echo(mgc.__version__)
@@ -31,18 +32,15 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Compare pretrained audio encoders with networks trained from scratch, on your music and labels.
-
-    Start with: mgc data info --data FOLDER, mgc baseline, mgc probe --model musicnn, mgc compare.
-    """
+    """Compare pretrained audio encoders with a network trained from scratch, on your own music."""
 
 
 def main() -> None:
     """Run the command line. An error that the user can fix ends in a message and exit code 2."""
-    # Waiting threads of OpenMP sleep instead of spinning. With other work on the same cores, spinning made
-    # embedding five times slower; alone it gains nothing. This must be set before torch is imported.
+    # Waiting OpenMP threads sleep instead of spinning. Spinning made embedding five times slower when other
+    # work used the same cores, and gained nothing otherwise. torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # The published filter banks of AST and Whisper have such filters, so there is nothing to fix.
+    # The published filter banks of AST and Whisper have such filters, and the user cannot change them.
     warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
     signal.signal(signal.SIGTERM, _interrupt)
     app()

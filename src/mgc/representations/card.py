@@ -10,7 +10,7 @@ import numpy as np
 
 from mgc.audio import Windowing
 from mgc.representations.spec import ModelSpec
-from mgc.util.compiled import librosa_ready
+from mgc.util.compiled import prepare_librosa
 from mgc.util.errors import MgcError, did_you_mean
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Representation:
             MgcError: the weights cannot be read.
         """
         if not self.weights:  # features without weights are computed by librosa
-            librosa_ready()
+            prepare_librosa()
         return self.load(device)
 
     @property

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from mgc.config import CompareRecipe
@@ -24,6 +23,9 @@ from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Parts of a recipe that the hashes of tracks, split and representation cover, or that cannot change the
 # result.
@@ -105,9 +107,11 @@ class RunRecord:
         Raises:
             MgcError: they are not there or damaged.
         """
+        from pyarrow.parquet import ParquetFile
+
         file = self.folder / "predictions.parquet"
         try:
-            return Predictions.from_frame(pd.read_parquet(file))
+            return Predictions.from_columns(ParquetFile(file).read().to_pydict())
         except (OSError, ValueError, MgcError) as error:
             what = f"the predictions of a run cannot be read: {_told(error)}"
             raise MgcError(what, where=file, fix="run its command again with --overwrite") from None
@@ -118,6 +122,8 @@ class RunRecord:
         Raises:
             MgcError: it was not kept, or is damaged.
         """
+        import pandas as pd
+
         file = self.folder / "validation.parquet"
         try:
             sides = pd.read_parquet(file).groupby("fold", sort=True)
@@ -137,6 +143,8 @@ class RunRecord:
         """Write predictions first, then the record: a record that exists is complete."""
         files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
         if validation:
+            import pandas as pd
+
             frames = [side.to_frame() for side in validation]
             files.write(self.folder / "validation.parquet", pd.concat(frames).to_parquet())
         files.write(self.folder / "record.json", json.dumps(self.to_dict(), indent=2))
@@ -241,6 +249,8 @@ def tracks_file(results: Path, data_hash: str) -> Path:
 
 def save_tracks(dataset: Dataset, results: Path) -> None:
     """Write artists and titles beside the runs, since reports are made from records alone."""
+    import pandas as pd
+
     columns = ["track_id", "label", "artist", "title", "album", "seconds"]
     file = tracks_file(results, dataset.hash)
     if not file.exists():
@@ -248,12 +258,14 @@ def save_tracks(dataset: Dataset, results: Path) -> None:
         files.write(file, pd.DataFrame(rows, columns=columns).to_csv(index=False))
 
 
-def load_tracks(record: RunRecord) -> pd.DataFrame:
+def load_tracks(record: RunRecord) -> "pd.DataFrame":
     """The table of `save_tracks`, by track_id; unknown fields are empty strings.
 
     Raises:
         MgcError: it is not there or damaged.
     """
+    import pandas as pd
+
     file = tracks_file(record.folder.parent, record.data_hash)
     try:
         text = dict.fromkeys(("track_id", "label", "artist", "title", "album"), str)
@@ -287,7 +299,7 @@ def _commit() -> str | None:
     return head.stdout.strip() + ("+" if state.stdout.strip() else "")
 
 
-def save_curves(folder: Path, curves: pd.DataFrame) -> None:
+def save_curves(folder: Path, curves: "pd.DataFrame") -> None:
     """`curves.csv`, `.png` and `.svg`: loss and accuracy by epoch, a thin line a fold, the epoch kept marked.
 
     Columns: fold, epoch, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, seconds, best.

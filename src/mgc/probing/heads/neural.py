@@ -22,10 +22,10 @@ class WeightedLayers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, layers: int = 1, C: float = 1.0) -> None:
         self.layers, self.C = layers, C
 
-    def fit(self, vectors: np.ndarray, labels: np.ndarray) -> "WeightedLayers":
+    def fit(self, embeddings: np.ndarray, labels: np.ndarray) -> "WeightedLayers":
         """Full-batch L-BFGS on all of (N, layers * D)."""
         self.classes_, numbers = np.unique(labels, return_inverse=True)
-        x, y = self._by_layer(vectors), torch.from_numpy(numbers)
+        x, y = self._by_layer(embeddings), torch.from_numpy(numbers)
         logits = torch.zeros(self.layers, requires_grad=True)
         weight = torch.zeros(len(self.classes_), x.shape[2], requires_grad=True)
         bias = torch.zeros(len(self.classes_), requires_grad=True)
@@ -44,15 +44,15 @@ class WeightedLayers(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.coef_, self.intercept_ = weight.detach().numpy(), bias.detach().numpy()
         return self
 
-    def predict_proba(self, vectors: np.ndarray) -> np.ndarray:
+    def predict_proba(self, embeddings: np.ndarray) -> np.ndarray:
         """(N, classes)."""
         weights = torch.from_numpy(self.layer_weights_)
-        mixed = torch.einsum("l,nld->nd", weights, self._by_layer(vectors))
+        mixed = torch.einsum("l,nld->nd", weights, self._by_layer(embeddings))
         scores = mixed @ torch.from_numpy(self.coef_).T + torch.from_numpy(self.intercept_)
         return scores.double().softmax(dim=1).numpy()
 
-    def _by_layer(self, vectors: np.ndarray) -> torch.Tensor:
-        flat = torch.from_numpy(np.asarray(vectors, np.float32))
+    def _by_layer(self, embeddings: np.ndarray) -> torch.Tensor:
+        flat = torch.from_numpy(np.asarray(embeddings, np.float32))
         return flat.reshape(len(flat), self.layers, -1)  # (N, L, D)
 
 
@@ -67,10 +67,10 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, epochs: int = 100, random_state: int = 0) -> None:
         self.epochs, self.random_state = epochs, random_state
 
-    def fit(self, vectors: np.ndarray, labels: np.ndarray) -> "Perceptron":
+    def fit(self, embeddings: np.ndarray, labels: np.ndarray) -> "Perceptron":
         """Train for `epochs` passes over (N, D) in random order."""
         self.classes_, numbers = np.unique(labels, return_inverse=True)
-        x, y = torch.from_numpy(np.asarray(vectors, np.float32)), torch.from_numpy(numbers)
+        x, y = torch.from_numpy(np.asarray(embeddings, np.float32)), torch.from_numpy(numbers)
         width = x.shape[1]
         # Folds run in parallel threads: neither their random numbers nor the caller's may affect one another.
         with _GLOBAL_DRAWS, torch.random.fork_rng(devices=[]):
@@ -90,10 +90,10 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.network_.eval()
         return self
 
-    def predict_proba(self, vectors: np.ndarray) -> np.ndarray:
+    def predict_proba(self, embeddings: np.ndarray) -> np.ndarray:
         """(N, classes)."""
         with torch.inference_mode():
-            scores = self.network_(torch.from_numpy(np.asarray(vectors, np.float32)))
+            scores = self.network_(torch.from_numpy(np.asarray(embeddings, np.float32)))
         return scores.double().softmax(dim=1).numpy()
 
     def __getstate__(self) -> dict[str, Any]:
