@@ -1,38 +1,40 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. Both make .venv if it is missing.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
-.PHONY: demo test study slow lint clean
+.PHONY: demo test study readme slow lint clean
 
-demo: .venv/installed
-	$(BIN)/mgc baseline
-	$(BIN)/mgc embed --model musicnn
-	$(BIN)/mgc probe --model musicnn
-	$(BIN)/mgc compare
+demo: $(VENV)/installed
+	$(BIN)/mgc demo
 
-# Every system on Emotify, two hours on two cores; goes on where it was stopped. See configs/study/emotify.toml.
+# For maintainers: every system on Emotify, two hours on two cores. Resumes where it was stopped. See
+# configs/study/emotify.toml. Writes the committed results under results/emotify.
 EMOTIFY ?= ../shared/data/emotify/tracks.csv
-study: .venv/installed
+study: $(VENV)/installed
 	$(BIN)/mgc study configs/study/emotify.toml --data $(EMOTIFY)
-	$(BIN)/mgc compare --data emotify --best 4 --format markdown > results/emotify/best.md
 	$(BIN)/mgc report --data emotify --no-audio
 	$(BIN)/mgc report --data emotify --format markdown
 	$(BIN)/mgc report --data emotify --format latex
 	$(BIN)/mgc report --data emotify --format pdf
 
-test: .venv/installed
+# For maintainers: the tables that the README shows, from the runs at hand. Writes docs/tables and README.md.
+readme: $(VENV)/installed
+	$(BIN)/python scripts/update_readme.py
+
+test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto
 
-slow: .venv/installed
+slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow --numprocesses auto
 
-lint: .venv/installed
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.venv/installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,dev]"
 	touch $@
 

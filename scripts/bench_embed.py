@@ -20,7 +20,6 @@ Memory is the peak of a process of its own that embeds 100 clips, and of one tha
 again and again). `--precision bfloat16` is for processors and GPUs that compute in it. Linux and macOS.
 """
 
-import copy
 import json
 import os
 import platform
@@ -34,14 +33,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
-from types import MethodType
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as mgc does
 import librosa
 import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
 
 from mgc.audio import load_windows
@@ -50,6 +48,8 @@ from mgc.data import load
 from mgc.representations import Representation, open_representation, pooling
 from mgc.representations.cache.store import Store
 from mgc.representations.card import Encoder
+from mgc.representations.encoders.musicnn import load_network
+from mgc.representations.encoders.musicnn_weights import WEIGHTS_FILE
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.workspace import Workspace
 
@@ -88,7 +88,10 @@ class Bench:
         # A rest as long as a window is left out: whole windows only.
         self.card: Representation = replace(card, cut=replace(card.cut, ignore=card.cut.window))
         self.encoder: Any = card.load(self.device)
-        self.plain: Any = self.encoder if hasattr(self.encoder, "front") else _as_published(self.encoder)
+        self.plain: Any = self.encoder
+        if not hasattr(self.encoder, "extractor"):  # musicnn as published, with its dead filters
+            file = Workspace.from_environment().weights / WEIGHTS_FILE
+            self.plain = SimpleNamespace(model=load_network(file).to(self.device))
         self.waited = 0.0
 
     def usual(self, paths: Sequence[Path]) -> Vectors:
@@ -101,7 +104,8 @@ class Bench:
         wave, _ = librosa.load(path, sr=cut.sample_rate_hz, mono=True)
         starts = range(0, max(1, len(wave) - cut.window + 1), cut.window)
         if not hasattr(self.plain, "front"):
-            from mgc.representations.encoders.musicnn import HOP_SAMPLES, N_FFT, N_MELS, WINDOW_FRAMES
+            from mgc.representations.encoders.musicnn import WINDOW_FRAMES
+            from mgc.representations.encoders.musicnn_network import HOP_SAMPLES, N_FFT, N_MELS
 
             mel = librosa.feature.melspectrogram(
                 y=wave, sr=cut.sample_rate_hz, n_fft=N_FFT, hop_length=HOP_SAMPLES, n_mels=N_MELS
@@ -112,7 +116,7 @@ class Bench:
             return
         for start in starts:
             piece = wave[start : start + cut.window]
-            inputs = self.plain.front(piece, sampling_rate=cut.sample_rate_hz, return_tensors="pt")
+            inputs = self.plain.extractor(piece, sampling_rate=cut.sample_rate_hz, return_tensors="pt")
             yield self.plain.states(self.plain.model, inputs.to(self.device))[-1].mean(1)[0].cpu().numpy()
 
     def mgc(self, paths: Sequence[Path], encoder: Encoder) -> Vectors:
@@ -131,8 +135,8 @@ class Bench:
         made = []
         for batch in batched(windows, WINDOWS_AT_ONCE):
             waveforms = torch.from_numpy(np.stack(batch)).to(self.device)
-            if hasattr(self.encoder, "batched"):
-                made.append(self.encoder.batched(waveforms))
+            if hasattr(self.encoder, "extractor"):
+                made.append(self.encoder.front_end(waveforms))
             else:
                 from mgc.representations.encoders.musicnn import WINDOW_FRAMES
                 from mgc.representations.encoders.musicnn_network import logmel
@@ -159,25 +163,6 @@ class Bench:
             if item is None:
                 return
             yield item
-
-
-def _as_published(encoder: Any) -> Any:
-    """musicnn with every filter, and norm before maximum, as in its paper and package."""
-
-    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-        weight, frames = self.conv.weight, self.conv.weight.shape[2]
-        if weight.dim() == 4:
-            x = F.pad(x, (0, 0, (frames - 1) // 2, frames // 2))
-            y = F.relu(F.conv2d(x, weight, self.conv.bias))
-            return (y * self.norm.scale[:, None, None] + self.norm.shift[:, None, None]).amax(dim=3)
-        y = F.relu(F.conv1d(x, weight, self.conv.bias, padding=frames // 2))
-        return y * self.norm.scale[:, None] + self.norm.shift[:, None]
-
-    plain = copy.deepcopy(encoder)
-    for module in plain.model.modules():
-        if hasattr(module, "find_live") and hasattr(module, "conv"):
-            module.forward = MethodType(forward, module)
-    return plain
 
 
 def seconds_of(work: Callable[[], Any]) -> float:

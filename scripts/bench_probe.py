@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mgc.config import ProbeRecipe
 from mgc.data import Dataset, Split, Track, make_split
-from mgc.probing.fitting import HeadOfFold, fit_folds, vectors_of
+from mgc.probing.fitting import HeadOfFold, embeddings_of, fit_folds
 from mgc.probing.heads.logistic import logistic_path
 from mgc.representations import Representation, open_representation
 from mgc.representations.cache.store import Store
@@ -106,7 +106,7 @@ def accuracy(heads: list[HeadOfFold], split: Split) -> float:
 def compare(store: Store, split: Split, recipe: ProbeRecipe) -> dict[str, float]:
     """The largest difference of a probability from scikit-learn's on the test side, a strength."""
     dataset, fold = split.dataset, split.folds[0]
-    (vectors,) = vectors_of(store, [track.content for track in dataset.tracks], recipe).values()
+    (vectors,) = embeddings_of(store, [track.content for track in dataset.tracks], recipe).values()
     place = {track.track_id: index for index, track in enumerate(dataset.tracks)}
     learned, test = ([place[track_id] for track_id in side] for side in (fold.train, fold.test))
     scaler = StandardScaler().fit(vectors.rows[learned])

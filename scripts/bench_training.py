@@ -38,7 +38,7 @@ from mgc.data import load, make_split
 from mgc.representations import open_representation
 from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.store import Store
-from mgc.training.loop import Learner, Side, predict
+from mgc.training.loop import Learner, TrackSet, predict
 from mgc.training.networks import make_network
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.util.errors import MgcError
@@ -122,7 +122,7 @@ def plain_way(name: str, folder: Path, labels: np.ndarray, frames: int) -> tuple
     return network, run
 
 
-def mgc_way(name: str, side: Side, frames: int, seed: int) -> tuple[nn.Module, Pass, Pass]:
+def mgc_way(name: str, side: TrackSet, frames: int, seed: int) -> tuple[nn.Module, Pass, Pass]:
     """mgc's network, the epoch of mgc's loop, and the bare passes over numbers in memory."""
     classes = int(side.labels.max()) + 1
     make = partial(make_network, name, classes, BANDS, frames)
@@ -163,7 +163,7 @@ def get_ready(kind: str, name: str, clips: int, folder: Path, tuned: bool) -> No
             for number, array in enumerate(arrays):
                 writer.add(str(number), str(number), array)
         store.refresh()
-        side = Side.of([store.read(str(number)) for number in range(clips)], labels.tolist())
+        side = TrackSet.of([store.read(str(number)) for number in range(clips)], labels.tolist())
         _, _READY["mgc"], _READY["bare"] = mgc_way(name, side, FRAMES, 0)
     for way in _READY.values():
         way(0)
@@ -217,7 +217,9 @@ def accuracies(name: str, source: str, epochs: int, seeds: int) -> dict[str, lis
         make_split(dataset, "auto", 0).folds[0],
     )
     tracks = [[dataset.by_id[track_id] for track_id in part] for part in (fold.train, fold.test)]
-    learned, test = (Side.of([store.read(t.content) for t in s], dataset.label_numbers(s)) for s in tracks)
+    learned, test = (
+        TrackSet.of([store.read(t.content) for t in part], dataset.label_numbers(part)) for part in tracks
+    )
     right: dict[str, list[float]] = {"plain": [], "mgc": []}
     with tempfile.TemporaryDirectory() as folder, Progress(name, 2 * seeds * epochs, "epochs") as progress:
         for number, array in enumerate(learned.arrays):

@@ -1,4 +1,4 @@
-"""Augmentation: each effect changes its input by what its strength says, and by nothing else."""
+"""Augmentation: each effect changes its input by its strength, and in no other way."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -135,9 +135,9 @@ def test_the_strong_class_comes_more_often() -> None:
 def test_strong_settings_without_an_effect_are_refused() -> None:
     with pytest.raises(MgcError, match="no class 'experimental'"):
         augment(strong_class="experimental", strong_factor=1.5)
-    with pytest.raises(MgcError, match=r"no class is named"):
+    with pytest.raises(MgcError, match=r"no effect without strong_class"):
         augment(strong_factor=1.5)
-    with pytest.raises(MgcError, match=r"no effect: strong_factor = 1"):
+    with pytest.raises(MgcError, match=r"no effect with strong_factor = 1"):
         augment(strong_class="Folk")
 
 

@@ -245,7 +245,7 @@ def test_mistakes_end_in_one_message(music: Path, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     shutil.copytree(music / "calm", tmp_path / "one" / "calm")
     assert "only the class 'calm'" in refused("baseline", "--data", tmp_path / "one")
-    assert "no network 'cnnn'" in refused("baseline", "--data", music, "--network", "cnnn")
+    assert "unknown network 'cnnn'" in refused("baseline", "--data", music, "--network", "cnnn")
     assert "device = 'tpu'" in refused("embed", "--data", music, "--model", "logmel", "--device", "tpu")
     assert "no head 'logistics'" in refused("probe", "--data", music, "--head", "logistics")
     assert "seed = 2147483648" in refused("probe", "--data", music, "--model", "logmel", "--seed", 2**31)

@@ -1,4 +1,4 @@
-"""EfficientAT mn04: its arithmetic written out a second time, what it hears, its windows, and bad files.
+"""EfficientAT mn04: its arithmetic written out a second time, its tags, its windows, and bad files.
 
 Most tests need no weights: they save a random network under the names of the release.
 """
@@ -18,17 +18,23 @@ from torch import Tensor
 from mgc import audio
 from mgc.representations import open_representation
 from mgc.representations.encoders.efficientat import (
-    BLOCKS,
-    FRAME_HOPS,
+    FRAME_SAMPLES,
     PARAMETERS,
     RELEASE,
     SAMPLE_RATE_HZ,
-    STAGES,
     WINDOW,
     find_weights,
+    load_network,
     published,
 )
-from mgc.representations.encoders.efficientat_network import EfficientAT, logmel
+from mgc.representations.encoders.efficientat_network import (
+    BLOCKS,
+    FRAME_HOPS,
+    HOP_SAMPLES,
+    STAGES,
+    EfficientAT,
+    logmel,
+)
 from mgc.representations.pooling import represent
 from mgc.util.errors import MgcError
 
@@ -101,14 +107,21 @@ def written_out(w: dict[str, Tensor], x: Tensor) -> tuple[list[Tensor], Tensor]:
 def test_the_folded_network_is_the_published_one(frames: int, folder: Path) -> None:
     logmels = torch.randn(2, 128, frames)
     maps, tags = written_out(release(), logmels.unsqueeze(1))
-    heard = EfficientAT.from_file(folder / "mn04_as.safetensors")(logmels)
-    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in EfficientAT().fold().modules())
-    torch.testing.assert_close(heard.tags, tags, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(heard.layers[-1].mean(1), maps[-1].mean((2, 3)), atol=1e-4, rtol=1e-4)
-    for layer, number in zip(heard.layers, STAGES, strict=False):
+    output = load_network(folder / "mn04_as.safetensors").fold_batch_norms()(logmels)
+    network = EfficientAT().fold_batch_norms()
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in network.modules())
+    torch.testing.assert_close(output.tags, tags, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(output.layers[-1].mean(1), maps[-1].mean((2, 3)), atol=1e-4, rtol=1e-4)
+    for layer, number in zip(output.layers, STAGES, strict=False):
         assert layer.shape[1] == -(-frames // FRAME_HOPS)
         if frames % FRAME_HOPS == 0:
             torch.testing.assert_close(layer.mean(1), maps[number - 1].mean((2, 3)), atol=1e-4, rtol=1e-4)
+
+
+def test_the_published_form_can_be_trained() -> None:
+    network = EfficientAT().requires_grad_(True).train()
+    network(torch.randn(2, 128, 64)).tags.sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 def test_the_card_knows_the_networks_numbers(folder: Path) -> None:
@@ -118,6 +131,7 @@ def test_the_card_knows_the_networks_numbers(folder: Path) -> None:
         layer.shape[2] for layer in model(torch.zeros(1, 128, 50)).layers
     ]
     assert [block[0] for block in BLOCKS] == [row[0] for row in TABLE]
+    assert FRAME_SAMPLES == FRAME_HOPS * HOP_SAMPLES
 
 
 def test_logmel_is_kaldis() -> None:
@@ -167,7 +181,7 @@ def test_a_folder_is_known_by_its_file_and_by_nothing_else(
     assert (opened.name, opened.parameters) == ("ear", PARAMETERS)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     monkeypatch.setenv("MGC_WEIGHTS", str(tmp_path / "shelf"))
-    with pytest.raises(MgcError, match="are not there") as caught:
+    with pytest.raises(MgcError, match="were not found") as caught:
         open_representation("efficientat_mn04", workspace=here())
     assert str(tmp_path / "shelf/efficientat-mn04") in str(caught.value)
     assert RELEASE in str(caught.value)
@@ -177,7 +191,7 @@ def test_a_folder_is_known_by_its_file_and_by_nothing_else(
     assert (named.name, named.address) == ("efficientat_mn04", "efficientat_mn04")
     assert named.fingerprint == opened.fingerprint
     (tmp_path / "shelf/efficientat-mn04/mn04_as.safetensors").rename(tmp_path / "other.safetensors")
-    with pytest.raises(MgcError, match="no saved encoder"):
+    with pytest.raises(MgcError, match="not a saved encoder"):
         open_representation(str(tmp_path / "shelf/efficientat-mn04"), workspace=here())
 
 
@@ -195,7 +209,7 @@ def test_the_releases_own_format_gives_the_same(folder: Path, tmp_path: Path) ->
     [
         (lambda w: w.pop("features.7.block.1.1.running_var"), "missing: features.7.block.1.1.running_var"),
         (lambda w: w.update(extra=torch.zeros(1)), "unexpected: extra"),
-        (lambda w: w.update({"classifier.5.bias": torch.zeros(9)}), r"5.bias is \(9,\), not \(527,\)"),
+        (lambda w: w.update({"classifier.5.bias": torch.zeros(9)}), r"5.bias is \(9,\), expected \(527,\)"),
         (lambda w: w["features.0.0.weight"].fill_(float("nan")), "features.0.0.weight is not finite"),
         (None, "cannot be read"),
     ],
@@ -220,9 +234,9 @@ def test_weights_that_are_not_mn04s(spoil, says: str, name: str, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def trained() -> EfficientAT:
-    file = find_weights(WEIGHTS, workspace=here())
+    file = find_weights(here(), WEIGHTS)
     assert file
-    return EfficientAT.from_file(file)
+    return load_network(file)
 
 
 def tags(model: EfficientAT, waveforms: np.ndarray) -> list[str]:
@@ -234,7 +248,7 @@ def tags(model: EfficientAT, waveforms: np.ndarray) -> list[str]:
 
 
 @needs_weights
-def test_it_hears_what_is_there(trained: EfficientAT) -> None:
+def test_the_tags_of_synthetic_sounds(trained: EfficientAT) -> None:
     t = np.arange(WINDOW) / SAMPLE_RATE_HZ
     noise = np.random.default_rng(0).standard_normal(len(t))
     assert tags(trained, 0.3 * np.sin(2 * np.pi * 1000 * t)[None])[0] == "Sine wave"
@@ -244,7 +258,7 @@ def test_it_hears_what_is_there(trained: EfficientAT) -> None:
 
 @needs_weights
 @needs_emotify
-def test_it_hears_music_in_music(trained: EfficientAT) -> None:
+def test_real_music_is_tagged_as_music(trained: EfficientAT) -> None:
     clips = sorted((SHARED / "data/emotify").rglob("*.mp3"))[::67]
     cut = published().cut
     first = [np.stack([next(audio.windows(clip, cut)).samples for clip in clips])]
@@ -256,9 +270,9 @@ def test_the_trained_network_is_the_published_one(trained: EfficientAT) -> None:
     from safetensors.torch import load_file
 
     logmels = logmel(torch.from_numpy(tone(1, 3.0, SAMPLE_RATE_HZ, 5))[None])
-    file = find_weights(WEIGHTS, workspace=here())
+    file = find_weights(here(), WEIGHTS)
     assert file
     maps, expected = written_out(load_file(file), logmels.unsqueeze(1))
-    heard = trained(logmels)
-    torch.testing.assert_close(heard.tags, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(heard.layers[-1].mean(1), maps[-1].mean((2, 3)), atol=1e-4, rtol=1e-4)
+    output = trained(logmels)
+    torch.testing.assert_close(output.tags, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(output.layers[-1].mean(1), maps[-1].mean((2, 3)), atol=1e-4, rtol=1e-4)

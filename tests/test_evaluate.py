@@ -1,4 +1,4 @@
-"""Predictions, scores and the paired comparison: against scikit-learn, worked by hand, and by simulation."""
+"""Predictions, scores and the paired comparison: scikit-learn, hand calculations, simulation."""
 
 import contextlib
 import dataclasses
@@ -171,19 +171,19 @@ def test_areas_and_top_2_agree_with_sklearn(n_classes: int) -> None:
         assert score.roc_auc == pytest.approx(area)
         assert metrics.auc(*roc_curves(case)[score.label]) == pytest.approx(area)
     if n_classes > 2:
-        truth, said = case.labels, case.probabilities
-        macro = metrics.roc_auc_score(truth, said, multi_class="ovr", average="macro")
+        truth, given = case.labels, case.probabilities
+        macro = metrics.roc_auc_score(truth, given, multi_class="ovr", average="macro")
         assert scores.roc_auc == pytest.approx(macro)
         untied = random_case(2, n_classes=n_classes)
         top = metrics.top_k_accuracy_score(untied.labels, untied.probabilities, k=2, labels=range(n_classes))
         assert evaluate(untied, n_bootstrap=40).top2_accuracy == pytest.approx(top)
 
 
-def test_areas_are_means_over_folds_and_a_constant_knows_nothing() -> None:
+def test_areas_are_means_over_folds_and_a_constant_has_one_half() -> None:
     # Each fold's model ranks its tracks perfectly, the second with lower probabilities of genre 1 throughout.
-    said = np.array([0.6, 0.8, 0.9, 0.1, 0.2, 0.3])
+    given = np.array([0.6, 0.8, 0.9, 0.1, 0.2, 0.3])
     both = make(
-        [0, 1, 1, 0, 1, 1], [0] * 6, probabilities=np.stack([1 - said, said], 1), fold=[0, 0, 0, 1, 1, 1]
+        [0, 1, 1, 0, 1, 1], [0] * 6, probabilities=np.stack([1 - given, given], 1), fold=[0, 0, 0, 1, 1, 1]
     )
     assert evaluate(both, n_bootstrap=40).roc_auc == 1.0
     assert evaluate(dataclasses.replace(both, fold=np.zeros(6, int)), n_bootstrap=40).roc_auc == 0.75
@@ -248,10 +248,10 @@ def plain_bootstrap(predictions: Predictions, n_bootstrap: int, seed: int) -> np
     found = []
     for _ in range(n_bootstrap):
         rows = np.concatenate([members[g] for g in rng.integers(0, len(names), len(names))])
-        truth, guess, said = (
+        truth, guess, given = (
             x[rows] for x in (predictions.labels, predictions.predicted, predictions.probabilities)
         )
-        areas = [metrics.roc_auc_score(truth == k, said[:, k]) for k in range(said.shape[1])]
+        areas = [metrics.roc_auc_score(truth == k, given[:, k]) for k in range(given.shape[1])]
         found.append(
             (
                 metrics.accuracy_score(truth, guess),
@@ -441,7 +441,7 @@ def test_verdict_asks_for_both_the_test_and_the_interval() -> None:
     assert corrected.verdict == "no difference shown"
 
 
-def test_words_say_how_many_tracks_would_show_the_difference() -> None:
+def test_words_name_how_many_tracks_would_show_the_difference() -> None:
     a, b = pair_of(both=700, only_a=80, only_b=60, neither=160)
     found = paired([a], [b])
     spread = math.sqrt(140 / 1000 - 0.02**2)  # of a track
@@ -480,15 +480,15 @@ def test_words(difference: float, error: float, p: float, words: str) -> None:
     assert found.words == words
 
 
-def test_runs_equally_good_are_seldom_told_apart() -> None:
+def test_runs_equally_good_are_seldom_differ() -> None:
     rng = np.random.default_rng(5)
-    told_apart = 0
+    differ = 0
     for _ in range(150):
         a, b = simulated(rng, 60, 4, 0.3), simulated(rng, 60, 4, 0.3)
         flipped = np.where((b.predicted == b.labels), a.labels, 1 - a.labels)
         rival = make(a.labels, flipped, groups=a.groups)
-        told_apart += paired([a], [rival], n_bootstrap=200).verdict != "no difference shown"
-    assert told_apart / 150 <= 0.09
+        differ += paired([a], [rival], n_bootstrap=200).verdict != "no difference shown"
+    assert differ / 150 <= 0.09
 
 
 def test_leak_over_the_same_tracks_is_paired() -> None:
@@ -606,9 +606,9 @@ BASE = make([0, 1, 1, 0], [0, 1, 0, 0])
             {"track_ids": ("t00000", "t00001", "t00002", "new")},
             r"different tracks; only in a: 't00003'; only in b: 'new'",
         ),
-        ({"labels": [0, 1, 0, 0]}, r"labels of 't00002': 't00002' has 'genre 1' against 'genre 0'"),
+        ({"labels": [0, 1, 0, 0]}, r"labels of 't00002': 't00002' has 'genre 1' and 'genre 0'"),
         ({"groups": ("x", "x", "t00002", "t00003")}, r"groups of 't00000', 't00001': 't00000' has 't00000'"),
-        ({"fold": [0, 0, 0, 1]}, r"folds of 't00003': 't00003' has 0 against 1"),
+        ({"fold": [0, 0, 0, 1]}, r"folds of 't00003': 't00003' has 0 and 1"),
     ],
 )
 def test_paired_refuses_runs_over_different_splits(changes: dict[str, Any], message: str) -> None:
@@ -696,15 +696,15 @@ def rows(**changed: list[float]) -> list[list[float]]:
         ({"labels": [[0], [1], [1], [0]]}, r"labels has shape \(4, 1\), must be \(4,\)"),
         (
             {"labels": [0.0, 1.0, 1.0, 0.0]},
-            r"labels must be whole numbers, got float64: 0.0, 1.0, 1.0 and 1 more",
+            r"labels must be integers, got float64: 0.0, 1.0, 1.0 and 1 more",
         ),
         ({"labels": [0, 2, -1, 0]}, r"labels outside 0..1: 't00001' \(2\), 't00002' \(-1\)"),
         ({"fold": [0, 0, 0]}, r"fold has shape \(3,\), must be \(4,\)"),
         ({"fold": [0, 0, 0, -1]}, r"folds below 0: 't00003' \(-1\)"),
-        ({"fold": ["a", "b", "c", "d"]}, r"fold must be whole numbers"),
+        ({"fold": ["a", "b", "c", "d"]}, r"fold must be integers"),
         ({"probabilities": [[0.5, 0.5]]}, r"probabilities have shape \(1, 2\), must be \(4, 2\)"),
         ({"probabilities": np.full((4, 3), 1 / 3)}, r"probabilities have shape \(4, 3\), must be \(4, 2\)"),
-        ({"probabilities": [[0.5, 0.5], [1.0]]}, r"probabilities are no \(tracks, classes\) array"),
+        ({"probabilities": [[0.5, 0.5], [1.0]]}, r"probabilities are not a \(tracks, classes\) array"),
         ({"probabilities": [["0.5", "0.5"]] * 4}, r"probabilities must be numbers, got <U3"),
         ({"probabilities": rows(t1=[np.nan, 1.0])}, r"NaN probabilities: 't00001' \(nan\)"),
         ({"probabilities": rows(t2=[0.0, np.inf])}, r"infinite probabilities: 't00002' \(inf\)"),
@@ -728,21 +728,21 @@ def test_rows_within_the_tolerance_are_kept_as_they_are() -> None:
 
 def test_check_covers() -> None:
     BASE.check_covers(reversed(BASE.track_ids))
-    with pytest.raises(MgcError, match=r"; 2 missing: 'u', 'v'; 1 foreign: 't00003'"):
+    with pytest.raises(MgcError, match=r"; 2 missing: 'u', 'v'; 1 unexpected: 't00003'"):
         BASE.check_covers(["t00000", "t00001", "t00002", "u", "v"])
     with pytest.raises(MgcError, match=r"tracks; 5 missing: 'u0', 'u1', 'u2' and 2 more\n"):
         BASE.check_covers([*BASE.track_ids, *(f"u{i}" for i in range(5))])
-    with pytest.raises(MgcError, match=r"tracks; 1 foreign: 't00000'"):
+    with pytest.raises(MgcError, match=r"tracks; 1 unexpected: 't00000'"):
         BASE.check_covers(BASE.track_ids[1:])
 
 
 def test_bootstrap_refuses_what_gives_no_interval() -> None:
     one_artist = dataclasses.replace(BASE, groups=("x",) * 4)
-    for judge in (evaluate, lambda p, **more: paired([p], [p], **more)):
-        with pytest.raises(MgcError, match="all tracks are of one group"):
-            judge(one_artist)
+    for score in (evaluate, lambda p, **more: paired([p], [p], **more)):
+        with pytest.raises(MgcError, match="all tracks belong to one group"):
+            score(one_artist)
         with pytest.raises(MgcError, match="n_bootstrap is 10, must be at least 40"):
-            judge(BASE, n_bootstrap=10)
+            score(BASE, n_bootstrap=10)
 
 
 # ---- round trips
@@ -780,7 +780,7 @@ def test_class_named_like_the_prefix_survives() -> None:
     ("change", "message"),
     [
         (lambda f: f.drop(columns=["fold", "group"]), r"lack the columns 'group', 'fold'"),
-        (lambda f: f.assign(loudness=0.0), r"unknown columns among the predictions: 'loudness'"),
+        (lambda f: f.assign(loudness=0.0), r"unknown columns in the predictions: 'loudness'"),
         (lambda f: f.drop(columns="p_genre 1"), r"labels without a probability column: 'genre 1'"),
         (
             lambda f: f.assign(label=["genre 0", "genre 1", "genre 2", "jazz"]),
@@ -794,7 +794,7 @@ def test_class_named_like_the_prefix_survives() -> None:
             lambda f: f.assign(track_id=range(4)),
             r"track_id must be non-empty strings, got 0, 1, 2 and 1 more",
         ),
-        (lambda f: f.assign(fold=[0, 0, 0, np.nan]), r"fold must be whole numbers"),
+        (lambda f: f.assign(fold=[0, 0, 0, np.nan]), r"fold must be integers"),
         (
             lambda f: f.assign(predicted="genre 1"),
             r"not the class of highest probability for 't00000', 't00002'",

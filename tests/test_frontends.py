@@ -129,7 +129,7 @@ def test_a_batch_and_any_device_get_the_same(make: Callable[..., Any]) -> None:
     assert torch.allclose(front.features(waveforms), one_by_one, atol=1e-5)
     nowhere = front.features(waveforms.to("meta"))
     assert (nowhere.device.type, nowhere.shape) == ("meta", one_by_one.shape)
-    assert all(mask.device.type == "meta" for mask in front.beside(waveforms.to("meta")).values())
+    assert all(mask.device.type == "meta" for mask in front.others(waveforms.to("meta")).values())
 
 
 def test_ast_is_the_same_where_torchaudio_is_installed() -> None:

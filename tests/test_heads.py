@@ -1,4 +1,4 @@
-"""Heads: that they learn, the same on any number of cores, and come back from their files as they were."""
+"""Heads: they learn, do not depend on the number of cores, and are the same after saving and loading."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from mgc.config import ProbeRecipe
 from mgc.data import Dataset, Track, make_split
 from mgc.probing import fitting as probing
-from mgc.probing.fitting import HeadOfFold, Vectors, fit_folds
+from mgc.probing.fitting import Embeddings, HeadOfFold, fit_folds
 from mgc.probing.heads import HEADS, Fitted, find_head, fit_head, logistic, weighted
 from mgc.probing.heads.logistic import Logistic, logistic_path
 from mgc.probing.heads.neural import WeightedLayers
@@ -29,8 +29,8 @@ for long, strength in {"random_forest": 3.0, "mlp": 10.0, "mlp768": 15.0}.items(
     QUICK[long] = replace(HEADS[long], strengths=(strength,))
 
 
-def test_an_unknown_head_is_named() -> None:
-    with pytest.raises(MgcError, match="no head") as caught:
+def test_an_unknown_head_is_an_error() -> None:
+    with pytest.raises(MgcError, match="unknown head") as caught:
         find_head("logistics")
     assert "logistic" in str(caught.value)
 
@@ -46,8 +46,8 @@ def clouds(count: int, seed: int, classes: int = 3, copies: int = 1) -> tuple[np
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_learn_and_are_the_same_twice(name: str) -> None:
     copies = 50 if name == "mlp768" else 1  # its published learning rate is for vectors as long
-    train_side, val, test = (clouds(*drawn, copies=copies) for drawn in ((90, 1), (30, 2), (60, 3)))
-    first, second = fit_head(QUICK[name], train_side, val, 0), fit_head(QUICK[name], train_side, val, 0)
+    train_set, val, test = (clouds(*drawn, copies=copies) for drawn in ((90, 1), (30, 2), (60, 3)))
+    first, second = fit_head(QUICK[name], train_set, val, 0), fit_head(QUICK[name], train_set, val, 0)
     probabilities = first.probabilities(test[0], 3)
     assert np.array_equal(probabilities, second.probabilities(test[0], 3))
     assert np.allclose(probabilities.sum(axis=1), 1)
@@ -56,20 +56,20 @@ def test_heads_learn_and_are_the_same_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["logistic", "svm"])
-def test_heads_standardise_by_the_training_side_only(name: str) -> None:
-    train_side, val = clouds(60, 1), clouds(30, 2)
-    scaler = fit_head(HEADS[name], train_side, val, 0).classifier[0]
-    assert np.allclose(scaler.mean_, train_side[0].mean(axis=0), atol=1e-5)
+def test_heads_standardise_by_the_training_set_only(name: str) -> None:
+    train_set, val = clouds(60, 1), clouds(30, 2)
+    scaler = fit_head(HEADS[name], train_set, val, 0).classifier[0]
+    assert np.allclose(scaler.mean_, train_set[0].mean(axis=0), atol=1e-5)
 
 
-def test_a_weighted_sum_finds_the_layer_that_tells() -> None:
+def test_a_weighted_sum_finds_the_informative_layer() -> None:
     def layers(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         vectors, labels = clouds(count, seed)
         noise = np.random.default_rng(seed).normal(size=(2, *vectors.shape)).astype(np.float32)
         return np.hstack([noise[0], vectors, noise[1]]), labels
 
-    train_side, val, test = layers(90, 1), layers(30, 2), layers(60, 3)
-    fit = fit_head(weighted(3), train_side, val, 0)
+    train_set, val, test = layers(90, 1), layers(30, 2), layers(60, 3)
+    fit = fit_head(weighted(3), train_set, val, 0)
     weights = fit.classifier[-1].layer_weights_
     assert weights.sum() == pytest.approx(1, rel=1e-5)
     assert weights.argmax() == 1
@@ -81,10 +81,10 @@ def test_a_weighted_sum_finds_the_layer_that_tells() -> None:
     assert np.abs(alone - usual).max() < 1e-3
 
 
-def test_a_class_missing_on_the_training_side_gets_no_probability() -> None:
+def test_a_class_missing_on_the_training_set_gets_no_probability() -> None:
     vectors, labels = clouds(60, 1)
-    learned = labels != 1
-    fit = fit_head(HEADS["logistic"], (vectors[learned], labels[learned]), (vectors[:20], labels[:20]), 0)
+    known = labels != 1
+    fit = fit_head(HEADS["logistic"], (vectors[known], labels[known]), (vectors[:20], labels[:20]), 0)
     assert (fit.probabilities(vectors, 3)[:, 1] == 0).all()
 
 
@@ -119,7 +119,7 @@ def test_the_path_is_scikit_learns_model_fitted_to_the_end(count: int, dim: int,
     assert np.abs(Logistic(C=10.0).fit(x, labels).predict_proba(x) - ours.predict_proba(x)).max() < 1e-4
 
 
-def test_what_does_not_converge_is_told_once(
+def test_missing_convergence_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(logistic, "MAX_STEPS", 2)
@@ -128,19 +128,19 @@ def test_what_does_not_converge_is_told_once(
     assert "0.0001 in 10 of 10 fits" in line
 
 
-LAYERS = ("noise", "tells")
+LAYERS = ("noise", "music")
 
 
 def folds(recipe: ProbeRecipe, cores: int = 2) -> list[HeadOfFold]:
-    """Five folds of 60 tracks with two layers, of which one tells."""
+    """Five folds of 60 tracks with two layers, one of which is informative."""
     tracks = [Track(f"{i:02}", Path("x"), "abc"[i % 3], f"artist {i}", content=f"{i}") for i in range(60)]
     dataset = Dataset("made", tuple(tracks))
     vectors, _ = clouds(60, 1)
-    rows = {"tells": vectors, "noise": np.random.default_rng(0).normal(size=vectors.shape)}
+    rows = {"music": vectors, "noise": np.random.default_rng(0).normal(size=vectors.shape)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probing, "cores", lambda: cores)
         patch.setattr(probing, "_layers", lambda *_: [*LAYERS])
-        patch.setattr(probing, "_vectors", lambda s, c, name, r: Vectors(rows[name], np.arange(61)))
+        patch.setattr(probing, "_embeddings", lambda s, c, name, r: Embeddings(rows[name], np.arange(61)))
         store = Store(open_representation("musicnn", workspace=here()), root=here().cache)
         return fit_folds(store, dataset, make_split(dataset, "cv5"), recipe)[0]
 
@@ -149,12 +149,12 @@ def folds(recipe: ProbeRecipe, cores: int = 2) -> list[HeadOfFold]:
 def test_results_do_not_depend_on_the_cores(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEADS, name, replace(HEADS[name], strengths=(1e-2,) if name == "logistic" else (4,)))
     alone, together = (folds(ProbeRecipe(head=name, seed=3), cores) for cores in (1, 4))
-    assert [fold.told() for fold in alone] == [fold.told() for fold in together]
+    assert [fold.to_record() for fold in alone] == [fold.to_record() for fold in together]
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.test, other.test)
         assert np.array_equal(one.validation, other.validation)
     if name == "logistic":
-        assert {fold.layer for fold in alone} == {"tells"}
+        assert {fold.layer for fold in alone} == {"music"}
         assert [*alone[0].fits] == [*LAYERS]
 
 
@@ -171,13 +171,13 @@ def fitted(name: str, width: int = 1) -> tuple[Fitted, np.ndarray]:
 
 # kNN keeps a tree of few numbers, and no tree of many.
 @pytest.mark.parametrize(("name", "width"), [*((name, 1) for name in [*HEADS, "weighted"]), ("knn", 4)])
-def test_a_head_comes_back_as_it_was(name: str, width: int, tmp_path: Path) -> None:
+def test_a_head_is_the_same_after_saving_and_loading(name: str, width: int, tmp_path: Path) -> None:
     fit, vectors = fitted(name, width)
     file = tmp_path / "run" / "head0.safetensors"
     save_head(fit.classifier, file)
-    again = load_head(file)
-    assert np.array_equal(again.predict_proba(vectors), fit.classifier.predict_proba(vectors))
-    assert again.classes_.tolist() == [1, 2, 3]
+    loaded = load_head(file)
+    assert np.array_equal(loaded.predict_proba(vectors), fit.classifier.predict_proba(vectors))
+    assert loaded.classes_.tolist() == [1, 2, 3]
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
@@ -187,19 +187,20 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     save_head(fit.classifier, file)
     whole = file.read_bytes()
 
-    def refused(content: bytes, told: str) -> None:
+    def refused(content: bytes, message: str) -> None:
         file.write_bytes(content)
-        with pytest.raises(MgcError, match=told) as caught:
+        with pytest.raises(MgcError, match=message) as caught:
             load_head(file)
         assert caught.value.where == file
 
     for length in (0, 7, len(whole) // 2, len(whole) - 1):
         refused(whole[:length], "cannot be read")
-    refused(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], "checksum")
-    refused(whole.replace(b"StandardScaler", b"StandardScales"), "checksum")
+    middle = len(whole) // 2
+    refused(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], "damaged")
+    refused(whole.replace(b"StandardScaler", b"StandardScales"), "damaged")
     save_file({"a": np.zeros(3)}, file)
-    refused(file.read_bytes(), "no head that mgc has saved")
-    with pytest.raises(MgcError, match="no such head"):
+    refused(file.read_bytes(), "not a head saved by mgc")
+    with pytest.raises(MgcError, match="does not exist"):
         load_head(tmp_path / "head1.safetensors")
     with pytest.raises(MgcError, match="cannot be read"):
         load_head(tmp_path)
@@ -212,15 +213,15 @@ class Evil:
         return Path.touch, (Path("pwned"),)
 
 
-def test_a_type_that_is_no_heads_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_untrusted_type_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fit, _ = fitted("naive_bayes")
     fit.classifier[-1].priors = Evil()
     file = tmp_path / "head0.safetensors"
     save_head(fit.classifier, file)
-    with pytest.raises(MgcError, match="cannot be put together"):
+    with pytest.raises(MgcError, match="cannot be loaded"):
         load_head(file)
     save_head(fit.classifier[0], file)  # a scaler is trusted, but is no head
-    with pytest.raises(MgcError, match="other than a head"):
+    with pytest.raises(MgcError, match="does not hold a head"):
         load_head(file)
     assert not Path("pwned").exists()

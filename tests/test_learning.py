@@ -1,4 +1,4 @@
-"""Networks and the training loop, on arrays made here."""
+"""Networks and the training loop, on synthetic arrays."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 from mgc.config import AugmentRecipe, TrainRecipe
 from mgc.training import loop as training
 from mgc.training.augment import Augment
-from mgc.training.loop import Epoch, Side, Trained, predict, train
+from mgc.training.loop import Epoch, TrackSet, Trained, predict, train
 from mgc.training.networks import make_network
 from mgc.util import devices as device
 from mgc.util.devices import make_accelerator, precision_of
@@ -18,7 +18,7 @@ from mgc.util.errors import MgcError
 CROP = 48
 
 
-def spectrograms(count: int, seed: int, frames: int = 60) -> Side:
+def spectrograms(count: int, seed: int, frames: int = 60) -> TrackSet:
     """Two classes: energy in the lower or in the upper bands."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
@@ -27,11 +27,11 @@ def spectrograms(count: int, seed: int, frames: int = 60) -> Side:
         array = rng.normal(-40, 5, (frames + int(rng.integers(0, 9)), 64)).astype(np.float16)
         array[:, 32 * label : 32 * label + 32] += 20
         arrays.append(array)
-    return Side.of(arrays, labels.tolist())
+    return TrackSet.of(arrays, labels.tolist())
 
 
-def test_an_unknown_network_is_named() -> None:
-    with pytest.raises(MgcError, match="no network 'cn'") as caught:
+def test_an_unknown_network_is_an_error() -> None:
+    with pytest.raises(MgcError, match="unknown network 'cn'") as caught:
         make_network("cn", 2, 64, CROP)
     assert "cnn" in str(caught.value)
 
@@ -48,7 +48,8 @@ def run(
 
     done = train(
         lambda: make_network("cnn", 2, 64, CROP),
-        (spectrograms(24, 1), spectrograms(8, 2)),
+        spectrograms(24, 1),
+        spectrograms(8, 2),
         TrainRecipe.model_validate({"epochs": 6, "patience": 6, "batch_size": 8} | recipe),
         crop_frames=CROP,
         seed=5,
@@ -89,7 +90,7 @@ RECIPES: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
+def test_an_interrupted_training_resumes_with_the_same_result(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
@@ -154,7 +155,7 @@ def test_stopping_on_accuracy_keeps_the_most_accurate_epoch(tmp_path: Path) -> N
     assert done.best_epoch == best.epoch
 
 
-def test_a_loss_that_explodes_is_told(tmp_path: Path) -> None:
+def test_a_loss_that_diverges_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MgcError, match="not finite") as caught:
         run(tmp_path, epochs=20, patience=20, learning_rate=1e30)
     assert "learning_rate" in str(caught.value)
@@ -198,12 +199,12 @@ def test_prediction_covers_the_whole_track_and_takes_short_ones() -> None:
     for place in (0, CROP, 3 * CROP + 6):
         loud = quiet.copy()
         loud[place, 0] = 1.0
-        tracks = Side.of([quiet + 1e-6, loud, loud[: CROP // 2]], [0, 1, 1])
+        tracks = TrackSet.of([quiet + 1e-6, loud, loud[: CROP // 2]], [0, 1, 1])
         silent, seen, _ = predict(Position(), tracks, CROP, make_accelerator("cpu"))
         assert seen[0] > silent[0] + 0.1
 
 
-def test_what_the_track_hardly_exceeds_a_crop_by_is_no_crop_of_its_own() -> None:
+def test_a_track_hardly_longer_than_a_crop_gets_a_single_crop() -> None:
     seen = []
 
     class Count(torch.nn.Module):
@@ -211,7 +212,9 @@ def test_what_the_track_hardly_exceeds_a_crop_by_is_no_crop_of_its_own() -> None
             seen.append(len(x))
             return torch.zeros(len(x), 2)
 
-    predict(Count(), Side.of([np.zeros((103, 4)), np.zeros((107, 4))], [0, 1]), 100, make_accelerator("cpu"))
+    predict(
+        Count(), TrackSet.of([np.zeros((103, 4)), np.zeros((107, 4))], [0, 1]), 100, make_accelerator("cpu")
+    )
     assert sum(seen) == 1 + 2
 
 
@@ -220,8 +223,10 @@ def test_normalisations() -> None:
     arrays = [rng.normal(-30, 7, (50, 4)).astype(np.float32) * np.arange(1, 5) for _ in range(3)]
     stacked = np.concatenate(arrays)
 
-    def first(normalise: str, learned: Side | None = None) -> np.ndarray:
-        side = Side.of(arrays[:1] if learned else arrays, [0] if learned else [0, 1, 0], normalise, learned)
+    def first(normalise: str, train_set: TrackSet | None = None) -> np.ndarray:
+        side = TrackSet.of(
+            arrays[:1] if train_set else arrays, [0] if train_set else [0, 1, 0], normalise, train_set
+        )
         return side.batch([0], [0], 50, "cpu")[0, 0].numpy()
 
     own = arrays[0]
@@ -231,14 +236,14 @@ def test_normalisations() -> None:
     assert np.linalg.norm(first("l2")) == pytest.approx(1, rel=1e-5)
     expected = (own - stacked.mean(axis=0)) / stacked.std(axis=0)
     assert np.allclose(first("train"), expected, atol=1e-4)
-    # A side that is predicted takes the training side's numbers, not its own.
-    assert np.allclose(first("train", Side.of(arrays, [0, 1, 0], "train")), expected, atol=1e-4)
+    # A test set is normalised by the numbers of the training set, not its own.
+    assert np.allclose(first("train", TrackSet.of(arrays, [0, 1, 0], "train")), expected, atol=1e-4)
 
 
 def test_a_constant_track_becomes_zeros_not_nan_and_padding_is_zero() -> None:
-    tracks = Side.of([np.full((50, 8), -80, np.float16), np.full((60, 8), -80, np.float16)], [0, 0])
+    tracks = TrackSet.of([np.full((50, 8), -80, np.float16), np.full((60, 8), -80, np.float16)], [0, 0])
     assert (tracks.batch([0, 1], [0, 0], 60, "cpu") == 0).all()
-    loud = Side.of([np.arange(40, dtype=np.float16).reshape(10, 4)], [0], "none")
+    loud = TrackSet.of([np.arange(40, dtype=np.float16).reshape(10, 4)], [0], "none")
     assert (loud.batch([0], [4], 9, "cpu")[0, 0, 6:] == 0).all()
 
 
@@ -257,12 +262,12 @@ def test_crops_of_a_track_come_from_its_parts_and_variants_are_drawn(tmp_path: P
             return self.weight.expand(len(x), 2)
 
     place = np.repeat(np.arange(1, 91, dtype=np.float32)[:, None], 3, axis=1)
-    side = Side.of([place, place, -place, -place], [0, 1], "none")
+    side = TrackSet.of([place, place, -place, -place], [0, 1], "none")
     assert side.variants == 2
-    other = Side.of([place, place], [0, 1], "none")
+    other = TrackSet.of([place, place], [0, 1], "none")
     recipe = TrainRecipe(epochs=20, patience=20, crops=3, batch_size=2)
     train(
-        Spy, (side, other), recipe, crop_frames=1, seed=1, device="cpu", checkpoint=tmp_path / "c",
+        Spy, side, other, recipe, crop_frames=1, seed=1, device="cpu", checkpoint=tmp_path / "c",
         report=lambda line: None,
     )  # fmt: skip
     firsts = np.array(shown).reshape(20, 6)

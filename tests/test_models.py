@@ -1,4 +1,4 @@
-"""The networks: published sizes, what each takes and refuses, and that their speed changes no number."""
+"""The networks: published sizes, accepted inputs, and that the fast order of layers changes no number."""
 
 import sys
 from collections import OrderedDict
@@ -56,7 +56,7 @@ def test_every_network_takes_any_classes_and_features(name: str, bands: int) -> 
         logits = network(x)
         assert logits.shape == (3, classes)
         logits.sum().backward()
-        # Every parameter learns, or is told zero: processes side by side wait for each gradient.
+        # Every parameter has a gradient: distributed training waits for each of them.
         assert all(parameter.grad is not None for parameter in network.parameters())
     network.eval()
     each = torch.cat([network(one.unsqueeze(0)) for one in x])  # no clip depends on its neighbours
@@ -76,18 +76,18 @@ def test_the_smallest_input_is_taken_and_a_smaller_one_is_refused(name: str) -> 
             assert "to do:" in str(caught.value) and f"{frames} frames x {bands} bands" in str(caught.value)
 
 
-def test_what_no_network_takes_is_said() -> None:
-    with pytest.raises(MgcError, match="one row of numbers") as caught:
+def test_impossible_inputs_and_options_are_refused() -> None:
+    with pytest.raises(MgcError, match="one vector per track") as caught:
         make_network("mlp57", 2, 128, 215)
     assert "stats57" in str(caught.value)
     with pytest.raises(MgcError, match="did you mean 'cnn_gru'"):
         make_network("cnn_gro", 2, 128, 215)
-    with pytest.raises(MgcError, match="the network cnn has no scan") as caught:
+    with pytest.raises(MgcError, match="the network cnn has no option scan") as caught:
         make_network("cnn", 2, 128, 215, {"scan": "mel"})
-    assert "cnn knows dropout" in str(caught.value)
-    with pytest.raises(MgcError, match="'freq' is no axis"):
+    assert "options of cnn are dropout" in str(caught.value)
+    with pytest.raises(MgcError, match="'freq' is not an axis"):
         make_network("cnn_gru", 2, 128, 215, {"scan": "freq"})
-    with pytest.raises(MgcError, match=r"dropout = 1.0 is no share"):
+    with pytest.raises(MgcError, match=r"dropout = 1.0 is outside"):
         options_of("cnn", {"dropout": 1.0})
 
 
@@ -103,7 +103,7 @@ def test_options_are_the_published_ones_unless_given() -> None:
 
 
 def all_numbers(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """Logits in training, then in judging; gradients of a loss in which every logit counts; running means."""
+    """Logits in training and eval mode, gradients of a loss that depends on every logit, running means."""
     for module in network.modules():
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             module.p = 0.0
@@ -137,7 +137,7 @@ def test_a_convolution_with_what_follows_it(groups: int) -> None:
         nn.init.normal_(value)
     fast.load_state_dict(plain.state_dict())
     x = torch.randn(3, 3, 9, 8, dtype=torch.float64)
-    for _ in range(2):  # the running mean, too, knows of the bias
+    for _ in range(2):
         for ours, theirs in zip(fast(x), plain(x), strict=True):
             torch.testing.assert_close(ours, theirs)
     assert fast.state_dict().keys() == plain.state_dict().keys()

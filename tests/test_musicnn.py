@@ -1,4 +1,4 @@
-"""MSD_musicnn: against numbers of the original, the paper's layers written out, and bad files.
+"""MSD_musicnn against numbers of the original and the layers of the paper written out; bad files.
 
 Most tests need neither a network nor the weights: they write a wheel with a random checkpoint.
 """
@@ -6,7 +6,6 @@ Most tests need neither a network nor the weights: they write a wheel with a ran
 import hashlib
 import json
 import os
-import struct
 import sys
 import zipfile
 from pathlib import Path
@@ -16,75 +15,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from mgc.representations.encoders import musicnn_network, musicnn_weights
+from mgc.representations.encoders.musicnn import load_network
 from mgc.representations.encoders.musicnn_network import MusicNN, logmel
-from mgc.representations.encoders.musicnn_weights import fetch_weights, read_bundle
+from mgc.representations.encoders.musicnn_weights import WEIGHTS_FILE, fetch_weights
 from mgc.util.errors import MgcError
+from mgc.workspace import Workspace
 
 CONV_SHAPES = [(*shape[1:], 1, shape[0]) for shape in musicnn_network.FRONT_END]
 CONV_SHAPES += [(7, 561, 1, 64), (7, 64, 1, 64), (7, 64, 1, 64)]
 NORM_SIZES = [1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200]
 
 
-# --- a checkpoint written by hand -------------------------------------------------------------------------
-
-
-def varint(number: int) -> bytes:
-    out = b""
-    while number >= 0x80:
-        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
-    return out + bytes([number])
-
-
-def field(number: int, value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def block(entries: list[tuple[bytes, bytes]]) -> bytes:
-    """A LevelDB block with prefix compression and a restart every 4 entries."""
-    out, restarts, before = b"", [], b""
-    for number, (key, value) in enumerate(entries):
-        differ = (place for place, (a, b) in enumerate(zip(key, before, strict=False)) if a != b)
-        shared = next(differ, min(len(key), len(before))) if number % 4 else 0
-        if number % 4 == 0:
-            restarts.append(len(out))
-        out += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
-        before = key
-    return out + struct.pack(f"<{len(restarts)}I", *restarts) + struct.pack("<I", len(restarts))
-
-
-def table(entries: dict[bytes, bytes], per_block: int = 7, compression: bytes = b"\0") -> bytes:
-    out, handles = b"", []
-    ordered = sorted(entries.items())
-    for start in range(0, len(ordered), per_block):
-        part = ordered[start : start + per_block]
-        raw = block(part)
-        handles.append((part[-1][0], varint(len(out)) + varint(len(raw))))
-        out += raw + compression + b"crc!"
-    footer = b""
-    for raw in (block([]), block(handles)):
-        footer += varint(len(out)) + varint(len(raw))
-        out += raw + b"\0" + b"crc!"
-    return out + footer.ljust(40, b"\0") + struct.pack("<Q", musicnn_weights.TABLE_MAGIC)
-
-
-HEADER = field(1, 1) + field(3, field(1, 1))
-
-
-def bundle_entries(tensors: dict[str, np.ndarray]) -> tuple[dict[bytes, bytes], bytes]:
-    entries, data = {b"": HEADER}, b""
-    for name in sorted(tensors):
-        raw = tensors[name].astype("<f4").tobytes()
-        shape = b"".join(field(2, field(1, size)) for size in tensors[name].shape)
-        crc = varint(6 << 3 | 5) + b"crc!"
-        offset = field(4, len(data)) if data else b""  # protobuf leaves out zeros
-        entries[name.encode()] = field(1, 1) + field(2, shape) + offset + field(5, len(raw)) + crc
-        data += raw
-    return entries, data
+# --- a wheel with a random checkpoint ---------------------------------------------------------------------
 
 
 def random_checkpoint(seed: int = 0) -> dict[str, np.ndarray]:
@@ -107,11 +52,19 @@ def random_checkpoint(seed: int = 0) -> dict[str, np.ndarray]:
     return {name.replace("_0/", "/"): values.astype(np.float32) for name, values in tensors.items()}
 
 
+def checkpoint_data(tensors: dict[str, np.ndarray]) -> bytes:
+    """TensorFlow's data file: all variables sorted by name, the trained ones with two slots of Adam."""
+    variables = {**tensors, "beta1_power": np.float32(0.9), "beta2_power": np.float32(0.99)}
+    for name, values in tensors.items():
+        if "moving" not in name:
+            variables |= {f"{name}/Adam": np.full_like(values, np.nan)}
+            variables |= {f"{name}/Adam_1": np.full_like(values, np.nan)}
+    return b"".join(variables[name].astype("<f4").tobytes() for name in sorted(variables))
+
+
 def write_wheel(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    entries, data = bundle_entries(tensors)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("musicnn/MSD_musicnn/.index", table(entries))
-        archive.writestr("musicnn/MSD_musicnn/.data-00000-of-00001", data)
+        archive.writestr("musicnn/MSD_musicnn/.data-00000-of-00001", checkpoint_data(tensors))
         archive.writestr("musicnn-0.1.0.dist-info/LICENSE.md", "permission to use, copy, modify")
 
 
@@ -149,189 +102,96 @@ def written_out(tensors: dict[str, np.ndarray], x: torch.Tensor) -> dict[str, to
     return {"max_pool": max_pool, "mean_pool": mean_pool, "penultimate": penultimate, "tags": tags}
 
 
-def assert_same_features(found: musicnn_network.MusicNNFeatures, expected: dict[str, torch.Tensor]) -> None:
+def assert_same_features(found: musicnn_network.MusicNNOutput, expected: dict[str, torch.Tensor]) -> None:
     for name, values in expected.items():
         torch.testing.assert_close(getattr(found, name).double(), values, rtol=1e-5, atol=2e-5, msg=name)
 
 
 @pytest.fixture
-def hand_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, np.ndarray]]:
-    """A cache folder with a wheel brought by hand, and the tensors in it."""
+def with_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, np.ndarray]]:
+    """A weights folder that holds a wheel, and the tensors in it."""
     tensors = random_checkpoint()
     wheel = tmp_path / musicnn_weights.WHEEL
     write_wheel(wheel, tensors)
-    monkeypatch.delenv(musicnn_weights.WHEEL_VARIABLE, raising=False)
     monkeypatch.setattr(musicnn_weights, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
     return tmp_path, tensors
-
-
-# --- the tensor bundle ------------------------------------------------------------------------------------
-
-SMALL = {
-    "layer/bias": np.array([1.5, -2.0], np.float32),
-    "layer/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
-    "layer/kernel/Adam": np.zeros((2, 3), np.float32),
-    "layer_1/kernel": np.full((1, 2, 1, 2), 7, np.float32),
-    "power": np.float32(0.9).reshape(()),
-}
-
-
-@pytest.mark.parametrize("per_block", [1, 3, 100])
-def test_bundle_is_read_across_blocks_and_shared_prefixes(per_block: int) -> None:
-    entries, data = bundle_entries(SMALL)
-    found = read_bundle(table(entries, per_block), data, SMALL)
-    assert list(found) == list(SMALL)
-    for name, values in SMALL.items():
-        assert found[name].dtype == np.float32
-        np.testing.assert_array_equal(found[name], values)
-
-
-def test_bundle_names_what_is_missing() -> None:
-    entries, data = bundle_entries(SMALL)
-    with pytest.raises(MgcError, match="lacks gamma, beta"):
-        read_bundle(table(entries), data, ["power", "gamma", "beta"], where="here")
-
-
-def test_bundle_cut_short_anywhere_is_refused() -> None:
-    entries, data = bundle_entries(SMALL)
-    index = table(entries)
-    with pytest.raises(MgcError, match=r"data is cut short: power ends beyond its \d+ bytes"):
-        read_bundle(index, data[:-1], SMALL)
-    for length in range(len(index)):
-        with pytest.raises(MgcError, match="the TensorFlow checkpoint"):
-            read_bundle(index[:length], data, SMALL)
-    for length in range(len(index) - 48 - 4):  # the footer is there, what it points at is not whole
-        with pytest.raises(MgcError, match="the TensorFlow checkpoint"):
-            read_bundle(index[:length] + index[-48:], data, SMALL)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"power": field(1, 1) + field(5, 8)}, "contradicts itself: power"),  # 8 bytes for one float
-        ({"power": field(1, 2) + field(5, 4)}, "contradicts itself: power"),  # double
-        ({"power": field(1, 1) + field(2, 5) + field(5, 4)}, "damaged"),  # a number for a shape
-        ({"power": b"\x0f"}, "damaged"),  # an unknown wire type
-        ({"": field(1, 2)}, "several shards"),
-        ({"": field(1, 1) + field(2, 1)}, "big-endian"),
-    ],
-)
-def test_bundle_that_contradicts_itself_is_refused(change: dict[str, bytes], says: str) -> None:
-    entries, data = bundle_entries(SMALL)
-    entries |= {name.encode(): value for name, value in change.items()}
-    with pytest.raises(MgcError, match=says):
-        read_bundle(table(entries), data, SMALL)
-
-
-def test_bundle_of_another_kind_is_refused() -> None:
-    entries, data = bundle_entries(SMALL)
-    with pytest.raises(MgcError, match="compressed"):
-        read_bundle(table(entries, compression=b"\1"), data, SMALL)
-    with pytest.raises(MgcError, match="not a LevelDB table"):
-        read_bundle(bytes(100), data, SMALL)
 
 
 # --- fetching ---------------------------------------------------------------------------------------------
 
 
-def test_wheel_by_hand_becomes_the_papers_network(hand_made: tuple[Path, dict[str, np.ndarray]]) -> None:
-    cache, tensors = hand_made
-    weights = fetch_weights(cache)
-    assert weights.name == f"musicnn-msd-{musicnn_weights.WHEEL_SHA256[:12]}.safetensors"
-    assert sorted(path.name for path in cache.iterdir()) == sorted([musicnn_weights.WHEEL, weights.name])
+def test_a_wheel_becomes_the_network_of_the_paper(with_wheel: tuple[Path, dict[str, np.ndarray]]) -> None:
+    folder, tensors = with_wheel
+    weights = fetch_weights(Workspace(weights=folder))
+    assert weights == folder / WEIGHTS_FILE
+    assert sorted(path.name for path in folder.iterdir()) == sorted([musicnn_weights.WHEEL, weights.name])
 
     x = torch.rand(2, 40, 96, generator=torch.Generator().manual_seed(1)) * 4
     expected = written_out(tensors, x)
-    model = MusicNN.from_safetensors(weights)
-    living = sum(len(filters.live) for filters in (*model.front, *model.middle))
-    assert living == sum(size - len(range(0, size, 3)) for size in (204, 204, 51, 51, 51, 64, 64, 64))
-    assert_same_features(model(x), expected)
-
-    every_filter = MusicNN()
-    every_filter.load_state_dict(model.state_dict())
-    assert_same_features(every_filter(x), expected)
+    assert_same_features(load_network(weights)(x), expected)
+    pruned = load_network(weights).without_dead_filters()
+    live = sum(len(bank.live) for bank in (*pruned.front, *pruned.middle))
+    assert live == sum(size - len(range(0, size, 3)) for size in (204, 204, 51, 51, 51, 64, 64, 64))
+    assert_same_features(pruned(x), expected)
 
 
-def test_second_call_touches_neither_wheel_nor_pip(
-    hand_made: tuple[Path, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+def test_the_second_call_needs_neither_wheel_nor_pip(
+    with_wheel: tuple[Path, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, _ = hand_made
-    weights = fetch_weights(cache)
-    (cache / musicnn_weights.WHEEL).unlink()
-    monkeypatch.setattr(musicnn_weights, "_download_wheel", lambda *_: pytest.fail("downloaded again"))
-    assert fetch_weights(cache) == weights
+    folder, _ = with_wheel
+    weights = fetch_weights(Workspace(weights=folder))
+    (folder / musicnn_weights.WHEEL).unlink()
+    monkeypatch.setattr(musicnn_weights.subprocess, "run", lambda *_, **__: pytest.fail("downloaded again"))
+    assert fetch_weights(Workspace(weights=folder)) == weights
 
 
-def test_wheel_named_by_the_environment(
-    hand_made: tuple[Path, dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_wheel_in_the_folder_of_encoders(
+    with_wheel: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
-    cache, _ = hand_made
-    monkeypatch.setenv(musicnn_weights.WHEEL_VARIABLE, str(cache / musicnn_weights.WHEEL))
-    assert fetch_weights(tmp_path / "not" / "there yet").is_file()
-    monkeypatch.setenv(musicnn_weights.WHEEL_VARIABLE, str(tmp_path / "nowhere.whl"))
-    with pytest.raises(MgcError, match=r"names a file that does not exist"):
-        fetch_weights(tmp_path / "other")
+    folder, _ = with_wheel
+    assert fetch_weights(Workspace(weights=tmp_path / "not" / "there yet", encoders=folder)).is_file()
 
 
-def test_damaged_wheel_is_refused_and_leaves_nothing(hand_made: tuple[Path, dict[str, np.ndarray]]) -> None:
-    cache, _ = hand_made
-    wheel = cache / musicnn_weights.WHEEL
+def test_a_damaged_wheel_is_refused_and_leaves_nothing(
+    with_wheel: tuple[Path, dict[str, np.ndarray]],
+) -> None:
+    folder, _ = with_wheel
+    wheel = folder / musicnn_weights.WHEEL
     raw = bytearray(wheel.read_bytes())
     raw[len(raw) // 2] ^= 1
     wheel.write_bytes(raw)
-    with pytest.raises(MgcError, match="not the known musicnn wheel") as caught:
-        fetch_weights(cache)
-    assert str(wheel) in str(caught.value)
-    assert list(cache.iterdir()) == [wheel]
-
-
-@pytest.mark.parametrize("content", [b"no zip at all", None])
-def test_wheel_of_the_wrong_kind_is_refused(tmp_path: Path, content: bytes | None) -> None:
-    wheel = tmp_path / musicnn_weights.WHEEL
-    if content is None:
-        with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr("musicnn/models.py", "")
-    else:
-        wheel.write_bytes(content)
-    with pytest.raises(MgcError, match="the musicnn wheel cannot be read"):
-        musicnn_weights.weights_from_wheel(wheel)
-
-
-def test_wheel_without_a_tensor_names_it(tmp_path: Path) -> None:
-    tensors = random_checkpoint()
-    del tensors["conv2d_3/bias"], tensors["batch_normalization_9/gamma"]
-    write_wheel(tmp_path / "a.whl", tensors)
-    with pytest.raises(MgcError, match=r"lacks conv2d_3/bias, batch_normalization_9/gamma"):
-        musicnn_weights.weights_from_wheel(tmp_path / "a.whl")
+    with pytest.raises(MgcError, match="damaged or a different file") as caught:
+        fetch_weights(Workspace(weights=folder))
+    assert caught.value.where == wheel
+    assert list(folder.iterdir()) == [wheel]
 
 
 def test_no_pip_says_what_to_bring_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(musicnn_weights.WHEEL_VARIABLE, raising=False)
     monkeypatch.setitem(sys.modules, "pip", None)
     with pytest.raises(MgcError, match="no pip") as caught:
-        fetch_weights(tmp_path)
+        fetch_weights(Workspace(weights=tmp_path))
     assert musicnn_weights.WHEEL in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
 def test_no_network_says_what_to_bring_and_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in [name for name in os.environ if name.startswith(("PIP_", musicnn_weights.WHEEL_VARIABLE))]:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the discard port: nobody answers
     with pytest.raises(MgcError, match="cannot be downloaded from PyPI") as caught:
-        fetch_weights(tmp_path)
+        fetch_weights(Workspace(weights=tmp_path))
     assert musicnn_weights.WHEEL in str(caught.value) and str(tmp_path) in str(caught.value)
     assert "No matching distribution" in str(caught.value)
-    assert capsys.readouterr().err.count("fetching musicnn") == 1
+    assert capsys.readouterr().err.count("downloading musicnn") == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_weights_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(MgcError, match="cannot keep the musicnn weights"):
-        fetch_weights(tmp_path / "file" / "cache")
+    with pytest.raises(MgcError, match="musicnn weights cannot be saved"):
+        fetch_weights(Workspace(weights=tmp_path / "file" / "folder"))
 
 
 # --- log-mels and the network -----------------------------------------------------------------------------
@@ -368,7 +228,7 @@ def test_mel_bank_first_made_in_inference_mode_still_works_with_gradients() -> N
     assert waveforms.grad is not None and waveforms.grad.abs().sum() > 0
 
 
-def test_random_twin_is_frozen_and_hears_its_input() -> None:
+def test_random_initialisation_is_frozen_and_depends_on_its_input() -> None:
     torch.manual_seed(0)
     twin = MusicNN()
     assert not twin.training and not any(p.requires_grad for p in twin.parameters())
@@ -378,6 +238,12 @@ def test_random_twin_is_frozen_and_hears_its_input() -> None:
     assert ((features.tags > 0) & (features.tags < 1)).all()
     with pytest.raises(ValueError, match="log-mels must be"):
         twin(torch.zeros(2, 96, 187))
+
+
+def test_the_published_form_can_be_trained() -> None:
+    network = MusicNN().requires_grad_(True).train()
+    network(torch.rand(2, 40, 96)).tags.sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 def test_tags_are_fifty_different_ones() -> None:
@@ -390,8 +256,12 @@ def test_strict_loading_names_every_difference(tmp_path: Path) -> None:
     weights["tags.weight"] = weights["tags.weight"][:49].clone()
     save_file(weights, tmp_path / "wrong.safetensors")
     with pytest.raises(MgcError) as caught:
-        MusicNN.from_safetensors(tmp_path / "wrong.safetensors")
-    for part in ("missing: dense.bias", "unexpected: tags.extra", "tags.weight is (49, 200), not (50, 200)"):
+        load_network(tmp_path / "wrong.safetensors")
+    for part in (
+        "missing: dense.bias",
+        "unexpected: tags.extra",
+        "tags.weight is (49, 200), expected (50, 200)",
+    ):
         assert part in str(caught.value)
 
 
@@ -400,7 +270,7 @@ def test_unreadable_weights_are_refused(tmp_path: Path, content: bytes | None) -
     if content is not None:
         (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(MgcError, match="cannot be read"):
-        MusicNN.from_safetensors(tmp_path / "w.safetensors")
+        load_network(tmp_path / "w.safetensors")
 
 
 # --- with the real weights --------------------------------------------------------------------------------
@@ -409,7 +279,7 @@ def test_unreadable_weights_are_refused(tmp_path: Path, content: bytes | None) -
 @pytest.fixture(scope="session")
 def trained_weights() -> Path:
     try:
-        return fetch_weights(Path.home() / ".cache" / "mgc")
+        return fetch_weights(Workspace())
     except MgcError as error:
         if "cannot be downloaded" not in error.what:
             raise
@@ -436,7 +306,7 @@ def test_agrees_with_the_original(trained_weights: Path, case: str) -> None:
 
     waveform = torch.from_numpy(reference_waveforms()[case]).float()
     logmels = logmel(waveform[None], center=True)[:, :187]
-    features = MusicNN.from_safetensors(trained_weights)(logmels)
+    features = load_network(trained_weights)(logmels)
     best = features.tags[0].topk(5)
     expected_tags = [tag for tag, _ in expected["top5_tags"]]
     assert [musicnn_network.TAGS[place] for place in best.indices] == expected_tags
@@ -452,10 +322,9 @@ def test_agrees_with_the_original(trained_weights: Path, case: str) -> None:
 
 
 def test_dead_filters_of_the_trained_network_change_nothing(trained_weights: Path) -> None:
-    model, every_filter = MusicNN.from_safetensors(trained_weights), MusicNN()
-    every_filter.load_state_dict(load_file(trained_weights))
-    assert sum(len(filters.live) for filters in (*model.front, *model.middle)) == 208
+    pruned = load_network(trained_weights).without_dead_filters()
+    assert sum(len(bank.live) for bank in (*pruned.front, *pruned.middle)) == 208
     noise = 0.3 * torch.randn(2, 48_000, generator=torch.Generator().manual_seed(0))
     logmels = logmel(noise * torch.tensor([[1.0], [0.01]]), center=True)[:, :187]
-    found, expected = model(logmels), every_filter(logmels)
+    found, expected = pruned(logmels), load_network(trained_weights)(logmels)
     assert_same_features(found, {name: values.double() for name, values in vars(expected).items()})

@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_its_tables_are_the_committed_ones() -> None:
     updated = runpy.run_path(str(ROOT / "scripts" / "update_readme.py"))["updated"]
-    assert README.count("<!-- results/") == 2
+    assert README.count("<!-- docs/tables/") == 2
     assert updated(README) == README
 
 

@@ -16,7 +16,7 @@ from test_transformers_audio import save_tiny
 from mgc import audio
 from mgc.representations import REPRESENTATIONS, Representation, open_representation
 from mgc.representations import card as kinds
-from mgc.representations.features.logmel import HOP, LOGMEL, LOGMEL44, Numbers, logmel, logmel44
+from mgc.representations.features.logmel import HOP, LOGMEL, LOGMEL44, MelSettings, logmel, logmel44
 from mgc.representations.pooling import represent
 from mgc.util.errors import MgcError
 
@@ -36,13 +36,13 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 Make = Callable[[], Representation]
 
 
-def librosa_logmel(samples: np.ndarray, numbers: Numbers) -> np.ndarray:
+def librosa_logmel(samples: np.ndarray, numbers: MelSettings) -> np.ndarray:
     mel = librosa.feature.melspectrogram(y=samples, sr=numbers.sample_rate_hz, n_fft=numbers.n_fft)
     return librosa.power_to_db(mel).T
 
 
 @BOTH
-def test_logmel_is_librosas_at_every_length(make: Make, numbers: Numbers, tmp_path: Path) -> None:
+def test_logmel_is_librosas_at_every_length(make: Make, numbers: MelSettings, tmp_path: Path) -> None:
     window, rate = numbers.window_frames * HOP, numbers.sample_rate_hz
     lengths = [HOP * 22 + extra for extra in (-1, 0, 1, HOP // 2)]
     lengths += [window + extra for extra in (-HOP, -1, 0, 1, HOP - 1, HOP, 1024)]
@@ -68,7 +68,7 @@ def test_logmel_is_librosas_at_every_length(make: Make, numbers: Numbers, tmp_pa
 
 @needs_emotify
 @BOTH
-def test_logmel_is_librosas_on_a_real_clip(make: Make, numbers: Numbers) -> None:
+def test_logmel_is_librosas_on_a_real_clip(make: Make, numbers: MelSettings) -> None:
     path = sorted((SHARED / "data/emotify").rglob("*.mp3"))[7]
     card = make()
     [(_, array)] = represent(card, card.load(CPU), [path], CPU, batch_size=4)

@@ -380,14 +380,17 @@ def config(**changed: object) -> Callable[[Path], object]:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
-    "no preprocessor": (lambda f: (f / "preprocessor_config.json").unlink(), "no preprocessor_config.json"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no model.safetensors"),
-    "text model": (config(model_type="bert"), "'bert' is no audio encoder"),
-    "no model type": (config(model_type=None), "'None' is no audio encoder"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json not found"),
+    "no preprocessor": (
+        lambda f: (f / "preprocessor_config.json").unlink(),
+        "preprocessor_config.json not found",
+    ),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors not found"),
+    "text model": (config(model_type="bert"), "'bert' is not a supported audio encoder"),
+    "no model type": (config(model_type=None), "'None' is not a supported audio encoder"),
     "not json": (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
     "not utf-8": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "cannot be read as JSON"),
-    "a list": (lambda f: (f / "config.json").write_text("[]"), "no JSON object"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "not hold a JSON object"),
     "wrong type": (config(hidden_size="wide"), "cannot be used .*wide"),
     "wrong lengths": (config(conv_stride=[2, 2]), "conv_stride"),
     "preprocessor not json": (
@@ -411,7 +414,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_folder_is_refused_in_words(what: str, encoder: Path) -> None:
+def test_a_bad_folder_is_refused_with_a_message(what: str, encoder: Path) -> None:
     spoil, message = BAD[what]
     spoil(encoder)
     with pytest.raises(MgcError, match=message) as caught:
@@ -447,7 +450,7 @@ def test_weights_in_parts_open_whole_or_not_at_all(encoder: Path, tmp_path: Path
     before = open_representation(str(encoder), workspace=here())
     assert np.array_equal(one(before, path), whole)
     parts[1].rename(encoder / "away")
-    with pytest.raises(MgcError, match=f"no {parts[1].name}"):
+    with pytest.raises(MgcError, match=f"{parts[1].name} not found"):
         open_representation(str(encoder), workspace=here())
     (encoder / "away").rename(parts[1])
     content = bytearray(parts[1].read_bytes())
@@ -497,14 +500,14 @@ def test_code_beside_the_weights_runs_only_when_trusted(
     )
     card = open_representation(str(folder), workspace=here())
     assert card.cut.sample_rate_hz == 24_000
-    with pytest.raises(MgcError, match="code of others") as caught:
+    with pytest.raises(MgcError, match="Python code in its folder") as caught:
         card.load(CPU)
     assert "--trust-remote-code" in str(caught.value.fix)
     trusted = open_representation(str(folder), trust_remote_code=True, workspace=here())
     assert trusted.fingerprint == card.fingerprint
     expected = one(open_representation(str(plain), workspace=here()), path)
     assert np.abs(one(trusted, path) - expected).max() < 1e-5
-    # its twin is transformers' own HuBERT: no code of others runs
+    # its twin is transformers' own HuBERT, which needs no other code
     assert (
         one(open_representation(address_of(str(folder), True, 0), workspace=here()), path).shape
         == expected.shape
@@ -584,7 +587,7 @@ def test_published_configurations_make_the_models(name: str) -> None:
 @pytest.mark.parametrize(
     ("typo", "meant"), [("wav2vce2", "wav2vec2"), ("logmle", "logmel"), ("musicn", "musicnn")]
 )
-def test_a_typo_is_told(typo: str, meant: str) -> None:
+def test_a_typo_gets_a_suggestion(typo: str, meant: str) -> None:
     with pytest.raises(MgcError, match=f"no encoder '{typo}'") as caught:
         open_representation(typo, workspace=here())
     assert f"did you mean {meant!r}" in str(caught.value)
@@ -620,7 +623,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("hub", ["offline", "closed", "deaf"])
-def test_without_a_hub_the_cache_serves_and_the_way_by_hand_is_told(
+def test_without_a_hub_the_cache_is_used_and_the_message_names_a_way(
     hub: str, hub_cache: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and never answers
@@ -629,17 +632,18 @@ def test_without_a_hub_the_cache_serves_and_the_way_by_hand_is_told(
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", hub == "offline")
         assert opened("owner/encoder") == "hub owner/encoder at 0123456789ab"
         assert opened("distilhubert") == "hub ntu-spml/distilhubert at 1123456789ab"
-        told = opened("ast")
-    assert "'ast' (MIT/ast-finetuned-audioset-10-10-0.4593) is not on this machine" in told
-    assert "--model path/to/folder" in told
-    assert "encoders that work here: musicnn, distilhubert" in told
+        message = opened("ast")
+    assert "'ast' (MIT/ast-finetuned-audioset-10-10-0.4593) is not on this machine" in message
+    assert "--model path/to/folder" in message
+    assert "encoders that work here: musicnn, distilhubert" in message
 
 
 def test_a_card_is_cheap(encoder: Path) -> None:
     code = (
         "import sys\n"
         "from mgc.representations import open_representation\n"
-        "open_representation(sys.argv[1])\n"
+        "from mgc.workspace import Workspace\n"
+        "open_representation(sys.argv[1], Workspace())\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -648,7 +652,7 @@ def test_a_card_is_cheap(encoder: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_list_of_encoders_says_what_is_here_and_what_it_needs(hub_cache: None) -> None:
+def test_the_list_of_encoders_names_what_is_available_and_needs_code(hub_cache: None) -> None:
     rows = {row.name: row for row in encoders(workspace=here())}
     assert set(rows) >= {*SHORT_NAMES, "musicnn", "efficientat_mn04"}
     assert [row.name for row in rows.values() if row.here and row.name in SHORT_NAMES] == ["distilhubert"]

@@ -29,11 +29,11 @@ def _demo(root: Path, recipe: DataRecipe) -> Listing:
 
 SOURCES: dict[str, Source] = {
     "demo": Source(
-        about="real scores of six styles, rendered with random General MIDI instruments",
+        about="real scores of six styles, rendered with General MIDI instruments",
         licence="scores: public domain, encodings as the music21 corpus states them",
         tracks=len(demo.STYLES) * demo.PIECES_PER_STYLE,
         genres=len(demo.STYLES),
-        size="rendered in a minute, 60 MB",
+        size="rendered in a minute, 80 MB",
         place="demo/tracks.csv",
         present=lambda root: (root / "demo" / "tracks.csv").exists(),
         listing=_demo,

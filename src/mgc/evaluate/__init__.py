@@ -1,28 +1,26 @@
-"""Predictions in, numbers out: scores with intervals, and the paired comparison of two runs.
+"""Predictions in, numbers out: scores with intervals, and the paired comparison of two systems.
 
 Conventions
 -----------
-* The unit is the track. Windows or segments have been averaged before they get here.
-* `classes` is ordered and a label is an index into it. The predicted class is the one of highest probability;
-  of several that tie, the first. Top-2 accuracy goes by the same order.
-* A class stands in the macro-F1 if it occurs among the truths or the predictions, as scikit-learn has it by
-  default: a class of which the test side holds nothing, and which nobody predicts, does not count. Elsewhere
-  0/0 is 0 (scikit-learn's `zero_division=0`). Balanced accuracy is the mean recall of the classes that occur
-  among the truths.
-* Tracks of several folds are pooled and then scored, rather than scored and then averaged: the mean of an F1
-  over folds is biased when classes are rare (Forman & Scholz 2010). The area under the ROC curve alone is a
-  mean over folds, as they advise: it ranks tracks, and those of two folds were scored by two models, whose
-  probabilities need not be in step. It is one class against the rest, over the folds that hold both, then
-  the mean over classes; None where no fold holds both.
+* The unit is the track. Windows or segments are averaged before they get here.
+* `classes` is ordered and a label is an index into it. The predicted class is the one of highest probability,
+  the first of several that tie. Top-2 accuracy uses the same order.
+* Macro-F1 is the mean over the classes that occur in the labels or the predictions, the default of
+  scikit-learn. Elsewhere 0/0 is 0 (scikit-learn's `zero_division=0`). Balanced accuracy is the mean recall of
+  the classes that occur in the labels.
+* Tracks of several folds are pooled and then scored: the mean of F1 scores over folds is biased if classes
+  are rare (Forman & Scholz 2010). As they advise, only the area under the ROC curve is a mean over folds,
+  since it ranks tracks, and the probabilities of two folds come from two models. It is computed for each
+  class against the rest, on the folds that hold both, then averaged over classes; None if no fold holds both.
 * The calibration error is that of the top probability, in 15 bins of equal width (Guo et al. 2017).
-* Every interval is a 95 % percentile bootstrap (Efron & Tibshirani 1993, chapter 13). Tracks of one artist
-  resemble one another, so whole groups (artists) are drawn wherever a group holds several tracks (the cluster
-  bootstrap: Field & Welsh 2007), and single tracks only where none does.
-* The intervals say how far the number would move with other test tracks. They do not hold the spread of
-  training again with another seed: `over_seeds` gives that beside them, as a deviation. With few groups
-  (below about 30) they are too narrow, and a run that errs nowhere has an interval of width nought.
-* Order does not matter: `Predictions` sorts itself by track id, so the same tracks in any order are equal,
-  pair up and give the same numbers for the same seed.
+* Intervals are 95 % percentile bootstraps (Efron & Tibshirani 1993, chapter 13). Since tracks of one artist
+  are similar, whole groups (artists) are resampled if any group holds several tracks (the cluster bootstrap:
+  Field & Welsh 2007), otherwise tracks.
+* Intervals describe how far a score would move with other test tracks. They do not include the variation
+  between training seeds; `over_seeds` reports that as a separate deviation. With fewer than about 30 groups
+  they are too narrow, and a run without errors has an interval of width 0.
+* Order has no effect: `Predictions` sorts itself by track id, so the same tracks in any order are equal and
+  give the same numbers for the same seed.
 
 Sources
 -------
@@ -59,30 +57,8 @@ from mgc.evaluate.scores import (
 )
 
 __all__ = [
-    "PROBABILITY_PREFIX",
-    "Bin",
-    "ClassScore",
-    "Difference",
-    "Floats",
-    "Integers",
-    "Leak",
-    "OverSeeds",
-    "Predictions",
-    "Scores",
-    "Verdict",
-    "calibration_error",
-    "confusion_matrix",
-    "evaluate",
-    "holm",
-    "leak",
-    "log_loss",
-    "mcnemar_p",
-    "over_seeds",
-    "paired",
-    "precision_recall_f1",
-    "reliability",
-    "roc_aucs",
-    "roc_curves",
-    "sign_flip_p",
-    "top2_accuracy",
-]
+    "PROBABILITY_PREFIX", "Bin", "ClassScore", "Difference", "Floats", "Integers", "Leak", "OverSeeds",
+    "Predictions", "Scores", "Verdict", "calibration_error", "confusion_matrix", "evaluate", "holm",
+    "leak", "log_loss", "mcnemar_p", "over_seeds", "paired", "precision_recall_f1", "reliability",
+    "roc_aucs", "roc_curves", "sign_flip_p", "top2_accuracy",
+]  # fmt: skip

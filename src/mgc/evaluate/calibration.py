@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: of tracks predicted with 0.8, are eight in ten right?"""
+"""Whether predicted probabilities match observed frequencies."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from mgc.evaluate.predictions import Predictions
 
-BINS = 15  # as Guo et al. 2017 have it
+BINS = 15  # as in Guo et al. 2017
 
 
 class Bin(NamedTuple):
-    """The tracks with a top probability in (low, high]: how many, its mean, and the share predicted right."""
+    """The tracks whose top probability is in (low, high]: number, mean probability and accuracy."""
 
     low: float
     high: float
@@ -20,21 +20,21 @@ class Bin(NamedTuple):
 
 
 def reliability(predictions: Predictions) -> list[Bin]:
-    """The bins that hold tracks, of 15 of equal width, for a reliability diagram (Guo et al. 2017)."""
-    top = predictions.probabilities.max(axis=1)
-    right = (predictions.predicted == predictions.labels).astype(np.float64)
+    """The non-empty ones of 15 bins of equal width, for a reliability diagram (Guo et al. 2017)."""
+    top = predictions.probabilities.max(axis=1)  # (N,)
+    correct = (predictions.predicted == predictions.labels).astype(np.float64)
     edges = np.linspace(0, 1, BINS + 1)
-    place = np.searchsorted(edges[1:-1], top, side="left")  # (N,)
-    found = []
-    for number in np.unique(place):
-        low, high = edges[number : number + 2]
-        held = place == number
-        confidence, accuracy = float(top[held].mean()), float(right[held].mean())
-        found.append(Bin(float(low), float(high), int(held.sum()), confidence, accuracy))
-    return found
+    bin_numbers = np.searchsorted(edges[1:-1], top, side="left")  # (N,)
+    bins = []
+    for number in np.unique(bin_numbers):
+        inside = bin_numbers == number
+        confidence, accuracy = float(top[inside].mean()), float(correct[inside].mean())
+        low, high = float(edges[number]), float(edges[number + 1])
+        bins.append(Bin(low, high, int(inside.sum()), confidence, accuracy))
+    return bins
 
 
 def calibration_error(predictions: Predictions) -> float:
-    """The mean gap of a bin of `reliability`, weighted by its tracks: 0 where probabilities are honest."""
+    """Mean gap between confidence and accuracy in the bins of `reliability`, weighted by tracks."""
     gaps = [entry.tracks * abs(entry.confidence - entry.accuracy) for entry in reliability(predictions)]
     return float(sum(gaps) / len(predictions))

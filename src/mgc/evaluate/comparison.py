@@ -1,23 +1,14 @@
-"""Two systems on the same tracks: the difference, its interval and test, and what may be said of it."""
+"""Two systems on the same tracks: the difference, its interval, its test and the verdict."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest, norm
 
-from mgc.evaluate.bootstrap import (
-    Unit,
-    interval,
-    mean_of,
-    resample,
-    resampled_mean,
-    sums_by_unit,
-    unit_numbers,
-    unit_of,
-)
+from mgc.evaluate.bootstrap import Unit, interval, resampled_mean, unit_numbers, unit_of
 from mgc.evaluate.predictions import Floats, Predictions, check_same_split, only_in
 from mgc.util.errors import MgcError
 
@@ -25,21 +16,30 @@ Verdict = Literal["better", "worse", "no difference shown"]
 
 SIGNIFICANCE = 0.05
 POWER = 0.8
-LEAST_DIFFERENCE = 0.01  # a smaller one is not worth the tracks it would take to show it
+MIN_DIFFERENCE = 0.01  # accuracy; smaller differences are not worth the tracks needed to show them
 SIGN_FLIPS = 10_000
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Run a against run b on the same tracks.
+    """System a compared with system b on the same tracks.
 
-    accuracy_difference: accuracy of a less that of b, in -1..1; of several seeds, of their means.
-    low, high: its 95 % paired percentile bootstrap over `interval_unit`; accounts for artists.
-    only_a, only_b: how many tracks a alone, and b alone, got right; of several seeds, how many more often.
-    p_value: exact two-sided McNemar test; where either has several seeds, its like for shares of seeds, a
-        sign-flip test. Both take the tracks for independent, whoever the artist.
-    standard_error: of the accuracy_difference, by the same bootstrap.
-    p_corrected: the p-value for the family of comparisons it is one of; None where it stands alone.
+    Parameters
+    ----------
+    accuracy_difference
+        Accuracy of a minus that of b, in -1..1; with several seeds, of their means.
+    low, high
+        Its 95 % paired percentile bootstrap interval over `interval_unit`, which accounts for artists.
+    only_a, only_b
+        Number of tracks that only a, or only b, classified correctly; with several seeds, sums of the
+        differences between their shares of correct seeds.
+    p_value
+        Exact two-sided McNemar test, or a sign-flip test if either system has several seeds. Both assume
+        that tracks are independent, whatever the artist.
+    standard_error
+        Of `accuracy_difference`, from the same bootstrap.
+    p_corrected
+        The p-value corrected for the family of comparisons; None for a single comparison.
     """
 
     n_tracks: int
@@ -56,7 +56,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Of a: "better" or "worse" if p < 0.05 (corrected, if it is) and the interval excludes 0."""
+        """Whether a is better or worse: p < 0.05 (corrected, if given) and the interval excludes 0."""
         p = self.p_value if self.p_corrected is None else self.p_corrected
         if p < SIGNIFICANCE and self.low > 0:
             return "better"
@@ -66,18 +66,18 @@ class Difference:
 
     @property
     def tracks_needed(self) -> int | None:
-        """About how many tracks would show a difference d, as large as this one but at least 1 point.
+        """The approximate number of tracks that would show a difference of this size, of at least 1 point.
 
-        N ((z(0.975) + z(0.8)) standard_error / d)^2, rounded up to two digits, where N are the tracks at
-        hand: the usual sample size for a mean, of paired differences here, for a single two-sided test at 5 %
-        with a power of 80 % (Lachin 1981). N standard_error^2 stands for the variance of a track. It comes
-        from drawing artists and so holds their design effect (Kish 1965): the new tracks are taken to be
-        as many to an artist. None where that is no more than there are, and where a difference is shown.
+        N ((z(0.975) + z(0.8)) standard_error / difference)^2 with N tracks at hand, rounded up to two digits:
+        the usual sample size for a mean of paired differences, for one two-sided test at 5 % with a power of
+        80 % (Lachin 1981). N standard_error^2 replaces the variance of a track. Since it comes from
+        resampling artists, it includes their design effect (Kish 1965) and assumes as many tracks per artist.
+        None if a difference is shown, and if the tracks at hand are already enough.
         """
         if self.verdict != "no difference shown":
             return None
-        reach = norm.ppf(1 - SIGNIFICANCE / 2) + norm.ppf(POWER)
-        needed = self.n_tracks * (reach * self.standard_error / self._sought) ** 2
+        reach = NormalDist().inv_cdf(1 - SIGNIFICANCE / 2) + NormalDist().inv_cdf(POWER)
+        needed = self.n_tracks * (reach * self.standard_error / self._difference_to_show) ** 2
         if needed <= self.n_tracks:
             return None
         step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
@@ -85,38 +85,38 @@ class Difference:
 
     @property
     def words(self) -> str:
-        """The verdict; where no difference is shown also how far the tracks are from showing one."""
+        """The verdict and, if no difference is shown, the reason."""
         if self.verdict != "no difference shown":
             return self.verdict
-        points = f"{100 * self._sought:.1f}".removesuffix(".0")
+        points = f"{100 * self._difference_to_show:.1f}".removesuffix(".0")
         points += " point" if points == "1" else " points"
         if self.only_a == self.only_b == 0:
-            why = "right on the same tracks"
+            reason = "right on the same tracks"
         elif self.tracks_needed is not None:
-            why = f"needs about {self.tracks_needed:,} tracks to show {points}"
-        elif abs(self.accuracy_difference) < LEAST_DIFFERENCE:
-            why = f"{points} would probably have shown"
+            reason = f"needs about {self.tracks_needed:,} tracks to show {points}"
+        elif abs(self.accuracy_difference) < MIN_DIFFERENCE:
+            reason = f"{points} would probably have shown"
         else:
-            why = "test and interval do not both show one"
-        return f"{self.verdict} ({why})"
+            reason = "test and interval do not both show one"
+        return f"{self.verdict} ({reason})"
 
     @property
-    def _sought(self) -> float:
-        return max(abs(self.accuracy_difference), LEAST_DIFFERENCE)
+    def _difference_to_show(self) -> float:
+        return max(abs(self.accuracy_difference), MIN_DIFFERENCE)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, ready for JSON, with the verdict and the tracks needed."""
+        """Plain numbers and strings for JSON, with the verdict and the tracks needed."""
         return {**asdict(self), "verdict": self.verdict, "tracks_needed": self.tracks_needed}
 
 
 @dataclass(frozen=True)
 class Leak:
-    """How much more a system seems to know on a split that leaks than on one that does not.
+    """How much higher the accuracy of a system is on a split that leaks than on one that does not.
 
-    accuracy_difference: accuracy on the leaky split less that on the honest one, in -1..1.
-    low, high: its 95 % percentile bootstrap over artists (or tracks).
-    n_paired: tracks judged in both runs, over which the difference is paired; 0 where each run was judged on
-    its own tracks, and drawn for itself.
+    accuracy_difference: accuracy on the leaky split minus that on the honest one, in -1..1.
+    low, high: its 95 % percentile bootstrap interval over artists (or tracks).
+    n_paired: number of tracks evaluated in both runs, over which the difference is paired; 0 if the runs were
+    evaluated on different tracks, which are then resampled independently.
     """
 
     accuracy_difference: float
@@ -128,21 +128,21 @@ class Leak:
 def paired(
     a: Sequence[Predictions], b: Sequence[Predictions], *, n_bootstrap: int = 2000, seed: int = 0
 ) -> Difference:
-    """Compare two systems over the same split, track by track; each is one run, or one run a seed.
+    """Compare two systems on the same split, track by track; each is a list of runs, one per seed.
 
-    The exact McNemar test (McNemar 1947; advised for one test set by Dietterich 1998) takes the tracks for
-    independent; the interval, where artists recur, draws whole artists (Field & Welsh 2007). The verdict asks
-    for both, since either alone can be too sure. Of single runs it is about these two trained models: another
-    seed may differ.
+    The exact McNemar test (McNemar 1947; recommended for one test set by Dietterich 1998) assumes independent
+    tracks; the interval resamples whole artists where artists recur (Field & Welsh 2007). The verdict needs
+    both, since either alone can be overconfident. With single runs it applies to these two trained models
+    only: another seed may give another verdict.
 
-    Raises MgcError, naming the first few, where classes, tracks, labels, groups or folds differ; for fewer
-    than 40 resamples; and where there are fewer than two groups to draw from.
+    Raises:
+        MgcError: classes, tracks, labels, groups or folds differ; fewer than 40 resamples or two groups.
     """
     for other in [*a[1:], *b]:
         check_same_split(a[0], other)
-    gain = _right(a) - _right(b)  # (N,) shares of seeds
-    drawn = resampled_mean(a[0], gain, n_bootstrap, seed)  # (R,)
-    low, high = interval(drawn)
+    gain = _correct(a) - _correct(b)  # (N,) differences in the share of correct seeds
+    resampled = resampled_mean(unit_numbers(a[0]), gain, n_bootstrap, seed)  # (R,)
+    low, high = interval(resampled)
     only_a, only_b = float(gain.clip(min=0).sum()), float((-gain).clip(min=0).sum())
     single = len(a) == len(b) == 1
     return Difference(
@@ -155,62 +155,62 @@ def paired(
         only_a=only_a,
         only_b=only_b,
         p_value=mcnemar_p(round(only_a), round(only_b)) if single else sign_flip_p(gain, seed),
-        standard_error=float(drawn.std(ddof=1)),
+        standard_error=float(resampled.std(ddof=1)),
     )
 
 
 def leak(
     leaky: Sequence[Predictions], honest: Sequence[Predictions], *, n_bootstrap: int = 2000, seed: int = 0
 ) -> Leak:
-    """Compare a system on a leaky split with itself on an honest one; each is one run, or one run a seed.
+    """Compare a system on a leaky split with itself on an honest one; each is a list of runs, one per seed.
 
-    Paired over the tracks of the smaller split where the other one judged all of them; else the difference of
-    two independent samples.
+    Paired over the tracks of the smaller split if the other run evaluated all of them; otherwise the
+    difference of two independent samples.
 
-    Raises MgcError where the classes differ, or there are fewer than two groups to draw from.
+    Raises:
+        MgcError: the classes differ, or there are fewer than two groups.
     """
     one, other = leaky[0], honest[0]
     if one.classes != other.classes:
         raise MgcError(f"the two runs differ in their classes; {only_in(one.classes, other.classes)}")
     both = set(one.track_ids) & set(other.track_ids)
-    a, b = _right(leaky), _right(honest)
+    a, b = _correct(leaky), _correct(honest)
     if len(both) == min(len(one), len(other)):
-        # Both are sorted by id, and so stay in step.
-        a, kept = a[[i in both for i in one.track_ids]], np.array([i in both for i in other.track_ids])
-        gain, unit = a - b[kept], unit_numbers(other)[kept]
-        counts = sums_by_unit(unit, gain)
-        low, high = interval(mean_of(resample(counts[counts[:, 1] > 0], n_bootstrap, seed)))
+        # Both are sorted by track id, so equal tracks stay aligned.
+        in_a, in_b = ([track_id in both for track_id in run.track_ids] for run in (one, other))
+        gain = a[in_a] - b[in_b]
+        low, high = interval(resampled_mean(unit_numbers(other)[in_b], gain, n_bootstrap, seed))
         return Leak(float(gain.mean()), low, high, len(gain))
-    drawn = [
-        resampled_mean(run, right, n_bootstrap, number)
-        for number, (run, right) in enumerate(((one, a), (other, b)), start=seed)
-    ]
-    low, high = interval(drawn[0] - drawn[1])
+    resampled_a = resampled_mean(unit_numbers(one), a, n_bootstrap, seed)
+    resampled_b = resampled_mean(unit_numbers(other), b, n_bootstrap, seed + 1)
+    low, high = interval(resampled_a - resampled_b)
     return Leak(float(a.mean() - b.mean()), low, high, 0)
 
 
-def _right(runs: Sequence[Predictions]) -> Floats:
-    """(N,) in how many of the runs each track was predicted right, as a share."""
+def _correct(runs: Sequence[Predictions]) -> Floats:
+    """(N,) the share of the runs that classified each track correctly."""
     return np.mean([run.predicted == run.labels for run in runs], axis=0, dtype=np.float64)
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
-    """Exact two-sided McNemar test: are the tracks that one run alone got right split evenly between the two?
+    """Exact two-sided McNemar test of the numbers of tracks that only one of two runs classified correctly.
 
-    1.0 where the runs never differ. Assumes independent tracks. (McNemar 1947, with the binomial in place of
-    the chi-squared approximation.)
+    1.0 if the runs never differ. Assumes independent tracks (McNemar 1947, with the binomial distribution
+    instead of its chi-squared approximation).
     """
-    differing = only_a + only_b
-    return float(binomtest(only_a, differing, 0.5).pvalue) if differing else 1.0
+    from scipy.special import bdtr  # scipy.stats.binomtest gives the same p-value but takes 0.5 s to import
+
+    lower_tail = float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))
+    return min(1.0, 2 * lower_tail)
 
 
 def sign_flip_p(gain: Floats, seed: int = 0) -> float:
-    """Two-sided sign-flip test of the mean of `gain` (N,): how often chance alone would give as much.
+    """Two-sided sign-flip test of the mean of `gain` (N,).
 
-    What McNemar's test is for single runs, for shares of seeds: under no difference a track's gain is as
-    likely the other way round. By 10,000 draws; never 0 (Phipson & Smyth 2010).
+    It replaces McNemar's test for several seeds: without a difference, the sign of each gain is random. From
+    10,000 draws; never 0 (Phipson & Smyth 2010).
     """
-    sizes, counts = np.unique(np.abs(gain[gain != 0]), return_counts=True)  # (K,) each: shares are few
+    sizes, counts = np.unique(np.abs(gain[gain != 0]), return_counts=True)  # (K,) each: few distinct shares
     if not len(sizes):
         return 1.0
     kept = np.random.default_rng(seed).binomial(counts, 0.5, (SIGN_FLIPS, len(sizes)))
@@ -219,14 +219,14 @@ def sign_flip_p(gain: Floats, seed: int = 0) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of one family to those that hold for all of it together, in the same order (Holm 1979).
+    """Holm's step-down correction of the p-values of one family of tests, in the same order (Holm 1979).
 
-    The smallest of m is multiplied by m, the next by m - 1 and so on; none falls below one before it, nor
-    rises above 1. Whatever depends on whatever: the chance of any false one stays below the level.
+    The smallest of m is multiplied by m, the next by m - 1 and so on; values are made monotone and at most 1.
+    The chance of any false positive stays below the level, however the tests depend on one another.
     """
     values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(values, kind="stable")
     stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = stepped.clip(max=1)
-    return [float(p) for p in adjusted]
+    corrected = np.empty_like(values)
+    corrected[order] = stepped.clip(max=1)
+    return [float(p) for p in corrected]

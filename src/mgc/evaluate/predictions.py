@@ -1,4 +1,4 @@
-"""`Predictions`: what a model said of the test tracks, checked; and whether two runs share their split."""
+"""`Predictions`: the validated output of a model on the test tracks; and the check for equal splits."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,18 +24,29 @@ PROBABILITY_PREFIX = "p_"
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model said of N test tracks, over C classes; checked, sorted by track id and read-only.
+    """Predicted probabilities of N test tracks over C classes; validated, sorted by track id and read-only.
 
-    classes: the C class names in order; the index is the class number.
-    track_ids: N distinct ids.
-    labels: (N,) int64, the true class numbers.
-    probabilities: (N, C) float64; every row sums to 1 within 1e-4. Rows are never rescaled.
-    groups: N names; the artist, or the track's own id where the artist is unknown.
-    fold: (N,) int64 from 0, the fold on whose test side the track stood; 0 for a single holdout.
+    Parameters
+    ----------
+    classes
+        The C class names in order; a class number is an index into them.
+    track_ids
+        N distinct ids.
+    labels
+        (N,) int64, the true class numbers.
+    probabilities
+        (N, C) float64. Every row sums to 1 within 1e-4; rows are not rescaled.
+    groups
+        N names: the artist of each track, or the id of the track if its artist is unknown.
+    fold
+        (N,) int64 from 0, the fold whose test set holds the track; 0 for a single holdout.
 
-    Raises MgcError, naming the first few offenders, for: no tracks, fewer than two classes, duplicate or
-    empty names or ids, wrong shapes, lengths or kinds, labels or folds out of range, probabilities that are
-    negative, infinite or NaN, and rows that do not sum to 1.
+    Raises
+    ------
+    MgcError
+        Names the first few bad values: no tracks, fewer than two classes, duplicate or empty names or ids,
+        wrong shapes, lengths or types, labels or folds out of range, probabilities that are negative,
+        infinite or NaN, and rows that do not sum to 1.
     """
 
     classes: tuple[str, ...]
@@ -49,20 +60,26 @@ class Predictions:
         classes = _names("classes", self.classes)
         if len(classes) < 2:
             raise MgcError(f"predictions need at least two classes, got {len(classes)}: {few(classes)}")
-        _refuse_duplicates("class name", classes)
+        _check_distinct("class name", classes)
 
         track_ids = _names("track_ids", self.track_ids)
-        n_tracks = len(track_ids)
+        n_tracks, n_classes = len(track_ids), len(classes)
         if n_tracks == 0:
-            raise MgcError("predictions hold no tracks", fix="is the test side of the split empty?")
-        _refuse_duplicates("track id", track_ids, fix="average the windows of a track before judging it")
+            raise MgcError("predictions hold no tracks", fix="check that the test set is not empty")
+        _check_distinct("track id", track_ids, fix="average the windows of a track before the evaluation")
 
         groups = _names("groups", self.groups)
         if len(groups) != n_tracks:
             raise MgcError(f"groups holds {len(groups)} names for {n_tracks} tracks")
-        labels = _class_numbers(self.labels, track_ids, len(classes))
-        fold = _fold_numbers(self.fold, track_ids)
-        probabilities = _probabilities(self.probabilities, track_ids, len(classes))
+        labels = _integers("labels", self.labels, n_tracks)
+        if len(bad := np.flatnonzero((labels < 0) | (labels >= n_classes))):
+            raise MgcError(f"labels outside 0..{n_classes - 1}: {_few_tracks(bad, track_ids, labels[bad])}")
+        fold = _integers("fold", self.fold, n_tracks)
+        if len(bad := np.flatnonzero(fold < 0)):
+            raise MgcError(
+                f"folds below 0: {_few_tracks(bad, track_ids, fold[bad])}", fix="number folds from 0"
+            )
+        probabilities = _probabilities(self.probabilities, track_ids, n_classes)
 
         order = sorted(range(n_tracks), key=track_ids.__getitem__)
         checked: dict[str, Any] = {
@@ -75,7 +92,7 @@ class Predictions:
         }
         for name, value in checked.items():
             if isinstance(value, np.ndarray):
-                value.setflags(write=False)  # fancy indexing made a copy: the caller's array stays as it was
+                value.setflags(write=False)  # a copy, so the caller's array stays writable
             object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
@@ -93,28 +110,28 @@ class Predictions:
 
     @property
     def predicted(self) -> Integers:
-        """(N,) the class number of highest probability; of several that tie, the first."""
+        """(N,) the class number of highest probability; the first of several that tie."""
         return np.asarray(np.argmax(self.probabilities, axis=1), dtype=np.int64)
 
     @property
     def has_groups(self) -> bool:
-        """Whether any group holds several tracks, so that tracks may not count as independent."""
+        """Whether any group holds several tracks, so that tracks are not independent."""
         return len(set(self.groups)) < len(self.groups)
 
     def check_covers(self, expected_ids: Iterable[str]) -> None:
-        """Refuse, with MgcError, unless the tracks are exactly the expected ones, in whatever order."""
-        expected, held = set(expected_ids), set(self.track_ids)
-        missing, foreign = sorted(expected - held), sorted(held - expected)
+        """Raise MgcError unless the tracks are exactly the expected ones, in any order."""
+        expected, found = set(expected_ids), set(self.track_ids)
+        missing, unexpected = sorted(expected - found), sorted(found - expected)
         faults = [f"{len(missing)} missing: {few(missing)}"] if missing else []
-        faults += [f"{len(foreign)} foreign: {few(foreign)}"] if foreign else []
+        faults += [f"{len(unexpected)} unexpected: {few(unexpected)}"] if unexpected else []
         if faults:
             raise MgcError(
                 f"predictions do not cover the expected tracks; {'; '.join(faults)}",
-                fix="predict every track of the test side once and no other",
+                fix="predict every track of the test set exactly once, and no other",
             )
 
     def to_frame(self) -> "pd.DataFrame":
-        """A row a track: track_id, label, group, fold, predicted, then `p_<class>` for each class in order.
+        """One row per track: track_id, label, group, fold, predicted, then `p_<class>` for each class.
 
         `label` and `predicted` hold class names, so that the table can be read without this class.
         """
@@ -137,48 +154,45 @@ class Predictions:
     def from_frame(cls, frame: "pd.DataFrame") -> "Predictions":
         """The inverse of `to_frame`; rows may come in any order.
 
-        Raises MgcError for missing, unknown or doubled columns, a label that is no class, a `predicted` that
-        is not the class of highest probability, and for all that the constructor refuses.
+        Raises
+        ------
+        MgcError
+            Missing, unknown or duplicate columns, a label that is not a class, a `predicted` that is not the
+            class of highest probability, and everything that the constructor refuses.
         """
         classes = _classes_of_columns([str(name) for name in frame.columns])
-        number = {name: index for index, name in enumerate(classes)}
+        numbers = {name: number for number, name in enumerate(classes)}
         track_ids = _names("track_id", frame["track_id"].tolist())
-
         labels = _names("label", frame["label"].tolist())
-        strange = sorted(set(labels) - set(number))
-        if strange:
+        if unknown := sorted(set(labels) - set(classes)):
             raise MgcError(
-                f"labels without a probability column: {few(strange)}", fix=did_you_mean(strange[0], classes)
+                f"labels without a probability column: {few(unknown)}", fix=did_you_mean(unknown[0], classes)
             )
         predictions = cls(
             classes=classes,
             track_ids=track_ids,
-            labels=np.array([number[label] for label in labels], dtype=np.int64),
+            labels=np.array([numbers[label] for label in labels], dtype=np.int64),
             probabilities=frame[[PROBABILITY_PREFIX + name for name in classes]].to_numpy(),
             groups=_names("group", frame["group"].tolist()),
             fold=frame["fold"].to_numpy(),
         )
-        likeliest = {
-            track_id: classes[index]
-            for track_id, index in zip(predictions.track_ids, predictions.predicted, strict=True)
-        }
-        written = dict(zip(track_ids, frame["predicted"].tolist(), strict=True))
-        wrong = [track_id for track_id in predictions.track_ids if written[track_id] != likeliest[track_id]]
-        if wrong:
+        given = dict(zip(track_ids, frame["predicted"].tolist(), strict=True))
+        pairs = zip(predictions.track_ids, predictions.predicted, strict=True)
+        expected = {track_id: classes[number] for track_id, number in pairs}
+        if wrong := [track_id for track_id in expected if given[track_id] != expected[track_id]]:
             raise MgcError(
                 f"column 'predicted' is not the class of highest probability for {few(wrong)}: "
-                f"{written[wrong[0]]!r} stands there for {likeliest[wrong[0]]!r}"
+                f"it is {given[wrong[0]]!r}, expected {expected[wrong[0]]!r}"
             )
         return predictions
 
 
 def _names(what: str, values: Iterable[object]) -> tuple[str, ...]:
-    """The values as a tuple of non-empty strings; numbers are refused, since 000123 would become 123."""
+    """The values as a tuple of non-empty strings. Numbers are refused, since 000123 would become 123."""
     if isinstance(values, str):
         raise MgcError(f"{what} must be a sequence of strings, got the single string {values!r}")
     values = tuple(values)
-    bad = [value for value in values if not isinstance(value, str) or not value]
-    if bad:
+    if bad := [value for value in values if not isinstance(value, str) or not value]:
         raise MgcError(
             f"{what} must be non-empty strings, got {few(bad)}",
             fix="read ids and names as text, not as numbers",
@@ -186,42 +200,25 @@ def _names(what: str, values: Iterable[object]) -> tuple[str, ...]:
     return tuple(map(str, values))
 
 
-def _refuse_duplicates(what: str, names: Sequence[str], fix: str | None = None) -> None:
-    doubled = [name for name, count in Counter(names).items() if count > 1]
-    if doubled:
-        raise MgcError(f"duplicate {what}: {few(doubled)}", fix=fix)
+def _check_distinct(what: str, names: Sequence[str], fix: str | None = None) -> None:
+    if duplicates := [name for name, count in Counter(names).items() if count > 1]:
+        raise MgcError(f"duplicate {what}: {few(duplicates)}", fix=fix)
 
 
-def _whole_numbers(what: str, values: object, n_tracks: int) -> Integers:
+def _integers(what: str, values: object, n_tracks: int) -> Integers:
     array = np.asarray(values)
     if array.shape != (n_tracks,):
-        raise MgcError(f"{what} has shape {array.shape}, must be ({n_tracks},): one number a track")
+        raise MgcError(f"{what} has shape {array.shape}, must be ({n_tracks},): one number per track")
     if array.dtype.kind not in "iu":
-        raise MgcError(f"{what} must be whole numbers, got {array.dtype}: {few(array.tolist())}")
+        raise MgcError(f"{what} must be integers, got {array.dtype}: {few(array.tolist())}")
     return array.astype(np.int64)
-
-
-def _class_numbers(values: object, track_ids: Sequence[str], n_classes: int) -> Integers:
-    labels = _whole_numbers("labels", values, len(track_ids))
-    bad = np.flatnonzero((labels < 0) | (labels >= n_classes))
-    if len(bad):
-        raise MgcError(f"labels outside 0..{n_classes - 1}: {_few_tracks(bad, track_ids, labels)}")
-    return labels
-
-
-def _fold_numbers(values: object, track_ids: Sequence[str]) -> Integers:
-    fold = _whole_numbers("fold", values, len(track_ids))
-    bad = np.flatnonzero(fold < 0)
-    if len(bad):
-        raise MgcError(f"folds below 0: {_few_tracks(bad, track_ids, fold)}", fix="number folds from 0")
-    return fold
 
 
 def _probabilities(values: object, track_ids: Sequence[str], n_classes: int) -> Floats:
     try:
         array = np.asarray(values)
-    except ValueError as error:  # numpy's word for rows of unequal length
-        raise MgcError(f"probabilities are no (tracks, classes) array: {error}") from error
+    except ValueError as error:  # rows of unequal length
+        raise MgcError(f"probabilities are not a (tracks, classes) array: {error}") from error
     if array.shape != (len(track_ids), n_classes):
         raise MgcError(f"probabilities have shape {array.shape}, must be ({len(track_ids)}, {n_classes})")
     if array.dtype.kind not in "fiu":
@@ -229,77 +226,70 @@ def _probabilities(values: object, track_ids: Sequence[str], n_classes: int) -> 
     array = array.astype(np.float64)
 
     for what, wrong in (("NaN", np.isnan(array)), ("infinite", np.isinf(array)), ("negative", array < 0)):
-        bad = np.flatnonzero(wrong.any(axis=1))
+        bad, column = np.flatnonzero(wrong.any(axis=1)), wrong.argmax(axis=1)
         if len(bad):
-            first_values = [array[row][wrong[row]][0] for row in bad]
-            raise MgcError(f"{what} probabilities: {_few_tracks(bad, track_ids, first_values, by_row=False)}")
+            raise MgcError(f"{what} probabilities: {_few_tracks(bad, track_ids, array[bad, column[bad]])}")
     sums = array.sum(axis=1)
-    bad = np.flatnonzero(np.abs(sums - 1) > ROW_SUM_TOLERANCE)
-    if len(bad):
+    if len(bad := np.flatnonzero(np.abs(sums - 1) > ROW_SUM_TOLERANCE)):
         raise MgcError(
-            f"rows do not sum to 1 within {ROW_SUM_TOLERANCE:g}: {_few_tracks(bad, track_ids, sums)}",
+            f"rows do not sum to 1 within {ROW_SUM_TOLERANCE:g}: {_few_tracks(bad, track_ids, sums[bad])}",
             fix="pass the output of a softmax in float32 or better, not logits or scores",
         )
     return array
 
 
 def _classes_of_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    _refuse_duplicates("column", columns)
-    missing = [name for name in FRAME_COLUMNS if name not in columns]
-    if missing:
+    _check_distinct("column", columns)
+    if missing := [name for name in FRAME_COLUMNS if name not in columns]:
         raise MgcError(f"predictions lack the columns {few(missing)}", fix=f"found: {', '.join(columns)}")
     others = [name for name in columns if name not in FRAME_COLUMNS]
-    unknown = [name for name in others if not name.startswith(PROBABILITY_PREFIX)]
-    if unknown:
+    if unknown := [name for name in others if not name.startswith(PROBABILITY_PREFIX)]:
         raise MgcError(
-            f"unknown columns among the predictions: {few(unknown)}",
-            fix=f"keep {', '.join(FRAME_COLUMNS)} and one {PROBABILITY_PREFIX}<class> a class",
+            f"unknown columns in the predictions: {few(unknown)}",
+            fix=f"keep {', '.join(FRAME_COLUMNS)} and one {PROBABILITY_PREFIX}<class> per class",
         )
     return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in others)
 
 
 def few(items: Sequence[object]) -> str:
-    """`'a', 'b', 'c' and 4 more`."""
-    named = ", ".join(repr(item) for item in items[:NAMED_IN_ERRORS])
-    rest = len(items) - NAMED_IN_ERRORS
-    return f"{named} and {rest} more" if rest > 0 else named
+    """The first items and the number of the others: `'a', 'b', 'c' and 4 more`."""
+    return _join([repr(item) for item in items[:NAMED_IN_ERRORS]], len(items))
 
 
-def _few_tracks(bad: Integers, track_ids: Sequence[str], values: Any, *, by_row: bool = True) -> str:
-    """`'a' (0.97), 'b' (1.2) and 4 more`; `values` has one a track, or one a bad track if not `by_row`."""
-    shown = [
-        f"{track_ids[row]!r} ({values[row if by_row else place]:.6g})"
-        for place, row in enumerate(bad[:NAMED_IN_ERRORS])
-    ]
-    rest = len(bad) - NAMED_IN_ERRORS
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+def _few_tracks(rows: Integers, track_ids: Sequence[str], values: Any) -> str:
+    """`'a' (0.97), 'b' (1.2) and 4 more`, from the rows of tracks and one value for each of them."""
+    pairs = [*zip(rows, values, strict=True)][:NAMED_IN_ERRORS]
+    return _join([f"{track_ids[row]!r} ({value:.6g})" for row, value in pairs], len(rows))
+
+
+def _join(named: list[str], count: int) -> str:
+    return ", ".join(named) + (f" and {count - len(named)} more" if count > len(named) else "")
 
 
 def check_same_split(a: Predictions, b: Predictions) -> None:
-    """Refuse, with MgcError, naming the first few, where classes, tracks, labels, groups or folds differ."""
+    """Raise MgcError, naming differences, unless classes, tracks, labels, groups and folds are equal."""
     fix = "compare runs over the same dataset, split and seed of the split"
     if a.classes != b.classes:
         raise MgcError(f"the two runs differ in their classes; {only_in(a.classes, b.classes)}", fix=fix)
     if a.track_ids != b.track_ids:
-        raise MgcError(f"the two runs judge different tracks; {only_in(a.track_ids, b.track_ids)}", fix=fix)
+        raise MgcError(f"the two runs have different tracks; {only_in(a.track_ids, b.track_ids)}", fix=fix)
     for what, in_a, in_b in (
         ("labels", [a.classes[k] for k in a.labels], [b.classes[k] for k in b.labels]),
         ("groups", a.groups, b.groups),
         ("folds", a.fold.tolist(), b.fold.tolist()),
     ):
-        differing = [i for i in range(len(a)) if in_a[i] != in_b[i]]
-        if differing:
+        if differing := [i for i in range(len(a)) if in_a[i] != in_b[i]]:
             i = differing[0]
             raise MgcError(
                 f"the two runs differ in the {what} of {few([a.track_ids[i] for i in differing])}: "
-                f"{a.track_ids[i]!r} has {in_a[i]!r} against {in_b[i]!r}",
+                f"{a.track_ids[i]!r} has {in_a[i]!r} and {in_b[i]!r}",
                 fix=fix,
             )
 
 
 def only_in(a: Sequence[str], b: Sequence[str]) -> str:
-    """What the one holds and the other does not, or that their order differs."""
+    """Which names only one of two sequences holds, or that their order differs."""
     first, second = sorted(set(a) - set(b)), sorted(set(b) - set(a))
     faults = [f"only in a: {few(first)}"] if first else []
     faults += [f"only in b: {few(second)}"] if second else []
-    return "; ".join(faults) or f"the same names in another order: {few(a)} against {few(b)}"
+    return "; ".join(faults) or f"the same names in another order: {few(a)} and {few(b)}"

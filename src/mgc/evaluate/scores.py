@@ -1,4 +1,4 @@
-"""`evaluate`: how good a run was, with intervals; and the mean of runs that differ in their seed alone."""
+"""`evaluate`: the scores of one run with intervals, and the mean scores of runs that differ in their seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from mgc.evaluate.bootstrap import Unit, interval, resample, unit_numbers, unit_of
 from mgc.evaluate.calibration import calibration_error
 from mgc.evaluate.predictions import Floats, Integers, Predictions, check_same_split, few
-from mgc.evaluate.ranking import mean_of_known, resampled_macro_auc, roc_aucs
+from mgc.evaluate.ranking import nan_mean, resampled_macro_auc, roc_aucs
 from mgc.util.errors import MgcError, did_you_mean
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: precision, recall and F1 in 0..1 (0/0 is 0), how many test tracks truly are of it, and the
-    area under its ROC curve, None where there is none."""
+    """Scores of one class in 0..1 (0/0 is 0), its number of test tracks, and the area under its ROC curve,
+    which is None if it cannot be computed."""
 
     label: str
     precision: float
@@ -27,29 +27,22 @@ class ClassScore:
     roc_auc: float | None = None
 
 
-@dataclass(frozen=True)
-class Scores:
-    """How good one run was. All scores lie in 0..1; `log_loss` is in nats a track. Of `log_loss` and
-    `calibration_error` lower is better.
+@dataclass(frozen=True, kw_only=True)
+class _MeanScores:
+    """The scores that are averaged over seeds, in 0..1; `log_loss` is in nats per track.
 
-    n_groups: how many artists (or tracks of unknown artist) stand behind the n_tracks.
-    *_low, *_high: 95 % percentile bootstrap over `interval_unit`.
-    top2_accuracy: the truth is among the two classes of highest probability; 1 where there are but two.
-    roc_auc: mean over classes, each against the rest; None where no class has one.
-    calibration_error: expected, of the top probability, in 15 bins of equal width.
-    per_class: C entries in the order of the classes.
-    confusion: (C, C) counts of tracks; rows are the truth, columns the prediction.
+    *_low, *_high: 95 % percentile bootstrap interval over artists or tracks.
+    top2_accuracy: share of tracks whose class is among the two of highest probability.
+    roc_auc: mean over classes, each against the rest; None if no class has one.
+    log_loss, calibration_error: lower is better; the latter is of the top probability, in 15 bins.
     """
 
-    n_tracks: int
-    n_groups: int
     accuracy: float
     accuracy_low: float
     accuracy_high: float
     macro_f1: float
     macro_f1_low: float
     macro_f1_high: float
-    interval_unit: Unit
     balanced_accuracy: float
     balanced_accuracy_low: float
     balanced_accuracy_high: float
@@ -59,11 +52,26 @@ class Scores:
     roc_auc_high: float | None
     log_loss: float
     calibration_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(_MeanScores):
+    """The scores of one run.
+
+    n_groups: the number of artists (or of tracks, for unknown artists).
+    interval_unit: what the bootstrap resamples.
+    per_class: C entries in the order of the classes.
+    confusion: (C, C) counts of tracks; rows are true classes, columns predictions.
+    """
+
+    n_tracks: int
+    n_groups: int
+    interval_unit: Unit
     per_class: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
 
     def lines(self) -> list[str]:
-        """For a person: accuracy, macro-F1 and log loss, then a line a class."""
+        """Text for people: accuracy, macro-F1 and log loss, then one line per class."""
         unit = "artists" if self.interval_unit == "group" else "tracks"
         interval = f"[{self.accuracy_low:.3f}, {self.accuracy_high:.3f}] (95 % over {self.n_groups} {unit})"
         width = max(len(row.label) for row in self.per_class)
@@ -78,7 +86,7 @@ class Scores:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, numbers and strings, ready for JSON."""
+        """Plain dicts, lists, numbers and strings for JSON."""
         plain = asdict(self)
         plain["per_class"] = list(plain["per_class"])
         plain["confusion"] = [list(row) for row in self.confusion]
@@ -96,44 +104,55 @@ class Scores:
 
 
 def _check_keys(what: str, kind: type[Scores] | type[ClassScore], plain: object) -> None:
+    fix = "evaluate the saved predictions again"
     if not isinstance(plain, Mapping):
-        raise MgcError(f"{what} hold no names: {plain!r}", fix="score the saved predictions again")
+        raise MgcError(f"{what} is not a mapping: {plain!r}", fix=fix)
     known = {field.name for field in fields(kind)}
-    missing, unknown = sorted(known - set(plain)), sorted(set(plain) - known)
-    if missing:
-        raise MgcError(f"{what} lack {few(missing)}", fix="score the saved predictions again")
-    if unknown:
+    if missing := sorted(known - set(plain)):
+        raise MgcError(f"{what} lack {few(missing)}", fix=fix)
+    if unknown := sorted(set(plain) - known):
         raise MgcError(f"{what} hold unknown keys: {few(unknown)}", fix=did_you_mean(unknown[0], known))
 
 
 def evaluate(predictions: Predictions, *, n_bootstrap: int = 2000, seed: int = 0) -> Scores:
-    """Score one run, with 95 % intervals from `n_bootstrap` resamples drawn by `seed`.
+    """Score one run, with 95 % intervals from `n_bootstrap` resamples.
 
-    Whole groups are drawn where any group holds several tracks, else single tracks. The log loss takes a
-    probability of 0 for 2.2e-16, as scikit-learn does.
+    The bootstrap resamples groups if any group holds several tracks, otherwise tracks.
 
-    Raises MgcError for fewer than 40 resamples, and where there are fewer than two groups to draw from.
+    Raises:
+        MgcError: fewer than 40 resamples, or fewer than two groups.
+
+    Examples:
+        >>> scores = evaluate(Predictions(
+        ...     classes=("pop", "rock"), track_ids=("a", "b"), labels=[0, 1],
+        ...     probabilities=[[0.9, 0.1], [0.6, 0.4]], groups=("x", "y"), fold=[0, 0]))
+        >>> scores.accuracy
+        0.5
     """
-    n_classes = len(predictions.classes)
-    confusion = confusion_matrix(predictions.labels, predictions.predicted, n_classes)  # (C, C)
+    labels, probabilities, n_classes = predictions.labels, predictions.probabilities, len(predictions.classes)
+    confusion = confusion_matrix(labels, predictions.predicted, n_classes)  # (C, C)
     precision, recall, f1 = precision_recall_f1(confusion)  # (C,) each
     hits, support, guesses = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     areas = roc_aucs(predictions)  # (C,)
-
     return Scores(
         n_tracks=len(predictions),
         n_groups=len(set(predictions.groups)),
+        interval_unit=unit_of(predictions),
         accuracy=float(_accuracy(hits, support)),
         macro_f1=float(_macro_f1(hits, support, guesses)),
-        interval_unit=unit_of(predictions),
         balanced_accuracy=float(_balanced_accuracy(hits, support)),
-        top2_accuracy=top2_accuracy(predictions.labels, predictions.probabilities),
-        roc_auc=_or_none(mean_of_known(areas)),
-        log_loss=log_loss(predictions.labels, predictions.probabilities),
+        top2_accuracy=top2_accuracy(labels, probabilities),
+        roc_auc=_none_if_nan(nan_mean(areas)),
+        log_loss=log_loss(labels, probabilities),
         calibration_error=calibration_error(predictions),
         per_class=tuple(
             ClassScore(
-                name, float(precision[k]), float(recall[k]), float(f1[k]), int(support[k]), _or_none(areas[k])
+                name,
+                float(precision[k]),
+                float(recall[k]),
+                float(f1[k]),
+                int(support[k]),
+                _none_if_nan(areas[k]),
             )
             for k, name in enumerate(predictions.classes)
         ),
@@ -142,32 +161,16 @@ def evaluate(predictions: Predictions, *, n_bootstrap: int = 2000, seed: int = 0
     )
 
 
-@dataclass(frozen=True)
-class OverSeeds:
-    """Runs of one system that differ in nothing but their seed: the means of their `Scores` over the seeds.
+@dataclass(frozen=True, kw_only=True)
+class OverSeeds(_MeanScores):
+    """Mean scores of runs of one system that differ in their seed only.
 
-    accuracy_deviation: the sample deviation of the accuracy over the seeds, None for a single one.
-    *_low, *_high: 95 % bootstrap over artists or tracks of the mean over the seeds: how far it would move
-        with other tracks, which is another question.
+    accuracy_deviation: sample standard deviation of the accuracy over the seeds, None for a single seed. The
+        intervals answer another question: how far the mean would move with other tracks.
     """
 
     seeds: int
-    accuracy: float
     accuracy_deviation: float | None
-    accuracy_low: float
-    accuracy_high: float
-    macro_f1: float
-    macro_f1_low: float
-    macro_f1_high: float
-    balanced_accuracy: float
-    balanced_accuracy_low: float
-    balanced_accuracy_high: float
-    top2_accuracy: float
-    roc_auc: float | None
-    roc_auc_low: float | None
-    roc_auc_high: float | None
-    log_loss: float
-    calibration_error: float
 
 
 def over_seeds(
@@ -175,24 +178,25 @@ def over_seeds(
 ) -> OverSeeds:
     """Mean and deviation over seeds, and the intervals over tracks of the means.
 
-    scores: of each run, where they are known; else they are found here.
+    `scores` are those of each run, if they are known; otherwise they are computed.
 
-    Raises MgcError as `paired` does where the runs do not stand on the same split.
+    Raises:
+        MgcError: as `paired`, if the runs have different splits.
     """
     for other in runs[1:]:
         check_same_split(runs[0], other)
     scores = scores or [evaluate(run, n_bootstrap=n_bootstrap, seed=seed) for run in runs]
-    taken = [field.name for field in fields(OverSeeds) if field.name in {f.name for f in fields(Scores)}]
-    each = {name: [getattr(score, name) for score in scores] for name in taken}
-    means = {name: None if None in values else float(np.mean(values)) for name, values in each.items()}
+    values = {field.name: [getattr(score, field.name) for score in scores] for field in fields(_MeanScores)}
+    means = {name: None if None in each else float(np.mean(each)) for name, each in values.items()}
+    deviation = None
     if len(runs) > 1:
         means |= _intervals(runs, n_bootstrap, seed)
-    deviation = float(np.std(each["accuracy"], ddof=1)) if len(runs) > 1 else None
+        deviation = float(np.std(values["accuracy"], ddof=1))
     return OverSeeds(seeds=len(runs), accuracy_deviation=deviation, **means)  # type: ignore[arg-type]
 
 
 def _intervals(runs: Sequence[Predictions], n_bootstrap: int, seed: int) -> dict[str, Any]:
-    """`<score>_low` and `<score>_high` of the means over runs of one split, the same tracks drawn for all."""
+    """`<score>_low` and `<score>_high` of the means over runs of one split, all on the same resamples."""
     counts = np.stack([_counts_by_unit(run) for run in runs], axis=1)  # (U, S, 3, C)
     hits, support, guesses = np.moveaxis(resample(counts, n_bootstrap, seed), 2, 0)  # (R, S, C) each
     resampled = {
@@ -201,80 +205,81 @@ def _intervals(runs: Sequence[Predictions], n_bootstrap: int, seed: int) -> dict
         "balanced_accuracy": _balanced_accuracy(hits, support).mean(axis=1),
         "roc_auc": np.mean([resampled_macro_auc(run, n_bootstrap, seed) for run in runs], axis=0),
     }
-    found: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
     for name, values in resampled.items():
         known = values[~np.isnan(values)]
         low, high = interval(known) if len(known) else (None, None)
-        found |= {f"{name}_low": low, f"{name}_high": high}
-    return found
+        intervals |= {f"{name}_low": low, f"{name}_high": high}
+    return intervals
 
 
 def confusion_matrix(labels: Integers, predicted: Integers, n_classes: int) -> Integers:
-    """(N,) truths and (N,) predictions to (C, C) counts; rows are the truth, columns the prediction."""
+    """(N,) true and (N,) predicted class numbers to (C, C) counts; rows are true classes."""
     cells = np.bincount(labels * n_classes + predicted, minlength=n_classes * n_classes)
     return cells.reshape(n_classes, n_classes).astype(np.int64)
 
 
 def precision_recall_f1(confusion: Integers) -> tuple[Floats, Floats, Floats]:
-    """(C, C) counts to (C,) precision, (C,) recall and (C,) F1 a class, with 0/0 taken as 0."""
+    """(C, C) counts to (C,) precision, recall and F1 of each class; 0/0 is 0."""
     hits, support, guesses = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return _ratio(hits, guesses), _ratio(hits, support), _ratio(2 * hits, support + guesses)
 
 
 def log_loss(labels: Integers, probabilities: Floats) -> float:
-    """(N,) truths and (N, C) probabilities to the mean of -log(probability of the truth), in nats a track.
+    """(N,) class numbers and (N, C) probabilities to the mean of -log(probability of the class), in nats.
 
-    A probability below 2.2e-16 counts as 2.2e-16.
+    Probabilities below 2.2e-16 count as 2.2e-16, as in scikit-learn.
     """
-    of_truth = probabilities[np.arange(len(labels)), labels]  # (N,)
+    of_label = probabilities[np.arange(len(labels)), labels]  # (N,)
     tiny = np.finfo(np.float64).eps  # the clip of sklearn.metrics.log_loss
-    return float(-np.log(np.clip(of_truth, tiny, 1 - tiny)).mean())
+    return float(-np.log(np.clip(of_label, tiny, 1 - tiny)).mean())
 
 
 def top2_accuracy(labels: Integers, probabilities: Floats) -> float:
-    """(N,) truths and (N, C) probabilities to the share whose truth is among the two likeliest classes.
+    """(N,) class numbers and (N, C) probabilities to the share of tracks in their two likeliest classes.
 
-    Of classes that tie the first come first, as in the accuracy (scikit-learn takes the last).
+    The first of several classes that tie is taken, as for the accuracy (scikit-learn takes the last).
     """
     likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     return float((likeliest == labels[:, None]).any(axis=1).mean())
 
 
 def _counts_by_unit(predictions: Predictions) -> Floats:
-    """(U, 3, C): a unit's right predictions, true tracks and predictions of each class."""
+    """(U, 3, C): correct predictions, tracks and predictions of each class in each resampling unit."""
     unit, labels, predicted = unit_numbers(predictions), predictions.labels, predictions.predicted
     n_units, n_classes = int(unit.max()) + 1, len(predictions.classes)
 
-    def count(of_class: Integers, weights: Floats | None = None) -> Floats:
-        cells = np.bincount(unit * n_classes + of_class, weights, minlength=n_units * n_classes)
+    def count(class_numbers: Integers, weights: Floats | None = None) -> Floats:
+        cells = np.bincount(unit * n_classes + class_numbers, weights, minlength=n_units * n_classes)
         return cells.reshape(n_units, n_classes).astype(np.float64)  # (U, C)
 
-    right = (predicted == labels).astype(np.float64)  # (N,)
-    return np.stack([count(labels, right), count(labels), count(predicted)], axis=1)  # (U, 3, C)
+    correct = (predicted == labels).astype(np.float64)  # (N,)
+    return np.stack([count(labels, correct), count(labels), count(predicted)], axis=1)  # (U, 3, C)
 
 
 def _accuracy(hits: NDArray[Any], support: NDArray[Any]) -> Floats:
-    """(..., C) counts a class to (...) accuracies."""
+    """(..., C) counts per class to (...) accuracies."""
     return np.asarray(hits.sum(axis=-1) / support.sum(axis=-1), dtype=np.float64)
 
 
 def _balanced_accuracy(hits: NDArray[Any], support: NDArray[Any]) -> Floats:
-    """(..., C) counts a class to (...) means of recall over the classes that occur in truth."""
+    """(..., C) counts per class to (...) mean recall over the classes that have tracks."""
     return np.asarray(_ratio(hits, support).sum(axis=-1) / (support > 0).sum(axis=-1), dtype=np.float64)
 
 
 def _macro_f1(hits: NDArray[Any], support: NDArray[Any], guesses: NDArray[Any]) -> Floats:
-    """(..., C) counts a class to (...) means of F1 over the classes that occur in truth or prediction."""
+    """(..., C) counts per class to (...) mean F1 over the classes that have tracks or predictions."""
     occurs = support + guesses > 0  # (..., C)
     f1 = _ratio(2 * hits, support + guesses)  # (..., C)
     return np.asarray(f1.sum(axis=-1) / occurs.sum(axis=-1), dtype=np.float64)
 
 
-def _ratio(over: NDArray[Any], under: NDArray[Any]) -> Floats:
-    result = np.zeros(np.shape(under), dtype=np.float64)
-    np.divide(over, under, out=result, where=under > 0)
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+    """The quotient; 0/0 is 0."""
+    result = np.zeros(np.shape(denominator), dtype=np.float64)
+    np.divide(numerator, denominator, out=result, where=denominator > 0)
     return result
 
 
-def _or_none(value: Any) -> float | None:
+def _none_if_nan(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)

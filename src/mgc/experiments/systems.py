@@ -143,7 +143,7 @@ def _fit_heads(
     heads, took = fit_folds(Store(representation, bench.workspace.cache), bench.dataset, bench.split, recipe)
     for number, head in enumerate(heads):
         save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
-    chosen = [{"fold": number, **head.told()} for number, head in enumerate(heads)]
+    chosen = [{"fold": number, **head.to_record()} for number, head in enumerate(heads)]
     return run.finish(
         bench.predictions([head.test for head in heads]),
         heads[0].fitted.parameters,

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mgc.config import BaselineRecipe, Device, ProbeRecipe
-from mgc.probing.fitting import Vectors, probabilities, vectors_of
+from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
 from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
 from mgc.representations import RANDOM_PREFIX, WINDOWS_PREFIX, Representation, open_representation
@@ -20,7 +20,7 @@ from mgc.representations.cache.store import Store
 from mgc.runs import recipe_from_record
 from mgc.runs.record import RunRecord
 from mgc.training.folds import OFFSET, SCALE, normalise_of
-from mgc.training.loop import Side, predict
+from mgc.training.loop import TrackSet, predict
 from mgc.training.networks import OPTIONS, make_network
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.util.errors import MgcError
@@ -148,22 +148,22 @@ class _Network:
     network: torch.nn.Module
     frames: int  # of a crop
     normalise: str
-    train: Side | None  # for normalisation by the training set: its offset and scale, without tracks
+    train: TrackSet | None  # for normalisation by the training set: its offset and scale, without tracks
     pooled: bool
     device: Device
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         if self.pooled:
             arrays = [array[:1] for array in arrays]  # the mean over windows, as in training
-        return self._predict(Side.of(arrays, [0] * len(arrays), self.normalise, self.train))
+        return self._predict(TrackSet.of(arrays, [0] * len(arrays), self.normalise, self.train))
 
     def segment_probabilities(self, array: np.ndarray, segments: Sequence[slice]) -> np.ndarray:
-        whole = Side.of([array], [0], self.normalise, self.train)
+        whole = TrackSet.of([array], [0], self.normalise, self.train)
         first = torch.zeros(len(segments), dtype=torch.long)
         parts = [array[segment] for segment in segments]
-        return self._predict(Side(parts, first.numpy(), whole.offsets[first], whole.scales[first]))
+        return self._predict(TrackSet(parts, first.numpy(), whole.offsets[first], whole.scales[first]))
 
-    def _predict(self, tracks: Side) -> np.ndarray:
+    def _predict(self, tracks: TrackSet) -> np.ndarray:
         return predict(self.network, tracks, self.frames, make_accelerator(self.device))
 
 
@@ -191,7 +191,7 @@ def _network(
     network = make_network(recipe.network, classes, representation.width, record.frames, options)
     try:
         if normalise == "train":
-            train = Side([], np.zeros(0, np.int64), weights.pop(OFFSET)[None], weights.pop(SCALE)[None])
+            train = TrackSet([], np.zeros(0, np.int64), weights.pop(OFFSET)[None], weights.pop(SCALE)[None])
         network.load_state_dict(weights)
     except (KeyError, RuntimeError) as error:
         detail = str(error).splitlines()[-1].strip()
@@ -215,8 +215,8 @@ class _Head:
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         store = _ArrayStore(self.representation, {str(n): array for n, array in enumerate(arrays)})
-        layers = [*vectors_of(store, [*store.arrays], self.recipe).values()]
-        every = Vectors(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
+        layers = [*embeddings_of(store, [*store.arrays], self.recipe).values()]
+        every = Embeddings(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
         return probabilities(self.fitted, *every.of([*range(len(arrays))]), self.classes)
 
     def segment_probabilities(self, array: np.ndarray, segments: Sequence[slice]) -> np.ndarray:

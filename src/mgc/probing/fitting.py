@@ -1,4 +1,4 @@
-"""Heads on the folds of a split: the vectors a recipe asks for, a head a fold, its layer by validation."""
+"""Fit heads on the folds of a split: one head per fold and layer, the layer chosen on the validation set."""
 
 import contextlib
 import time
@@ -29,17 +29,17 @@ REVISION = 1  # of pooling and choosing by validation: raised by hand when the s
 
 
 @dataclass(frozen=True)
-class Vectors:
-    """What a head sees of N tracks: rows (R, D) float32, those of track i being ends[i] to ends[i + 1].
+class Embeddings:
+    """The input of a head: rows (R, D) float32; rows ends[i] to ends[i + 1] are those of track i.
 
-    A row a track, or one a window.
+    There is one row per track, or one per window.
     """
 
     rows: np.ndarray
     ends: np.ndarray  # (N + 1,)
 
     def of(self, tracks: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of `tracks`, one after the other, and how many each has."""
+        """The rows of `tracks`, concatenated, and the number of rows of each."""
         counts = np.diff(self.ends)[tracks]
         if (counts == 1).all():
             return self.rows[self.ends[tracks]], counts
@@ -48,33 +48,33 @@ class Vectors:
 
 @dataclass(frozen=True)
 class HeadOfFold:
-    """What was fitted on one fold: the layer that validation chose, and what was tried."""
+    """The head of one fold, on the layer with the smallest log loss on validation."""
 
     layer: str
-    fits: dict[str, Fitted]  # a layer
+    fits: dict[str, Fitted]  # by layer
     test: np.ndarray  # (n_test, C), in the order of the fold's test ids
     validation: np.ndarray  # (n_val, C)
 
     @property
     def fitted(self) -> Fitted:
-        """The head that was chosen."""
+        """The fit on the chosen layer."""
         return self.fits[self.layer]
 
-    def told(self) -> dict[str, Any]:
-        """For the record: the layer, its strength, and what each layer and strength cost on validation."""
+    def to_record(self) -> dict[str, Any]:
+        """For the run record: layer, strength, and the validation log loss of every layer and strength."""
         fit = self.fitted
-        told: dict[str, Any] = {"layer": self.layer, "strength": fit.strength}
-        told["val_log_loss"] = {str(strength): loss for strength, loss in fit.tried.items()}
+        entries: dict[str, Any] = {"layer": self.layer, "strength": fit.strength}
+        entries["val_log_loss"] = {str(strength): loss for strength, loss in fit.tried.items()}
         if len(self.fits) > 1:
-            told["val_log_loss_of_layers"] = {name: other.loss for name, other in self.fits.items()}
+            entries["val_log_loss_of_layers"] = {name: other.loss for name, other in self.fits.items()}
         if isinstance(fit.classifier[-1], WeightedLayers):
-            told["layer_weights"] = fit.classifier[-1].layer_weights_.tolist()
-        return told
+            entries["layer_weights"] = fit.classifier[-1].layer_weights_.tolist()
+        return entries
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """A head of one fold on one layer, and what it says of the other sides."""
+    """A head of one fold on one layer, with its predictions."""
 
     fold: int
     layer: str
@@ -86,59 +86,75 @@ class _Fit:
 def fit_folds(
     store: Store, dataset: Dataset, split: Split, recipe: ProbeRecipe
 ) -> tuple[list[HeadOfFold], float]:
-    """A head a fold, on the layer on which it has the smallest log loss on validation; and the seconds.
+    """A head for each fold, and the seconds that fitting took.
 
-    Folds and layers are fitted side by side, each on one thread, so that the number of cores changes no
-    result; layers are read as they are needed.
+    Folds and layers are fitted in parallel, each in one thread, so that results do not depend on the number
+    of cores.
 
     Raises:
-        MgcError: no such head or layer, or layers that this head cannot take.
+        MgcError: there is no such head or layer, or the head cannot take these layers.
     """
     start = time.monotonic()
     head = find_head(recipe.head)
-    names = _layers(store.representation, recipe)
+    layers = _layers(store.representation, recipe)
     if recipe.layers == "weighted":
-        head, names = weighted(len(names)), ["weighted"]
+        head, layers = weighted(len(layers)), ["weighted"]
     classes, clips = len(dataset.classes), [track.content for track in dataset.tracks]
     labels = np.array(dataset.label_numbers(dataset.tracks))
-    place = {track.track_id: index for index, track in enumerate(dataset.tracks)}
+    rows = {track.track_id: index for index, track in enumerate(dataset.tracks)}
     folds = [
-        [[place[track_id] for track_id in side] for side in (fold.train, fold.val, fold.test)]
+        [[rows[track_id] for track_id in ids] for ids in (fold.train, fold.val, fold.test)]
         for fold in split.folds
     ]
 
     def jobs() -> Iterator[Any]:
-        for name in names:
-            vectors = _vectors(store, clips, name, recipe)
-            for number, sides in enumerate(folds):
-                yield delayed(_fit)(head, vectors, labels, sides, classes, recipe.seed, number, name)
+        for layer in layers:  # a layer is read when its first fit starts
+            embeddings = _embeddings(store, clips, layer, recipe)
+            for number, parts in enumerate(folds):
+                yield delayed(_fit)(head, embeddings, labels, parts, classes, recipe.seed, number, layer)
 
-    count = len(folds) * len(names)
+    count = len(folds) * len(layers)
     fits: dict[tuple[int, str], _Fit] = {}
-    with _one_thread_each(), Progress("fit heads", count, "layers") as progress:
-        side_by_side = Parallel(min(cores(), count), backend="threading", return_as="generator_unordered")
-        for fit in side_by_side(jobs()):
+    with _single_threaded(), Progress("fit heads", count, "layers") as progress:
+        parallel = Parallel(min(cores(), count), backend="threading", return_as="generator_unordered")
+        for fit in parallel(jobs()):
             fits[fit.fold, fit.layer] = fit
             progress.step()
-    _tell_unfinished(recipe.head, [fit.fitted for fit in fits.values()])
-    return [
-        _choose([fits[fold, name] for name in names]) for fold in range(len(folds))
-    ], time.monotonic() - start
+    _report_convergence(recipe.head, [fit.fitted for fit in fits.values()])
+    heads = [_choose([fits[fold, layer] for layer in layers]) for fold in range(len(folds))]
+    return heads, time.monotonic() - start
+
+
+def _fit(
+    head: Head,
+    embeddings: Embeddings,
+    labels: np.ndarray,
+    parts: list[list[int]],
+    classes: int,
+    seed: int,
+    fold: int,
+    layer: str,
+) -> _Fit:
+    """`parts` are the tracks of the training, validation and test set; a row has the label of its track."""
+    rows, counts = zip(*map(embeddings.of, parts), strict=True)
+    train, val = ((rows[k], np.repeat(labels[parts[k]], counts[k])) for k in (0, 1))
+    fitted = fit_head(head, train, val, seed)
+    validation, test = (probabilities(fitted, rows[k], counts[k], classes) for k in (1, 2))
+    return _Fit(fold, layer, fitted, validation, test)
 
 
 def _choose(fits: Sequence[_Fit]) -> HeadOfFold:
-    """The layer with the smallest loss on validation, of one fold."""
     best = min(fits, key=lambda fit: fit.fitted.loss)
     return HeadOfFold(best.layer, {fit.layer: fit.fitted for fit in fits}, best.test, best.validation)
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Sums within a fit keep their order; and fits side by side do not wait for one another's threads."""
+def _single_threaded() -> Iterator[None]:
+    """Sums within a fit keep their order, and parallel fits do not compete for cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        # What did not converge is told at the end. Filters belong to the process, not to a thread.
+        # Convergence is reported at the end. Warning filters belong to the process, not to a thread.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             yield
@@ -146,82 +162,64 @@ def _one_thread_each() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _tell_unfinished(head: str, fits: Sequence[Fitted]) -> None:
-    counts = Counter(strength for fit in fits for strength in fit.unfinished)
+def _report_convergence(head: str, fits: Sequence[Fitted]) -> None:
+    counts = Counter(strength for fit in fits for strength in fit.not_converged)
     if counts:
-        told = ", ".join(f"{strength:g} in {n} of {len(fits)} fits" for strength, n in sorted(counts.items()))
-        say(f"head {head}: did not converge at strength {told}; judged on validation like any other")
-
-
-def _fit(
-    head: Head,
-    vectors: Vectors,
-    labels: np.ndarray,
-    sides: list[list[int]],
-    classes: int,
-    seed: int,
-    fold: int,
-    layer: str,
-) -> _Fit:
-    """Rows bear the label of their track; `sides` are the tracks of training, validation and test."""
-    rows, counts = zip(*map(vectors.of, sides), strict=True)
-    learned, judged = ((rows[side], np.repeat(labels[sides[side]], counts[side])) for side in (0, 1))
-    fitted = fit_head(head, learned, judged, seed)
-    val, test = (probabilities(fitted, rows[side], counts[side], classes) for side in (1, 2))
-    return _Fit(fold, layer, fitted, val, test)
+        which = ", ".join(
+            f"{strength:g} in {n} of {len(fits)} fits" for strength, n in sorted(counts.items())
+        )
+        say(f"head {head} did not converge at strength {which}; they are scored like the others")
 
 
 def probabilities(fitted: Fitted, rows: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
-    """(R, D) rows, of which each track has some, to (N, classes): the mean over a track's rows."""
-    each = fitted.probabilities(rows, classes)
-    return np.add.reduceat(each, np.cumsum([0, *counts[:-1]]), axis=0) / counts[:, np.newaxis]
+    """Rows (R, D), `counts` (N,) of which belong to each track, to (N, classes): the mean over its rows."""
+    by_row = fitted.probabilities(rows, classes)
+    return np.add.reduceat(by_row, np.cumsum([0, *counts[:-1]]), axis=0) / counts[:, np.newaxis]
 
 
-def vectors_of(store: Store, clips: list[str], recipe: ProbeRecipe) -> dict[str, Vectors]:
-    """What the recipe asks for of each clip (a hash), a layer each.
+def embeddings_of(store: Store, clips: list[str], recipe: ProbeRecipe) -> dict[str, Embeddings]:
+    """The embeddings of clips (content hashes) that the recipe selects, by layer.
 
     Raises:
-        MgcError: no such layer, a clip that is not in the store, or layers that this head cannot take.
+        MgcError: there is no such layer, a clip is not cached, or the head cannot take these layers.
     """
     names = _layers(store.representation, recipe)
-    return {name: _vectors(store, clips, name, recipe) for name in names}
+    return {name: _embeddings(store, clips, name, recipe) for name in names}
 
 
 def _layers(representation: Representation, recipe: ProbeRecipe) -> list[str]:
-    """Names of the layers that the recipe asks for."""
+    """Names of the layers that the recipe selects."""
     if recipe.layers == "weighted" and (
         recipe.head != "logistic" or len({layer.dim for layer in representation.layers}) > 1
     ):
         raise MgcError(
-            "a weighted sum of layers is learned by the logistic head, over layers of one size",
+            "a weighted sum of layers needs the logistic head and layers of equal size",
             where=f"head {recipe.head!r}, {representation.name}",
-            fix="use --layers sweep, which takes any head and any layers",
+            fix="use --layers sweep, which works with any head and any layers",
         )
     if recipe.layers in ("sweep", "weighted"):
         return [layer.name for layer in representation.layers]
     return [recipe.layers]
 
 
-def _vectors(store: Store, clips: list[str], name: str, recipe: ProbeRecipe) -> Vectors:
-    """The statistics that the recipe asks for, of one layer, or of all layers side by side ("weighted")."""
-    if name == "weighted":
-        layers = list(vectors_of(store, clips, recipe).values())
-        return Vectors(np.concatenate([each.rows for each in layers], axis=1), layers[0].ends)
-    words = (recipe.pool or store.representation.pool).split("+")
-    return _rows(store, clips, name, [STATISTICS.index(word) for word in words])
+def _embeddings(store: Store, clips: list[str], layer: str, recipe: ProbeRecipe) -> Embeddings:
+    """The statistics that the recipe selects, of one layer or, for "weighted", of all layers concatenated.
 
-
-def _rows(store: Store, clips: list[str], layer: str, wanted: list[int]) -> Vectors:
-    """The `wanted` statistics of one layer side by side, a row a clip or window."""
+    One row per clip or window, with the statistics of a layer side by side.
+    """
+    if layer == "weighted":
+        layers = list(embeddings_of(store, clips, recipe).values())
+        return Embeddings(np.concatenate([each.rows for each in layers], axis=1), layers[0].ends)
     representation = store.representation
+    wanted = [STATISTICS.index(name) for name in (recipe.pool or representation.pool).split("+")]
+    ends = np.arange(len(clips) + 1)
     if not representation.pooled:
         pooled = np.stack([statistics(store.read(clip)) for clip in clips])
-        ends = np.arange(len(clips) + 1)
     elif representation.keep == "windows":
-        piece = representation.layer_slice(layer)
-        arrays = [store.read(clip)[:, piece].astype(np.float32) for clip in clips]
-        pooled = np.concatenate(arrays).reshape(-1, len(STATISTICS), piece.stop - piece.start)
+        part = representation.layer_slice(layer)
+        arrays = [store.read(clip)[:, part].astype(np.float32) for clip in clips]
+        pooled = np.concatenate(arrays).reshape(-1, len(STATISTICS), part.stop - part.start)
         ends = np.cumsum([0, *(len(array) // len(STATISTICS) for array in arrays)])
     else:
-        pooled, ends = store.pooled(clips, layer), np.arange(len(clips) + 1)
-    return Vectors(pooled[:, wanted].reshape(len(pooled), -1), ends)
+        pooled = store.pooled(clips, layer)  # (N, statistics, D)
+    return Embeddings(pooled[:, wanted].reshape(len(pooled), -1), ends)

@@ -60,7 +60,7 @@ def _embeddings(record: RunRecord, workspace: Workspace, clips: list[str]) -> np
     # This comes before anything is opened: a report never downloads weights.
     if not any(workspace.cache.glob(f"*-{fingerprint}")):
         raise MgcError("its embeddings are not cached", fix="run mgc probe again, which computes them")
-    from mgc.probing.fitting import vectors_of
+    from mgc.probing.fitting import embeddings_of
     from mgc.representations import open_representation
     from mgc.representations.cache.store import Store
 
@@ -73,6 +73,6 @@ def _embeddings(record: RunRecord, workspace: Workspace, clips: list[str]) -> np
     layer = str(record.chosen[0]["layer"]) if record.chosen else "last"
     known = {key: value for key, value in record.recipe.items() if key in ProbeRecipe.model_fields}
     recipe = ProbeRecipe.model_validate({**known, "layers": "last" if layer == "weighted" else layer})
-    (vectors,) = vectors_of(store, clips, recipe).values()
+    (vectors,) = embeddings_of(store, clips, recipe).values()
     sums = np.add.reduceat(vectors.rows, vectors.ends[:-1], axis=0)
     return sums / np.diff(vectors.ends)[:, np.newaxis]

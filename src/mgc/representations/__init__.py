@@ -10,11 +10,9 @@ from mgc.representations.encoders.efficientat import efficientat, find_weights
 from mgc.representations.encoders.musicnn import musicnn
 from mgc.representations.encoders.precision import BFLOAT16_PREFIX, in_bfloat16
 from mgc.representations.encoders.transformers_audio import SHORT_NAMES, from_name, is_address, random_twin
-from mgc.representations.features.chroma import chroma
-from mgc.representations.features.cqt import cqt
 from mgc.representations.features.fma518 import fma518
-from mgc.representations.features.logmel import logmel, logmel44
-from mgc.representations.features.mfcc import mfcc
+from mgc.representations.features.frames import chroma, cqt
+from mgc.representations.features.logmel import logmel, logmel44, mfcc
 from mgc.representations.features.stats57 import stats57
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.workspace import Workspace

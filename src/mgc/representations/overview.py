@@ -10,12 +10,13 @@ from mgc.representations.encoders.efficientat import find_weights
 from mgc.representations.encoders.efficientat import published as efficientat
 from mgc.representations.encoders.families import FAMILIES
 from mgc.representations.encoders.known import SHORT_NAMES
-from mgc.representations.encoders.musicnn import WHEEL_SHA256, musicnn
+from mgc.representations.encoders.musicnn import musicnn
+from mgc.representations.encoders.musicnn_weights import WEIGHTS_FILE
 from mgc.representations.encoders.transformers_audio import published
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.workspace import Workspace
 
-MUSICNN_PARAMETERS = 784_147  # of representations.musicnn_network.MusicNN
+MUSICNN_PARAMETERS = 787_159  # of representations.musicnn_network.MusicNN
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Listed:
 
 def encoders(workspace: Workspace) -> list[Listed]:
     """All encoders with a short name."""
-    musicnn_file = workspace.weights / f"musicnn-msd-{WHEEL_SHA256[:12]}.safetensors"
+    musicnn_file = workspace.weights / WEIGHTS_FILE
     own_code = {name: FAMILIES[known.config["model_type"]].remote for name, known in SHORT_NAMES.items()}
     return [
         _listed(musicnn(workspace), MUSICNN_PARAMETERS, musicnn_file.is_file()),

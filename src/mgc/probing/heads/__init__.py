@@ -1,4 +1,4 @@
-"""Small classifiers over pooled vectors: standardise, fit, choose the strength on validation."""
+"""Small classifiers on embeddings: standardise, fit, and choose the strength on the validation set."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from mgc.util.errors import MgcError, did_you_mean
 
 @dataclass(frozen=True)
 class Head:
-    """A family of classifiers, one a strength. `strengths` are tried in this order, the weakest last."""
+    """A classifier with one hyperparameter, its strength; `strengths` are tried in this order."""
 
-    strength: str
+    strength: str  # what the hyperparameter is
     strengths: tuple[float, ...]
     make: Callable[[float, int, int], Any]  # (strength, seed, tracks of the rarest class) -> unfitted
-    # Where one fit helps the next: (vectors, classes, strengths) -> fitted, one a strength.
+    # Fits all strengths in one pass, if that is faster: (embeddings, classes, strengths) -> fitted models.
     path: Callable[[np.ndarray, np.ndarray, Sequence[float]], Iterable[Any]] | None = None
     revision: int = 1  # raised by hand when the same vectors give another classifier
 
@@ -42,7 +42,7 @@ HEADS: dict[str, Head] = {
         (31, 15, 9, 5, 3, 1),
         lambda k, seed, rarest: KNeighborsClassifier(int(k), weights="distance"),
     ),
-    # Probabilities by Platt's sigmoid on inner folds; scikit-learn's own SVC(probability=True) does the same.
+    # Probabilities by Platt's sigmoid on inner folds, as in scikit-learn's own SVC(probability=True).
     "svm": Head(
         "C",
         (0.1, 1.0, 10.0, 100.0),
@@ -56,79 +56,77 @@ HEADS: dict[str, Head] = {
         lambda alpha, seed, rarest: MLPClassifier((256,), alpha=alpha, max_iter=400, random_state=seed),
     ),
     "random_forest": Head(
-        "tracks a leaf",
+        "tracks per leaf",
         (8, 3, 1),
         lambda leaf, seed, rarest: RandomForestClassifier(300, min_samples_leaf=int(leaf), random_state=seed),
     ),
     "decision_tree": Head(
-        "tracks a leaf",
+        "tracks per leaf",
         (64, 32, 16, 8, 4, 1),
         lambda leaf, seed, rarest: DecisionTreeClassifier(min_samples_leaf=int(leaf), random_state=seed),
     ),
     "naive_bayes": Head(
-        "smoothing",  # share of the largest variance that is added to all
+        "smoothing",  # share of the largest variance that is added to all variances
         (1.0, 1e-1, 1e-2, 1e-3, 1e-9),
         lambda share, seed, rarest: GaussianNB(var_smoothing=share),
     ),
     "mlp768": Head(
-        "epochs",
-        (10, 30, 100),
-        lambda epochs, seed, rarest: Perceptron(int(epochs), random_state=seed),
+        "epochs", (10, 30, 100), lambda epochs, seed, rarest: Perceptron(int(epochs), random_state=seed)
     ),
 }
 
 
 def find_head(name: str) -> Head:
-    """The head called `name`.
+    """The entry of the table.
 
     Raises:
-        MgcError: there is none.
+        MgcError: there is no such head.
     """
     if name not in HEADS:
-        raise MgcError(f"there is no head {name!r}", fix=did_you_mean(name, HEADS))
+        raise MgcError(f"unknown head {name!r}", fix=did_you_mean(name, HEADS))
     return HEADS[name]
 
 
 def weighted(layers: int) -> Head:
-    """Over all layers side by side, (N, layers * D): it learns their weights as it learns the classes."""
+    """Logistic regression on a weighted sum of layers, for embeddings (N, layers * D)."""
     return Head("C", INVERSE_PENALTIES, lambda c, seed, rarest: WeightedLayers(layers, c))
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted head and how its strength was chosen: validation log loss for each one tried."""
+    """A fitted head, and how its strength was chosen."""
 
-    classifier: Any
+    classifier: Any  # a pipeline of scaler and model
     strength: float
-    tried: dict[float, float]
+    tried: dict[float, float]  # validation log loss of each strength
     parameters: int
-    unfinished: tuple[float, ...] = ()  # strengths whose steps were used up; judged like any other
+    not_converged: tuple[float, ...] = ()  # strengths whose maximum number of steps was reached
 
     @property
     def loss(self) -> float:
-        """That of the strength chosen."""
+        """Validation log loss of the chosen strength."""
         return self.tried[self.strength]
 
-    def probabilities(self, vectors: np.ndarray, classes: int) -> np.ndarray:
-        """(N, D) -> (N, classes); a class that was not learned gets 0."""
-        return _whole(self.classifier, vectors, classes)
+    def probabilities(self, embeddings: np.ndarray, classes: int) -> np.ndarray:
+        """(N, D) -> (N, classes); 0 for a class that the training set does not have."""
+        return _probabilities(self.classifier, embeddings, classes)
 
 
 def fit_head(
     head: Head, train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray], seed: int
 ) -> Fitted:
-    """Fit on `train`, once a strength, and keep the one with the smallest log loss on `val`.
+    """Fit on `train` with each strength, and keep the one with the smallest log loss on `val`.
 
-    Both are (vectors (N, D), class numbers (N,)). The scaler knows the training side only.
+    Both are (embeddings (N, D), class numbers (N,)). The scaler is fitted on the training set only.
 
     Raises:
-        MgcError: too few tracks for this head.
+        MgcError: there are too few tracks for this head.
     """
     classes = int(max(train[1].max(), val[1].max())) + 1
     rarest = int(np.unique(train[1], return_counts=True)[1].min())
     if head is HEADS["svm"] and rarest < 2:
         raise MgcError(
-            "a class has a single training track: an SVM's probabilities are fitted on inner folds",
+            "a class has a single training track, but an SVM needs two for its probabilities",
             fix="add tracks, or use --head logistic",
         )
     strengths = head.strengths
@@ -141,41 +139,40 @@ def fit_head(
     else:
         models = (head.make(strength, seed, rarest).fit(x, train[1]) for strength in strengths)
     losses: dict[float, float] = {}
-    unfinished, best = [], None
+    not_converged, best = [], None
     for strength, model in zip(strengths, models, strict=True):
-        losses[strength] = float(log_loss(val[1], _whole(model, x_val, classes), labels=range(classes)))
-        if not _finished(model):
-            unfinished.append(strength)
+        probabilities = _probabilities(model, x_val, classes)
+        losses[strength] = float(log_loss(val[1], probabilities, labels=range(classes)))
+        if not _converged(model):
+            not_converged.append(strength)
         if best is None or losses[strength] < losses[best[0]]:
             best = strength, model
-    if best is None:
-        raise AssertionError("a head has at least one strength")
+    assert best is not None, "a head has at least one strength"
     pipeline = make_pipeline(scaler, best[1])
-    return Fitted(pipeline, best[0], losses, _parameters(pipeline), tuple(unfinished))
+    return Fitted(pipeline, best[0], losses, _parameters(pipeline), tuple(not_converged))
 
 
-def _finished(model: Any) -> bool:
-    """Whether it stopped of itself, as far as it takes steps."""
-    steps = int(np.max(getattr(model, "n_iter_", 0)))
-    return bool(getattr(model, "converged_", not 0 < getattr(model, "max_iter", -1) <= steps))
+def _converged(model: Any) -> bool:
+    """Whether an iterative model stopped before its maximum number of steps; True for other models."""
+    if hasattr(model, "converged_"):
+        return bool(model.converged_)
+    steps, most = int(np.max(getattr(model, "n_iter_", 0))), getattr(model, "max_iter", -1)
+    return not 0 < most <= steps
 
 
-def _whole(classifier: Any, vectors: np.ndarray, classes: int) -> np.ndarray:
-    """(N, D) -> (N, classes) probabilities; a class that was not learned gets 0."""
-    whole = np.zeros((len(vectors), classes))
-    whole[:, classifier.classes_] = classifier.predict_proba(vectors)
-    return whole / whole.sum(axis=1, keepdims=True)
+def _probabilities(classifier: Any, embeddings: np.ndarray, classes: int) -> np.ndarray:
+    """(N, D) -> (N, classes), from a classifier that may know some of the classes only."""
+    probabilities = np.zeros((len(embeddings), classes))
+    probabilities[:, classifier.classes_] = classifier.predict_proba(embeddings)
+    return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
 def _parameters(pipeline: Any) -> int:
-    """Numbers that were fitted: coefficients, thresholds and leaves; 0 for kNN, which keeps the tracks."""
+    """Number of fitted values: coefficients, thresholds and leaves; 0 for kNN, which keeps the tracks."""
     model = pipeline[-1]
     if isinstance(model, CalibratedClassifierCV):
         model = model.calibrated_classifiers_[0].estimator
-    for kind, count in _COUNTS.items():
-        if isinstance(model, kind):
-            return int(count(model))
-    return 0
+    return next((int(count(model)) for kind, count in _COUNTS.items() if isinstance(model, kind)), 0)
 
 
 _COUNTS: dict[type, Callable[[Any], int]] = {

@@ -1,9 +1,9 @@
-"""Multinomial logistic regression with an L2 penalty: scikit-learn's model, fitted in few steps.
+"""Multinomial logistic regression with an L2 penalty: scikit-learn's model, fitted in fewer steps.
 
-Embeddings are correlated: the singular values of a layer span many powers of ten, and L-BFGS from scratch
-takes thousands of steps on them. Here the features are turned to their principal axes, all of which are kept,
-so that the penalty and hence the model stay the same; each axis is then measured in the width that the loss
-has along it, and each strength starts from where the one before has ended.
+The features of an embedding are correlated: singular values span many powers of ten, and plain L-BFGS takes
+thousands of steps. Here features are rotated to their principal axes, which leaves the penalty and so the
+model unchanged, and each axis is scaled by the curvature of the loss along it. Each strength starts from the
+weights of the previous one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,22 +15,22 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 MAX_STEPS = 2000
-# The gradient, in widths of the loss, at which it stops: the mean loss is then about 1e-12 above the least.
+# Stop at this gradient (in scaled coordinates): the mean loss is then about 1e-12 above the minimum.
 STOP = 1e-6
 
 
 class Logistic(LogisticRegression):  # type: ignore[misc]
-    """scikit-learn's LogisticRegression, fitted by this module. Fitted: also `converged_`."""
+    """scikit-learn's LogisticRegression, fitted by this module; `fit` also sets `converged_`."""
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> "Logistic":
-        """On (N, D), best standardised, and any classes (N,)."""
+        """Fit on (N, D), preferably standardised, and classes (N,) of any type."""
         (fitted,) = logistic_path(x, y, [self.C])
         self.__dict__.update(vars(fitted))
         return self
 
 
 def logistic_path(x: np.ndarray, y: np.ndarray, strengths: Sequence[float]) -> Iterator[Logistic]:
-    """Models of (N, D) and classes (N,), fitted one a strength (scikit-learn's C), the smallest first.
+    """Fit (N, D) and classes (N,) with each strength (scikit-learn's C), in the given order.
 
     Raises:
         ValueError: fewer than two classes.
@@ -38,12 +38,12 @@ def logistic_path(x: np.ndarray, y: np.ndarray, strengths: Sequence[float]) -> I
     classes, numbers = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError("logistic regression needs two classes")
-    turned, axes, squares = _principal(np.asarray(x, np.float64))
-    weights = np.zeros((turned.shape[1] + 1, len(classes)))  # the last row: the intercepts
+    rotated, axes, squares = _principal(np.asarray(x, np.float64))
+    weights = np.zeros((rotated.shape[1] + 1, len(classes)))  # the last row: the intercepts
     for strength in strengths:
-        # scikit-learn has one vector for two classes, w; two, w / 2 and -w / 2, have half its penalty.
+        # For two classes scikit-learn has one vector w; w / 2 and -w / 2 have half its penalty.
         penalty = 1 / strength if len(classes) > 2 else 2 / strength
-        weights, steps, converged = _descend(turned, squares, numbers, penalty, weights)
+        weights, steps, converged = _minimise(rotated, squares, numbers, penalty, weights)
         model = Logistic(C=strength, max_iter=MAX_STEPS)
         model.classes_, model.n_iter_, model.converged_ = classes, np.array([steps], np.int32), converged
         model.n_features_in_ = x.shape[1]
@@ -55,19 +55,19 @@ def logistic_path(x: np.ndarray, y: np.ndarray, strengths: Sequence[float]) -> I
 
 
 def _principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, D) turned to (N, R), its axes (D, R) and its squared lengths along them (R,); R = min(N, D)."""
+    """(N, D) rotated to (N, R), the axes (D, R) and the squared singular values (R,); R = min(N, D)."""
     span = None
-    if x.shape[1] > len(x):  # weights off the span of the rows would be penalised for nothing
+    if x.shape[1] > len(x):  # the optimum lies in the span of the rows
         span, rows = qr(x.T, mode="economic", check_finite=False)
         x = rows.T
     squares, axes = np.linalg.eigh(x.T @ x)
     return x @ axes, axes if span is None else span @ axes, squares.clip(0)
 
 
-def _descend(
+def _minimise(
     x: np.ndarray, squares: np.ndarray, y: np.ndarray, penalty: float, start: np.ndarray
 ) -> tuple[np.ndarray, int, bool]:
-    """The (R + 1, C) weights with the least log loss + penalty / 2 * squares; steps; whether it got there."""
+    """The weights (R + 1, C) that minimise log loss + penalty / 2 * squares; steps; whether it converged."""
     rows = np.arange(len(x))
     truth = np.zeros((len(x), start.shape[1]))
     truth[rows, y] = 1
@@ -78,11 +78,11 @@ def _descend(
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.reshape(start.shape) * width
-        told = log_softmax(x @ weights[:-1] + weights[-1], axis=1)
-        wrong = np.exp(told) - truth
-        slope = np.vstack([x.T @ wrong + penalty * weights[:-1], wrong.sum(axis=0)]) * width
-        value = penalty / 2 * np.square(weights[:-1]).sum() - told[rows, y].sum()
-        return value / len(x), slope.ravel() / len(x)
+        log_probabilities = log_softmax(x @ weights[:-1] + weights[-1], axis=1)
+        error = np.exp(log_probabilities) - truth
+        gradient = np.vstack([x.T @ error + penalty * weights[:-1], error.sum(axis=0)]) * width
+        value = penalty / 2 * np.square(weights[:-1]).sum() - log_probabilities[rows, y].sum()
+        return value / len(x), gradient.ravel() / len(x)
 
     options = {
         "maxiter": MAX_STEPS,

@@ -1,12 +1,12 @@
-"""EfficientAT mn04_as as a representation: its numbers, where its weights lie, how its frames are weighted.
+"""EfficientAT mn04_as as a representation: how clips are cut, which layers come out, where its weights are.
 
-The network is in a module beside this one, imported when it is loaded.
+This module does not import torch, so that making the card is cheap. The network is in `efficientat_network`.
 """
 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mgc.audio import Windowing
 from mgc.data.clips import file_hash
@@ -19,70 +19,29 @@ if TYPE_CHECKING:
 
     from mgc.representations.encoders.efficientat_network import EfficientAT
 
-# What a folder of this kind holds: the release's file, or the same weights as safetensors.
+# The files that a folder may hold: that of the release, or the same weights as safetensors.
 WEIGHTS = ("mn04_as*.safetensors", "mn04_as*.pt")
 NAME, FOLDER = "efficientat_mn04", "efficientat-mn04"
 RELEASE = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn04_as_mAP_432.pt"
 
-# models/preprocess.py of the repository
 SAMPLE_RATE_HZ = 32_000
-N_FFT = 1024
-TAPER_SAMPLES = 800
-HOP_SAMPLES = 320
-N_MELS = 128
-HIGHEST_HZ = 15_000.0  # half the rate, less half the range that training varied it by
-WINDOW = 10 * SAMPLE_RATE_HZ  # AudioSet's clips
-
-
-class Block(NamedTuple):
-    """An inverted residual: the depthwise kernel and stride, channels within and after, what is in it."""
-
-    kernel: int
-    expanded: int
-    outputs: int
-    squeeze: bool
-    hard_swish: bool
-    stride: int
-
-
-# MobileNetV3-large (arXiv 1905.02244, table 1) with 0.4 times the channels, to the nearest eight
-STEM = 8
-BLOCKS = (
-    Block(3, 8, 8, False, False, 1),
-    Block(3, 24, 16, False, False, 2),
-    Block(3, 32, 16, False, False, 1),
-    Block(5, 32, 16, True, False, 2),
-    Block(5, 48, 16, True, False, 1),
-    Block(5, 48, 16, True, False, 1),
-    Block(3, 96, 32, False, True, 2),
-    Block(3, 80, 32, False, True, 1),
-    Block(3, 72, 32, False, True, 1),
-    Block(3, 72, 32, False, True, 1),
-    Block(3, 192, 48, True, True, 1),
-    Block(3, 272, 48, True, True, 1),
-    Block(5, 272, 64, True, True, 2),
-    Block(5, 384, 64, True, True, 1),
-    Block(5, 384, 64, True, True, 1),
-)
-EMBEDDING = 384
-HIDDEN, N_TAGS = 512, 527
+WINDOW = 10 * SAMPLE_RATE_HZ  # samples; the length of AudioSet's clips
+FRAME_SAMPLES = 32 * 320  # 32 hops of 10 ms between two frames of the embedding
+# Channels after each stage of the network (`efficientat_network.STAGES`).
+STAGE_DIMS, EMBEDDING_DIM = (16, 16, 32, 48, 64), 384
 PARAMETERS = 983_599
-
-# After which blocks (from 1) the width or the stride changes, and the hops between two frames there.
-STAGES = {3: 4, 6: 8, 10: 16, 12: 16, 15: 32}
-FRAME_HOPS = 32  # between two frames of the embedding: 320 ms
 
 
 def published() -> Representation:
-    """The card as it is without its weights: windows of 10 s, five stages and the 384-d embedding."""
+    """The card without weights: windows of 10 s, five stages and the embedding. It cannot be loaded."""
     return Representation(
         name=NAME,
         address=NAME,
         source="mn04_as of EfficientAT (arXiv 2211.04772)",
         cut=Windowing(SAMPLE_RATE_HZ, WINDOW, ignore=SAMPLE_RATE_HZ // 4),
         layers=(
-            *(Layer(f"stage{n}", BLOCKS[k - 1].outputs) for n, k in enumerate(STAGES, 1)),
-            Layer("embedding", EMBEDDING),
+            *(Layer(f"stage{number}", dim) for number, dim in enumerate(STAGE_DIMS, 1)),
+            Layer("embedding", EMBEDDING_DIM),
         ),
         pooled=True,
         parameters=PARAMETERS,
@@ -95,12 +54,20 @@ def published() -> Representation:
 
 
 def efficientat(workspace: Workspace, folder: Path | None = None) -> Representation:
-    """mn04_as with its weights, from `folder` or the first of the usual ones that holds them.
+    """mn04_as with its weights, from `folder` or the first default folder that has them.
 
     Raises:
-        MgcError: they are not there, or cannot be read.
+        MgcError: the weights are missing or cannot be read.
     """
-    file = _found(workspace, folder)
+    file = find_weights(workspace, folder)
+    if file is None:
+        places = [folder] if folder else default_folders(workspace)
+        raise MgcError(
+            "the weights of EfficientAT mn04 were not found",
+            where=" or ".join(map(str, places)),
+            fix=f"put {RELEASE} into {places[0]}; or set MGC_WEIGHTS to the folder that holds {FOLDER}/; "
+            f"or use --model path/to/{FOLDER}",
+        )
     try:
         weights = file_hash(file, workspace.cache)
     except OSError as error:
@@ -116,39 +83,39 @@ def efficientat(workspace: Workspace, folder: Path | None = None) -> Representat
     )
 
 
-def _found(workspace: Workspace, folder: Path | None) -> Path:
-    if file := find_weights(workspace, folder):
-        return file
-    places = [folder] if folder else usual_folders(workspace)
-    raise MgcError(
-        "the weights of EfficientAT mn04 are not there",
-        where=" or ".join(map(str, places)),
-        fix=f"put {RELEASE} into {places[0]}; or set MGC_WEIGHTS to the folder that holds {FOLDER}/; "
-        f"or --model path/to/{FOLDER}",
-    )
-
-
-def usual_folders(workspace: Workspace) -> list[Path]:
-    """Where the short name looks: in `$MGC_WEIGHTS`, if that is set, and beside the converted weights."""
+def default_folders(workspace: Workspace) -> list[Path]:
+    """The folders that are searched for weights: in `workspace.encoders`, then in `workspace.weights`."""
     roots = [workspace.encoders] if workspace.encoders else []
     return [root / FOLDER for root in (*roots, workspace.weights)]
 
 
 def find_weights(workspace: Workspace, folder: Path | None = None) -> Path | None:
-    """The file with the weights in `folder`, by default in the first of the usual ones that holds one."""
-    places = [folder] if folder else usual_folders(workspace)
-    found = (file for place in places for kind in WEIGHTS for file in sorted(place.glob(kind)))
-    return next((file for file in found if file.is_file()), None)
+    """The weights file in `folder`, by default in the first default folder that has one."""
+    places = [folder] if folder else default_folders(workspace)
+    files = (file for place in places for pattern in WEIGHTS for file in sorted(place.glob(pattern)))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _refuse(device: "torch.device") -> "_Encoder":
-    raise MgcError(f"{NAME}: a published configuration has no weights", fix="open it by its name")
+    raise MgcError(f"{NAME}: this card has no weights and cannot be loaded", fix=f"use --model {NAME}")
+
+
+def load_network(file: Path) -> "EfficientAT":
+    """The network with the weights in `file`, every layer as published.
+
+    Raises:
+        MgcError: the file cannot be read or does not hold these weights.
+    """
+    from mgc.representations.encoders.efficientat_network import EfficientAT, name_in_network
+    from mgc.representations.encoders.state_dict import load_weights
+
+    network = EfficientAT()
+    load_weights(network, file, "EfficientAT mn04_as", fix=f"replace it by {RELEASE}", rename=name_in_network)
+    return network
 
 
 def _load(file: Path, device: "torch.device") -> "_Encoder":
-    from mgc.representations.encoders.efficientat_network import EfficientAT
-
-    return _Encoder(EfficientAT.from_file(file).to(device))
+    return _Encoder(load_network(file).fold_batch_norms().to(device))
 
 
 class _Encoder:
@@ -162,7 +129,8 @@ class _Encoder:
 
         from mgc.representations.encoders.efficientat_network import logmel
 
-        # A clip shorter than the window is one shorter window, so every frame is real.
-        layers = self.model(logmel(waveforms)).layers
-        starts = torch.arange(layers[-1].shape[1], device=waveforms.device) * FRAME_HOPS * HOP_SAMPLES
+        layers = self.model(logmel(waveforms)).layers  # (B, T, D) each
+        # Clips shorter than a window are not padded, so every frame is real; frames that an earlier window
+        # has covered get weight 0.
+        starts = torch.arange(layers[-1].shape[1], device=waveforms.device) * FRAME_SAMPLES  # (T,) samples
         return layers, (starts >= covered.unsqueeze(1)).float()

@@ -1,4 +1,4 @@
-"""EfficientAT mn04_as: a small convolutional tagger of sounds, rebuilt in plain torch.
+"""EfficientAT mn04_as: a small convolutional tagger of sounds, rebuilt in PyTorch.
 
 Paper: Schmid, Koutini and Widmer, "Efficient large-scale audio tagging via transformer-to-CNN knowledge
 distillation", ICASSP 2023, arXiv 2211.04772. It is MobileNetV3-large (arXiv 1905.02244) at width 0.4 over
@@ -8,143 +8,134 @@ log-mels, trained on AudioSet with a transformer as its teacher. Weights: github
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers.audio_utils import mel_filter_bank
 
-from mgc.representations.encoders.efficientat import (
-    BLOCKS,
-    EMBEDDING,
-    FRAME_HOPS,
-    HIDDEN,
-    HIGHEST_HZ,
-    HOP_SAMPLES,
-    N_FFT,
-    N_MELS,
-    N_TAGS,
-    RELEASE,
-    SAMPLE_RATE_HZ,
-    STAGES,
-    STEM,
-    TAPER_SAMPLES,
-    Block,
-)
-from mgc.util.errors import MgcError
-
+# models/preprocess.py of the repository
+SAMPLE_RATE_HZ = 32_000
+N_FFT = 1024
+WINDOW_SAMPLES = 800  # of the Hann window
+HOP_SAMPLES = 320
+N_MELS = 128
+HIGHEST_HZ = 15_000.0  # half the rate, less half of the range by which training varied it
 PREEMPHASIS = 0.97
-FLOOR = 1e-5  # under the power of a band
-NORM_EPS = 1e-3
+POWER_FLOOR = 1e-5
 
 
-def _unit(
-    inputs: int, outputs: int, kernel: int, stride: int, groups: int, act: type | None
+class Block(NamedTuple):
+    """An inverted residual block of MobileNetV3."""
+
+    kernel: int
+    expanded: int  # channels inside the block
+    outputs: int
+    squeeze: bool  # has squeeze-and-excitation
+    hard_swish: bool  # instead of ReLU
+    stride: int
+
+
+# MobileNetV3-large (arXiv 1905.02244, table 1) with 0.4 times the channels, to the nearest eight
+STEM = 8
+BLOCKS = (
+    Block(3, 8, 8, False, False, 1),
+    Block(3, 24, 16, False, False, 2),
+    Block(3, 32, 16, False, False, 1),
+    Block(5, 32, 16, True, False, 2),
+    Block(5, 48, 16, True, False, 1),
+    Block(5, 48, 16, True, False, 1),
+    Block(3, 96, 32, False, True, 2),
+    Block(3, 80, 32, False, True, 1),
+    Block(3, 72, 32, False, True, 1),
+    Block(3, 72, 32, False, True, 1),
+    Block(3, 192, 48, True, True, 1),
+    Block(3, 272, 48, True, True, 1),
+    Block(5, 272, 64, True, True, 2),
+    Block(5, 384, 64, True, True, 1),
+    Block(5, 384, 64, True, True, 1),
+)
+EMBEDDING, HIDDEN, N_TAGS = 384, 512, 527
+NORM_EPSILON = 1e-3
+
+# Blocks (counted from 1) after which the width or the stride changes, and the hops between two frames there.
+STAGES = {3: 4, 6: 8, 10: 16, 12: 16, 15: 32}
+FRAME_HOPS = 32  # between two frames of the embedding: 320 ms
+
+
+def _conv_norm(
+    inputs: int, outputs: int, kernel: int, stride: int, groups: int, activation: type | None
 ) -> nn.Sequential:
-    """Convolution, batch norm and, if it has one, activation."""
+    """Convolution, batch norm and, unless it is None, an activation."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    unit = nn.Sequential(conv, nn.BatchNorm2d(outputs, NORM_EPS))
-    return unit.append(act(inplace=True)) if act else unit
+    unit = nn.Sequential(conv, nn.BatchNorm2d(outputs, NORM_EPSILON))
+    return unit.append(activation(inplace=True)) if activation else unit
 
 
 class SqueezeExcite(nn.Module):
-    """Each channel times a factor in 0..1 that the means of all channels decide."""
+    """Scale each channel by a factor in 0..1, computed from the means of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        squeezed = max(8, (channels // 4 + 4) // 8 * 8)  # a quarter, to the nearest eight
+        squeezed = max(8, (channels // 4 + 4) // 8 * 8)  # a quarter, rounded to a multiple of eight
         self.fc1, self.fc2 = nn.Linear(channels, squeezed), nn.Linear(squeezed, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, F, T) to the same, in place."""
+        """(B, C, F, T) to (B, C, F, T)."""
         factor = torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3))))))  # (B, C)
-        return x.mul_(factor[:, :, None, None])
+        return x * factor[:, :, None, None]
 
 
 class InvertedResidual(nn.Module):
-    """Widen by 1x1, filter every channel alone, weigh the channels, narrow by 1x1; added to the input."""
+    """1x1 expansion, depthwise convolution, squeeze-and-excitation, 1x1 projection, skip connection."""
 
     def __init__(self, inputs: int, block: Block) -> None:
         super().__init__()
-        wide, act = block.expanded, nn.Hardswish if block.hard_swish else nn.ReLU
-        parts: list[nn.Module] = [_unit(inputs, wide, 1, 1, 1, act)] if wide != inputs else []
-        parts.append(_unit(wide, wide, block.kernel, block.stride, wide, act))
+        wide, activation = block.expanded, nn.Hardswish if block.hard_swish else nn.ReLU
+        parts: list[nn.Module] = [_conv_norm(inputs, wide, 1, 1, 1, activation)] if wide != inputs else []
+        parts.append(_conv_norm(wide, wide, block.kernel, block.stride, wide, activation))
         if block.squeeze:
             parts.append(SqueezeExcite(wide))
-        self.block = nn.Sequential(*parts, _unit(wide, block.outputs, 1, 1, 1, None))
-        self.adds = block.stride == 1 and inputs == block.outputs
+        self.block = nn.Sequential(*parts, _conv_norm(wide, block.outputs, 1, 1, 1, None))
+        self.has_skip = block.stride == 1 and inputs == block.outputs
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, F, T) to (B, outputs, F / stride, T / stride)."""
         out: Tensor = self.block(x)
-        return out.add_(x) if self.adds else out
+        return out + x if self.has_skip else out
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What mn04_as makes of B windows."""
+class EfficientATOutput:
+    """The features that mn04_as computes for B windows."""
 
     layers: list[Tensor]  # (B, T, D) each: five stages and the embedding, averaged over bands
     tags: Tensor  # (B, 527) independent probabilities, in the order of AudioSet's class indices
 
 
 class EfficientAT(nn.Module):
-    """mn04_as: log-mels (B, 128, T) of `logmel` in, `Heard` out; any T, 1000 in training.
+    """mn04_as over log-mels (B, 128, T) from `logmel`, randomly initialised; frozen and in eval mode.
 
-    `EfficientAT()` is its randomly initialised twin, `EfficientAT.from_file(path)` the trained network. Both
-    are frozen and in eval mode. Modules are named as in the release.
+    T was 1000 in training, any T is accepted. Modules are named as in the release.
     """
 
     def __init__(self) -> None:
         super().__init__()
         widths = [STEM, *(block.outputs for block in BLOCKS)]
         self.features = nn.Sequential(
-            _unit(1, STEM, 3, 2, 1, nn.Hardswish),
+            _conv_norm(1, STEM, 3, 2, 1, nn.Hardswish),
             *(InvertedResidual(inputs, block) for inputs, block in zip(widths, BLOCKS, strict=False)),
-            _unit(widths[-1], EMBEDDING, 1, 1, 1, nn.Hardswish),
+            _conv_norm(widths[-1], EMBEDDING, 1, 1, 1, nn.Hardswish),
         )
         # The release's modules 0 and 1 average and flatten, 4 is the dropout.
         hidden, tags = nn.Linear(EMBEDDING, HIDDEN), nn.Linear(HIDDEN, N_TAGS)
         self.classifier = nn.ModuleDict({"2": hidden, "5": tags})
         self.requires_grad_(False).eval()
 
-    @classmethod
-    def from_file(cls, path: Path) -> "EfficientAT":
-        """The trained network, batch norms folded into convolutions.
-
-        Raises:
-            MgcError: the file is unreadable, or a tensor is missing, unexpected or of another shape.
-        """
-        fix = f"put {RELEASE} in its place"
-        try:
-            safe = path.suffix == ".safetensors"
-            weights = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
-            # Squeezing could also go over bands or frames; in mn04_as it goes over channels alone.
-            given = {n.replace("conc_se_layers.0.", ""): torch.as_tensor(x) for n, x in weights.items()}
-        except Exception as error:  # torch.load raises many kinds
-            what = f"the weights of EfficientAT cannot be read: {type(error).__name__}: {str(error)[:200]}"
-            raise MgcError(what, where=path, fix=fix) from error
-        model = cls()
-        expected = model.state_dict()
-        wrong = [f"missing: {name}" for name in sorted(expected.keys() - given.keys())]
-        wrong += [f"unexpected: {name}" for name in sorted(given.keys() - expected.keys())]
-        wrong += [
-            f"{name} is {tuple(given[name].shape)}, not {tuple(expected[name].shape)}"
-            for name in sorted(expected.keys() & given.keys())
-            if given[name].shape != expected[name].shape
-        ]
-        wrong += [f"{name} is not finite" for name, values in given.items() if not values.isfinite().all()]
-        if wrong:
-            some = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-            raise MgcError(f"not the weights of EfficientAT mn04_as ({some})", where=path, fix=fix)
-        model.load_state_dict(given)
-        return model.fold()
-
-    def fold(self) -> "EfficientAT":
-        """Batch norms at rest become part of the convolutions before them: the same numbers in less time."""
+    def fold_batch_norms(self) -> "EfficientAT":
+        """Fold batch norms into the convolutions before them: faster, for inference only."""
         for unit in [module for module in self.modules() if isinstance(module, nn.Sequential)]:
             match list(unit):
                 case [nn.Conv2d() as conv, nn.BatchNorm2d() as norm, *_]:
@@ -152,45 +143,48 @@ class EfficientAT(nn.Module):
                     del unit[1]
         return self
 
-    def forward(self, logmels: Tensor) -> Heard:
-        """Log-mels (B, 128, T) to what is heard in them."""
+    def forward(self, logmels: Tensor) -> EfficientATOutput:
+        """Log-mels (B, 128, T) to features."""
         x = logmels.unsqueeze(1)  # (B, 1, 128, T)
         layers = []
         for number, part in enumerate(self.features):
             x = part(x)
             if number in STAGES:
-                # As many frames as the last stage has: strides round up, and so does this.
+                # Average down to the frames of the last stage: strides round up, and so does this.
                 step = FRAME_HOPS // STAGES[number]
                 layers.append(F.avg_pool1d(x.mean(2), step, ceil_mode=True).transpose(1, 2))
         layers.append(x.mean(2).transpose(1, 2))  # (B, T / 32, 384)
         hidden = F.hardswish(self.classifier["2"](layers[-1].mean(1)))
-        return Heard(layers, torch.sigmoid(self.classifier["5"](hidden)))
+        return EfficientATOutput(layers, torch.sigmoid(self.classifier["5"](hidden)))
+
+
+def name_in_network(name: str) -> str:
+    """The name in `EfficientAT` of a tensor in the release, whose squeeze layers may act on several axes."""
+    return name.replace("conc_se_layers.0.", "")  # in mn04_as they act on channels only
 
 
 def logmel(waveforms: Tensor) -> Tensor:
     """Waveforms (B, S) at 32 kHz in [-1, 1] to normalised log-mels (B, 128, T), T = 1 + (S - 1) // 320.
 
-    Reflected at both ends, as in training; S must be above 513.
+    The ends are padded by reflection, as in training; S must be above 513.
     """
-    taper, bank = _taper_and_bank(waveforms.device)
-    sharp = waveforms[:, 1:] - PREEMPHASIS * waveforms[:, :-1]
-    spectrum = torch.stft(sharp, N_FFT, HOP_SAMPLES, TAPER_SAMPLES, taper, return_complex=True)
+    window, bank = _window_and_bank(waveforms.device)
+    emphasised = waveforms[:, 1:] - PREEMPHASIS * waveforms[:, :-1]
+    spectrum = torch.stft(emphasised, N_FFT, HOP_SAMPLES, WINDOW_SAMPLES, window, return_complex=True)
     power = spectrum.real.square() + spectrum.imag.square()  # (B, 513, T)
-    return ((bank @ power + FLOOR).log() + 4.5) / 5
+    return ((bank @ power + POWER_FLOOR).log() + 4.5) / 5
 
 
 @functools.cache
-def _taper_and_bank(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The symmetric Hann window (800,) and Kaldi's triangles (128, 513), for inference mode and outside."""
+def _window_and_bank(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The symmetric Hann window (800,) and Kaldi's triangular filters (128, 513).
+
+    They are cached, so they are created outside inference mode: inference tensors cannot be used in training.
+    """
     with torch.inference_mode(False):
         bank = mel_filter_bank(
-            N_FFT // 2 + 1,
-            N_MELS,
-            0.0,
-            HIGHEST_HZ,
-            SAMPLE_RATE_HZ,
-            mel_scale="kaldi",
-            triangularize_in_mel_space=True,
-        )  # (513, 128)
-        taper = torch.hann_window(TAPER_SAMPLES, periodic=False, device=device)
-        return taper, torch.from_numpy(bank.T.copy()).float().to(device)
+            N_FFT // 2 + 1, N_MELS, 0.0, HIGHEST_HZ, SAMPLE_RATE_HZ,
+            mel_scale="kaldi", triangularize_in_mel_space=True,
+        )  # fmt: skip
+        window = torch.hann_window(WINDOW_SAMPLES, periodic=False, device=device)
+        return window, torch.from_numpy(bank.T.copy()).float().to(device)

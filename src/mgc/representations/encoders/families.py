@@ -1,7 +1,6 @@
-"""Families of transformers audio encoders: how each wants its input, and how its frames are read.
+"""Families of transformers audio encoders: which input they take, and how their hidden states are read.
 
-What is known of a model here is its `model_type`: the samples of its window, the samples one of its frames
-stands for, where its encoder sits. torch is imported by nothing in this module until a model runs.
+A family is found by the `model_type` of a checkpoint. This module does not import torch.
 """
 
 import math
@@ -14,31 +13,31 @@ from mgc.representations.card import Layer
 if TYPE_CHECKING:
     import torch
 
-WAVEFORM_WINDOW_SECONDS = 10.0  # models of any input length: long context, attention still cheap
+WAVEFORM_WINDOW_SECONDS = 10.0  # for models of any input length: long context, but cheap attention
 
-# Frames (B, T, D) a layer from a loaded model and what its extractor returned.
+# (loaded model, output of its feature extractor) -> frames (B, T, D) of each layer
 States = Callable[[Any, Any], list["torch.Tensor"]]
 Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Family:
-    """How models of one or more `model_type`s are fed and read."""
+    """How models of one `model_type` are fed and read."""
 
-    kind: str  # transformers' class
-    # Samples a window, from (config, preprocessor); the rate is the preprocessor's.
+    kind: str  # the class in transformers
+    # (config, preprocessor) -> samples per window, at the preprocessor's rate
     window: Callable[[Settings, Settings], int]
     layers: Callable[[Settings], tuple[Layer, ...]]
     states: States
-    # Samples between the starts of two frames, and how many of a frame's own must be real for it to be more
-    # than padding; None: a window is one frame.
+    # (config, preprocessor) -> samples between the starts of two frames, and the number of samples after its
+    # start that a frame needs in order not to be padding. None: a window is one frame.
     frame: Callable[[Settings, Settings], tuple[int, int]] | None
-    part: str = ""  # the submodule that is used; "" for all of the model
-    # Why configuration and preprocessing do not go together; "" where they do.
+    part: str = ""  # the submodule that is used; "" for the whole model
+    # (config, preprocessor) -> why they do not fit together, or ""
     clash: Callable[[Settings, Settings], str] = lambda config, extractor: ""
-    revision: int = 1  # raised by hand when embeddings of the family get other numbers
-    remote: bool = False  # its published weights need the code that lies beside them
-    # Whether `kind` computes what the published code does.
+    revision: int = 1  # increased by hand when the embeddings of the family change
+    remote: bool = False  # its published checkpoints need the Python code beside their weights
+    # config -> whether `kind` computes the same as the published code
     same_as_kind: Callable[[Settings], bool] = lambda config: True
 
 
@@ -63,8 +62,7 @@ def _waveform_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
 
 
 def _mert_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
-    """What goes into each layer and what comes out of the last: its own code, written for transformers 4,
-    returns no hidden states under transformers 5."""
+    # The published code, written for transformers 4, returns no hidden states under transformers 5.
     states: list[torch.Tensor] = []
     hooks = [
         layer.register_forward_pre_hook(lambda _, arguments: states.append(arguments[0]))
@@ -83,7 +81,7 @@ def _whisper_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
 
 
 def _ast_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
-    """Patch tokens averaged over frequency; the two class tokens in front belong to no time."""
+    # Patch tokens are averaged over frequency; the first two tokens are class tokens without a position.
     config = model.config
     bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
     states = model(inputs["input_values"], output_hidden_states=True).hidden_states
@@ -92,26 +90,26 @@ def _ast_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
 
 
 def _clap_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
-    # Of a batch without a longer clip the extractor calls one longer, at random; no window is.
+    # The extractor marks one random clip of a batch as longer than its window; none is.
     longer = inputs["is_longer"] & False
     pooled = model.audio_model(input_features=inputs["input_features"], is_longer=longer).pooler_output
     return [pooled.unsqueeze(1), model.audio_projection(pooled).unsqueeze(1)]  # (B, 1, D)
 
 
 def _conv_frame(config: Settings, extractor: Settings) -> tuple[int, int]:
-    return math.prod(config["conv_stride"]), 1  # nothing is padded, so any sample is enough
+    return math.prod(config["conv_stride"]), 1  # windows are not padded, so one sample is sufficient
 
 
 def _sew_frame(config: Settings, extractor: Settings) -> tuple[int, int]:
-    return math.prod(config["conv_stride"]) * config["squeeze_factor"], 1  # thinned out once more
+    return math.prod(config["conv_stride"]) * config["squeeze_factor"], 1  # downsampled once more
 
 
 def _clap_clash(config: Settings, extractor: Settings) -> str:
     fused, truncation = config["audio_config"]["enable_fusion"], extractor["truncation"]
     if truncation == "fusion" and not fused:
         return (
-            'the preprocessor makes four spectrograms a clip (truncation = "fusion"), the model takes one '
-            "(audio_config.enable_fusion = false)"
+            'the preprocessor makes four spectrograms per clip (truncation = "fusion"), but the model takes '
+            "one (audio_config.enable_fusion = false)"
         )
     return ""
 
@@ -125,8 +123,8 @@ _WAVEFORM = Family(
 )
 
 FAMILIES: dict[str, Family] = {
-    # A frame is 25 ms every 10 ms (Kaldi): max_length of them, none padded, make the window; one that is
-    # not padding makes a patch real.
+    # A frame is 25 ms every 10 ms (Kaldi). A window is max_length frames without padding; a patch is real if
+    # its first frame is.
     "audio-spectrogram-transformer": Family(
         kind="ASTModel",
         window=lambda config, extractor: (
@@ -140,7 +138,7 @@ FAMILIES: dict[str, Family] = {
             extractor["sampling_rate"] * 25 // 1000,
         ),
     ),
-    # Two mel hops a frame; the extractor pads with zeros to its chunk of 30 s.
+    # One frame per two mel hops; the extractor pads with zeros to its chunk of 30 s.
     "whisper": Family(
         kind="WhisperModel",
         window=lambda config, extractor: extractor["chunk_length"] * extractor["sampling_rate"],

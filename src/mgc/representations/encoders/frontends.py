@@ -1,15 +1,14 @@
-"""What transformers' feature extractors compute, in batched torch, on the device where the waveforms lie.
+"""The transformers feature extractors as batched torch functions, on the device of the waveforms.
 
-The extractors take one clip at a time, most of them frame by frame in numpy: 40 ms for ten seconds of the
-Audio Spectrogram Transformer's filter bank, more than decoding takes. Here each known class is written again
-as array operations; all numbers are read from the extractor, so that a checkpoint with other ones is
-served as well. Read from the code of transformers 5.23; the tests hold both to 1e-3 of each other.
+The extractors take one clip at a time, most of them frame by frame in NumPy: 40 ms for the filter bank of ten
+seconds of the Audio Spectrogram Transformer, which is more than decoding takes. Here the known classes are
+written as array operations. All numbers are read from the extractor, so that checkpoints with other settings
+work as well. Written after transformers 5.23; the tests require agreement within 1e-3.
 
-Where float64 is needed. A Fourier transform in float32 leaves an error of about 1e-7 of the *loudest* partial
-in every bin. Beneath a full-scale tone that is more than the floors of AST (1.2e-7 in power, no clamp to
-the maximum) and CLAP (1e-10), and the logarithm shows it: 2e-3 after normalisation, and 0.2 dB. These two
-transform in float64 as transformers does; what follows has no cancellation and is float32. Whisper drops all
-that lies 80 dB below its maximum, and computes in float32 itself.
+AST and CLAP compute the Fourier transform in float64, as transformers does. In float32 every bin has an error
+of about 1e-7 of the loudest partial, which exceeds the power floors of AST (1.2e-7) and CLAP (1e-10) under a
+full-scale tone and changes the logarithm: by 2e-3 after normalisation, and by 0.2 dB. Whisper clips at 80 dB
+below its maximum and uses float32.
 
 This module imports torch: import it where an encoder is loaded.
 """
@@ -29,14 +28,14 @@ Inputs = dict[str, Tensor]
 
 
 def front_end(extractor: Any) -> Callable[[Tensor], Inputs] | None:
-    """A loaded feature extractor as a function of waveforms (B, S) float32 that have no padding.
+    """A loaded feature extractor as a function of waveforms (B, S) float32 without padding.
 
-    The function returns, on the waveforms' device, what
-    `extractor([*waveforms], sampling_rate=extractor.sampling_rate, return_tensors="pt")` would, but for
-    `is_longer`, which is never drawn at random. It raises MgcError for waveforms longer than the extractor
-    takes, of which that would drop a part.
+    The function returns, on the waveforms' device, the same as
+    `extractor([*waveforms], sampling_rate=extractor.sampling_rate, return_tensors="pt")`, except that
+    `is_longer` is always False. It raises MgcError for waveforms longer than the extractor takes, which
+    would drop the rest.
 
-    None: a class that is not known here, or one asked to add noise; then use the extractor itself.
+    Returns None for an unknown class, or one that adds noise: use the extractor itself.
     """
     make = _KNOWN.get(type(extractor).__name__)
     return make(extractor) if make else None
@@ -44,22 +43,21 @@ def front_end(extractor: Any) -> Callable[[Tensor], Inputs] | None:
 
 @dataclass(frozen=True)
 class _FrontEnd:
-    name: str  # of the model's main input
+    name: str  # of the main input of the model
     features: Callable[[Tensor], Tensor]  # (B, S) float32 -> that input (B, ...)
-    beside: Callable[[Tensor], Inputs]  # (B, S) -> the other inputs
+    others: Callable[[Tensor], Inputs]  # (B, S) -> the other inputs
 
     def __call__(self, waveforms: Tensor) -> Inputs:
         device = waveforms.device
-        # Apple's GPUs have no float64. On a CPU a batch's frames leave the cache and gain nothing; a clip at
-        # a time takes the memory of one.
+        # Apple's GPUs have no float64. On a CPU, one clip at a time is as fast and needs less memory.
         one_by_one = device.type in ("cpu", "mps")
         where = torch.device("cpu") if one_by_one else device
         moved = waveforms.to(where, torch.float32)
         parts = moved.unsqueeze(1) if one_by_one else [moved]
-        # Whatever precision the model runs in, bands and their logarithms are float32.
+        # Mel bands and their logarithms are float32, whatever the precision of the model.
         with torch.autocast(where.type, enabled=False):
             features = torch.cat([self.features(part) for part in parts])
-        return {self.name: features.to(device), **self.beside(waveforms)}
+        return {self.name: features.to(device), **self.others(waveforms)}
 
 
 class _MelPower:
@@ -71,41 +69,31 @@ class _MelPower:
     def __init__(self, window: Any, bank: np.ndarray, dtype: torch.dtype) -> None:
         window = torch.as_tensor(window, dtype=dtype)
         self.window = F.pad(window, (0, 2 * (len(bank) - 1) - len(window)))  # (n_fft,)
-        # A band covers few bins. Four groups of neighbours, each over its own bins, are a third of the work.
-        # Every row stands there twice, for the real and the imaginary part beside each other.
-        self.groups: list[tuple[int, int, Tensor]] = []
-        for part in np.array_split(bank, 4, axis=1):
-            heard = np.asarray(part.any(axis=1))
-            low, high = int(heard.argmax()), len(bank) - int(heard[::-1].argmax())
-            rows = torch.as_tensor(part[low:high], dtype=torch.float32).repeat_interleave(2, dim=0)
-            self.groups.append((2 * low, 2 * high, rows))
+        self.bank = torch.as_tensor(bank, dtype=torch.float32)
 
     def __call__(self, frames: Tensor) -> Tensor:
-        if frames.device != self.window.device:  # once
-            self.window = self.window.to(frames.device)
-            self.groups = [(low, high, rows.to(frames.device)) for low, high, rows in self.groups]
-        spectrum = torch.fft.rfft(frames * self.window).to(torch.complex64)
-        squares = torch.view_as_real(spectrum).flatten(2).square()  # (B, T, n_fft + 2)
-        return torch.cat([squares[:, :, low:high] @ rows for low, high, rows in self.groups], dim=2)
+        self.window, self.bank = self.window.to(frames.device), self.bank.to(frames.device)
+        spectrum = torch.fft.rfft(frames * self.window).to(torch.complex64)  # (B, T, n_fft // 2 + 1)
+        return (spectrum.real.square() + spectrum.imag.square()) @ self.bank
 
 
 def _centred(waveforms: Tensor, n_fft: int, hop: int) -> Tensor:
-    """Frames (B, 1 + S // hop, n_fft), the first one centred on the first sample, the ends mirrored."""
+    """Frames (B, 1 + S // hop, n_fft), the first one centred on the first sample, with reflected ends."""
     return F.pad(waveforms, (n_fft // 2, n_fft // 2), mode="reflect").unfold(1, n_fft, hop)
 
 
-def _fits(extractor: Any, samples: int, most: int) -> None:
+def _check_length(extractor: Any, samples: int, most: int) -> None:
     if samples > most:
         raise MgcError(
-            f"windows of {samples} samples, but the checkpoint's {type(extractor).__name__} takes {most} and "
-            "would drop the rest",
-            fix="make the lengths in its preprocessor_config.json (max_length, chunk_length, max_length_s) "
-            "those of its config.json",
+            f"windows have {samples} samples, but the checkpoint's {type(extractor).__name__} takes {most} "
+            "and would drop the rest",
+            fix="correct max_length, chunk_length or max_length_s in its preprocessor_config.json to match "
+            "its config.json",
         )
 
 
 def _all_real(extractor: Any, waveforms: Tensor) -> Inputs:
-    """The attention mask (B, S) of waveforms that are not padded, if the extractor gives one."""
+    """The attention mask (B, S) of waveforms without padding, if the extractor returns one."""
     wanted = extractor.return_attention_mask
     return {"attention_mask": torch.ones_like(waveforms, dtype=torch.int32)} if wanted else {}
 
@@ -124,25 +112,25 @@ def _ast(extractor: Any) -> _FrontEnd:
 
     def features(waveforms: Tensor) -> Tensor:
         count = max(0, 1 + (waveforms.shape[1] - n) // KALDI_HOP)  # whole frames only
-        _fits(extractor, waveforms.shape[1], n + longest * KALDI_HOP - 1)
+        _check_length(extractor, waveforms.shape[1], n + longest * KALDI_HOP - 1)
         signal = F.pad(waveforms.double(), (0, max(0, n - waveforms.shape[1]) + len(power.window) - n))
-        # Kaldi takes each frame's mean out, then x[i] - 0.97 x[i - 1]. That difference of the whole signal
-        # leaves 0.03 of each frame's mean to take out. Only a frame's first sample would need another
-        # neighbour, and there the window is zero, as it is from `n` on.
+        # Kaldi subtracts the mean of each frame, then computes x[i] - 0.97 x[i - 1]. Applied to the whole
+        # signal, this difference leaves 0.03 of each frame's mean to subtract. Only the first sample of a
+        # frame would differ, where the window is zero, as it is from sample `n` on.
         emphasised = signal.clone()
         emphasised[:, 1:].sub_(signal[:, :-1], alpha=KALDI_PREEMPHASIS)
         frames = emphasised.unfold(1, len(power.window), KALDI_HOP)  # (B, T, n_fft)
         mean = signal.unfold(1, n, KALDI_HOP)[:, : frames.shape[1]].mean(dim=2, keepdim=True)  # (B, T, 1)
         bands = power(frames - (1 - KALDI_PREEMPHASIS) * mean)
         logs = bands[:, :count].clamp_min_(KALDI_FLOOR).log_()
-        logs = F.pad(logs, (0, 0, 0, longest - count))  # (B, max_length, M); zeros, normalised like the rest
+        logs = F.pad(logs, (0, 0, 0, longest - count))  # (B, max_length, M); padding is normalised, too
         return (logs - extractor.mean) / (2 * extractor.std) if extractor.do_normalize else logs
 
     return _FrontEnd("input_values", features, lambda waveforms: {})
 
 
 def _kaldi_window_and_bank(extractor: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(400,) and (257, M). Where torchaudio is installed, the extractor has none and calls that."""
+    """(400,) and (257, M). An extractor that uses torchaudio does not have them."""
     if hasattr(extractor, "mel_filters"):
         return extractor.window, extractor.mel_filters
     from transformers.audio_utils import mel_filter_bank, window_function
@@ -162,7 +150,7 @@ def _kaldi_window_and_bank(extractor: Any) -> tuple[np.ndarray, np.ndarray]:
 # --- Whisper -----------------------------------------------------------------------------------------------
 
 WHISPER_FLOOR = 1e-10  # power
-WHISPER_RANGE = 8.0  # powers of ten beneath the clip's maximum
+WHISPER_RANGE = 8.0  # powers of ten below the maximum of the clip
 
 
 def _whisper(extractor: Any) -> _FrontEnd | None:
@@ -175,22 +163,22 @@ def _whisper(extractor: Any) -> _FrontEnd | None:
         return F.pad(waveforms, (gap, 0) if extractor.padding_side == "left" else (0, gap), value=value)
 
     def features(waveforms: Tensor) -> Tensor:
-        _fits(extractor, waveforms.shape[1], extractor.n_samples)
+        _check_length(extractor, waveforms.shape[1], extractor.n_samples)
         signal = padded(waveforms, extractor.padding_value)
         frames = _centred(signal, extractor.n_fft, extractor.hop_length)[:, :-1]
         logs = power(frames).clamp_min_(WHISPER_FLOOR).log10_()
         logs = torch.maximum(logs, logs.amax(dim=(1, 2), keepdim=True) - WHISPER_RANGE)
         return ((logs + 4.0) / 4.0).transpose(1, 2).contiguous()  # (B, M, T)
 
-    def beside(waveforms: Tensor) -> Inputs:
+    def others(waveforms: Tensor) -> Inputs:
         return {name: padded(mask, 0) for name, mask in _all_real(extractor, waveforms).items()}
 
-    return _FrontEnd("input_features", features, beside)
+    return _FrontEnd("input_features", features, others)
 
 
 # --- CLAP --------------------------------------------------------------------------------------------------
 
-CLAP_FLOOR = 1e-10  # power; the extractor reads `top_db` nowhere
+CLAP_FLOOR = 1e-10  # power; the extractor does not use its `top_db`
 
 
 def _clap(extractor: Any) -> _FrontEnd:
@@ -200,22 +188,22 @@ def _clap(extractor: Any) -> _FrontEnd:
     power = _MelPower(torch.hann_window(n, dtype=torch.float64), bank, torch.float64)
 
     def features(waveforms: Tensor) -> Tensor:
-        _fits(extractor, waveforms.shape[1], longest)
+        _check_length(extractor, waveforms.shape[1], longest)
         signal = _repeated(waveforms.double(), longest, extractor.padding)
         bands = power(_centred(signal, n, extractor.hop_length))
         decibels = 10.0 * bands.clamp_min_(CLAP_FLOOR).log10_()
-        # (B, 1, T, M); fused, four views of a clip that are one as long as it is not longer
+        # (B, 1, T, M), or four equal views per clip (B, 4, T, M) in a fused model
         return decibels.unsqueeze(1).expand(-1, 4 if fused else 1, -1, -1)
 
-    def beside(waveforms: Tensor) -> Inputs:
-        # Of a fused batch without a longer clip the extractor calls one longer, at random; none is.
+    def others(waveforms: Tensor) -> Inputs:
+        # In a fused batch without longer clips the extractor marks a random one as longer; none is.
         return {"is_longer": torch.zeros(len(waveforms), 1, dtype=torch.bool, device=waveforms.device)}
 
-    return _FrontEnd("input_features", features, beside)
+    return _FrontEnd("input_features", features, others)
 
 
 def _repeated(waveforms: Tensor, longest: int, padding: str) -> Tensor:
-    """(B, longest): "repeat" to the end, "repeatpad" as often as it fits whole, then zeros; else zeros."""
+    """Fill to (B, longest): "repeat" to the end; "repeatpad" whole repetitions, then zeros; else zeros."""
     times = longest // waveforms.shape[1]
     if padding == "repeat":
         return waveforms.repeat(1, times + 1)[:, :longest]
@@ -224,7 +212,7 @@ def _repeated(waveforms: Tensor, longest: int, padding: str) -> Tensor:
     return F.pad(waveforms, (0, longest - waveforms.shape[1]))
 
 
-# --- wav2vec 2.0 and its kin -------------------------------------------------------------------------------
+# --- wav2vec 2.0 and similar -------------------------------------------------------------------------------
 
 
 def _wav2vec2(extractor: Any) -> _FrontEnd:

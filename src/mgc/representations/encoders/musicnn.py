@@ -1,6 +1,7 @@
-"""MSD_musicnn as a representation: its numbers, and how its windows are cut and pooled.
+"""MSD_musicnn as a representation: how clips are cut into windows, and which layers come out.
 
-The network and the way to its weights are in modules beside this one, imported when it is loaded.
+This module does not import torch, so that making the card is cheap. The network is in `musicnn_network`, the
+download of its weights in `musicnn_weights`.
 """
 
 from functools import partial
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mgc.audio import Windowing
 from mgc.representations.card import Layer, Representation
+from mgc.representations.encoders.musicnn_weights import WHEEL_SHA256, fetch_weights
 from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -16,30 +18,16 @@ if TYPE_CHECKING:
 
     from mgc.representations.encoders.musicnn_network import MusicNN
 
-WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
-
-# musicnn/configuration.py and extractor.py in the wheel
 SAMPLE_RATE_HZ = 16_000
-N_FFT = 512
+WINDOW_FRAMES = 187
 HOP_SAMPLES = 256
-N_MELS = 96
-WINDOW_FRAMES = 187  # 3 s
-
-# musicnn/models.py: filters, frames, bands of the five front-end layers. Vertical ones see 0.4 and 0.7 of
-# the bands (timbre), horizontal ones 2, 1 and 0.5 s of one band (rhythm); 204 = int(1.6 * 128) and
-# 51 = int(1.6 * 32). Both kinds end in the maximum over bands.
-FRONT_END = ((204, 7, 38), (204, 7, 67), (51, 128, 1), (51, 64, 1), (51, 32, 1))
-FRONT_FILTERS = sum(filters for filters, _, _ in FRONT_END)  # 561
-MIDDLE_FILTERS, MIDDLE_FRAMES = 64, 7
-POOLED = FRONT_FILTERS + 3 * MIDDLE_FILTERS  # 753
-PENULTIMATE = 200
-
-WINDOW = WINDOW_FRAMES * HOP_SAMPLES
-CONTEXT = HOP_SAMPLES  # half an STFT frame on both sides: frames at the joints are whole
+WINDOW = WINDOW_FRAMES * HOP_SAMPLES  # samples, 3 s
+CONTEXT = HOP_SAMPLES  # half an STFT frame on both sides, so that frames at window borders are complete
+POOLED, PENULTIMATE = 753, 200
 
 
 def musicnn(workspace: Workspace) -> Representation:
-    """MSD_musicnn over windows of 3 s: max pool and mean pool (753 each), penultimate (200)."""
+    """MSD_musicnn over windows of 3 s: max pool and mean pool (753 dimensions each), penultimate (200)."""
     return Representation(
         name="musicnn",
         address="musicnn",
@@ -56,15 +44,26 @@ def musicnn(workspace: Workspace) -> Representation:
         trained_on="Million Song Dataset, 50 tags",
         weights=WHEEL_SHA256,
         revision=1,
-        load=partial(_load, workspace.weights),
+        load=partial(_load, workspace),
     )
 
 
-def _load(weights: Path, device: "torch.device") -> "_Encoder":
-    from mgc.representations.encoders.musicnn_network import MusicNN
-    from mgc.representations.encoders.musicnn_weights import fetch_weights
+def load_network(file: Path) -> "MusicNN":
+    """The network with the weights in `file`, every layer as published.
 
-    return _Encoder(MusicNN.from_safetensors(fetch_weights(weights)).to(device))
+    Raises:
+        MgcError: the file cannot be read or does not hold these weights.
+    """
+    from mgc.representations.encoders.musicnn_network import MusicNN
+    from mgc.representations.encoders.state_dict import load_weights
+
+    network = MusicNN()
+    load_weights(network, file, "MSD_musicnn", fix="delete the file and rerun: it is converted again")
+    return network
+
+
+def _load(workspace: Workspace, device: "torch.device") -> "_Encoder":
+    return _Encoder(load_network(fetch_weights(workspace)).without_dead_filters().to(device))
 
 
 class _Encoder:
@@ -76,21 +75,19 @@ class _Encoder:
     ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
         from mgc.representations.encoders.musicnn_network import logmel
 
-        inner = waveforms.shape[1] - 2 * CONTEXT
-        if inner < WINDOW:
-            # A clip shorter than the window is repeated to fill it: silence would be pooled as music.
-            waveforms = _repeated(waveforms[:, CONTEXT : CONTEXT + inner])
-        logmels = logmel(waveforms, center=False)[:, :WINDOW_FRAMES]  # (B, 187, 96)
-        out = self.model(logmels)
-        layers = [x.unsqueeze(1) for x in (out.max_pool, out.mean_pool, out.penultimate)]  # (B, 1, D)
-        # One frame a window, which counts as much as it is new.
-        return layers, ((real - covered) / inner).unsqueeze(1)
+        length = waveforms.shape[1] - 2 * CONTEXT
+        if length < WINDOW:
+            # A clip shorter than a window is repeated, since padding with silence would change the pooling.
+            waveforms = _repeat(waveforms[:, CONTEXT : CONTEXT + length])
+        output = self.model(logmel(waveforms, center=False)[:, :WINDOW_FRAMES])  # log-mels (B, 187, 96)
+        layers = [x.unsqueeze(1) for x in (output.max_pool, output.mean_pool, output.penultimate)]
+        # A window is one frame (B, 1, D). Its weight is the share of the window that no earlier one covered.
+        return layers, ((real - covered) / length).unsqueeze(1)
 
 
-def _repeated(waveforms: "torch.Tensor") -> "torch.Tensor":
-    """(B, n) -> (B, context + window + context): the clip again and again, zeros as context."""
+def _repeat(waveforms: "torch.Tensor") -> "torch.Tensor":
+    """Repeat (B, S) until it fills a window, with zeros as context: (B, CONTEXT + WINDOW + CONTEXT)."""
     import torch
 
     times = -(-WINDOW // waveforms.shape[1])
-    filled = waveforms.repeat(1, times)[:, :WINDOW]
-    return torch.nn.functional.pad(filled, (CONTEXT, CONTEXT))
+    return torch.nn.functional.pad(waveforms.repeat(1, times)[:, :WINDOW], (CONTEXT, CONTEXT))

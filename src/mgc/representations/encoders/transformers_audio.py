@@ -1,15 +1,15 @@
-"""Any transformers audio encoder, by short name, hub id or local folder; and its twin with random weights.
+"""Any transformers audio encoder, by short name, hub id or local folder; and its randomly initialised twin.
 
-Which weights there are, the sample rate and the layers are read from the checkpoint's json files; torch and
-transformers are imported when the encoder is loaded, or when the files are silent and the defaults of their
-classes must be asked for.
+The sample rate, the layers and the names of the weights are read from the checkpoint's JSON files. torch and
+transformers are imported when the encoder is loaded, or when those files omit a setting, so that the default
+of its transformers class is needed.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,14 @@ from mgc.audio import Windowing
 from mgc.representations.card import Encoder, Layer, Representation
 from mgc.representations.encoders.checkpoints import (
     LOCAL,
-    complete,
-    explained,
+    checkpoint_errors,
     hash_of,
     is_address,
     locate,
-    saved,
+    read_settings,
+    read_settings_with_defaults,
 )
-from mgc.representations.encoders.families import FAMILIES, Family, Settings, States
+from mgc.representations.encoders.families import FAMILIES, Family, Settings
 from mgc.representations.encoders.known import SHORT_NAMES
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.workspace import Workspace
@@ -37,55 +37,67 @@ __all__ = ["SHORT_NAMES", "from_name", "is_address", "published", "random_twin"]
 
 IGNORED_REST_SECONDS = 0.25
 RANDOM = "(random weights)"
+SEE_MODEL_CARD = "see the checkpoint's model card"
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """How a checkpoint is fed and read."""
+
+    family: Family
+    cut: Windowing
+    layers: tuple[Layer, ...]
+    frame: tuple[int, int] | None  # as `Family.frame` returns it
+
+    def card(self, name: str, load: Any, **more: Any) -> Representation:
+        return Representation(
+            name=name, cut=self.cut, layers=self.layers, pooled=True, parameters=None,
+            revision=self.family.revision, load=load, **more,
+        )  # fmt: skip
 
 
 def from_name(model: str, workspace: Workspace, trust_remote_code: bool = False) -> Representation:
-    """The card of the encoder called `model`: a short name, a local folder, or a hub id (`owner/name`).
+    """The card of the encoder `model`: a short name, a local folder, or a hub id (`owner/name`).
 
-    Code that lies beside the weights is run when the encoder is loaded, if its family needs it and it is
-    trusted.
+    Python code in the checkpoint is executed when the encoder is loaded, but only if its family needs it and
+    `trust_remote_code` is set.
 
     Raises:
-        MgcError: not on this machine while no hub answers, incomplete, no encoder at all, or of an unknown
-            family.
+        MgcError: the checkpoint is not on this machine and no hub answers, it is incomplete, or it is not an
+            audio encoder of a known family.
     """
     known = SHORT_NAMES.get(model)
     folder, source = locate(model)
-    family, cut, layers, frame = _read(model, folder)
-    return Representation(
-        name=model if known else Path(model).resolve().name,
+    shape = _read_shape(model, folder)
+    return shape.card(
+        model if known else Path(model).resolve().name,
+        partial(_load, folder, shape, trust_remote_code),
         address=str(folder.absolute()) if source.startswith("folder") else model,
         source=source,
-        cut=cut,
-        layers=layers,
-        pooled=True,
-        parameters=None,
-        licence=known.licence if known else "see the checkpoint's model card",
-        trained_on=known.trained_on if known else "see the checkpoint's model card",
-        weights=hash_of(folder, workspace.cache, code=family.remote),
-        revision=family.revision,
-        load=partial(_load, folder, family, frame, trust_remote_code),
+        licence=known.licence if known else SEE_MODEL_CARD,
+        trained_on=known.trained_on if known else SEE_MODEL_CARD,
+        weights=hash_of(folder, workspace.cache, code=shape.family.remote),
     )
 
 
 def published(name: str) -> Representation:
-    """The card of a short name from its published configuration: opens no file, and cannot be loaded."""
+    """The card of a short name from its published configuration. It opens no file and cannot be loaded."""
     known = SHORT_NAMES[name]
-    family, cut, layers, _ = _shape(name, known.page, known.config, known.front)
 
     def refuse(device: "torch.device") -> Encoder:
-        raise MgcError(f"{name}: a published configuration has no weights", fix="open it by its name")
+        raise MgcError(f"{name}: this card has no weights and cannot be loaded", fix=f"use --model {name}")
 
-    return Representation(
-        name, name, known.page, cut, layers, True, None, known.licence, known.trained_on, "",
-        family.revision, refuse,
+    return _shape(name, known.page, known.config, known.front).card(
+        name, refuse, address=name, source=known.page, licence=known.licence, trained_on=known.trained_on,
+        weights="",
     )  # fmt: skip
 
 
 def random_twin(model: str, seed: int) -> Representation:
-    """The encoder called `model` with weights drawn anew, as transformers draws them before a training.
+    """The encoder `model` with random weights, initialised as transformers does before training.
 
-    A short name needs no file: its configuration is known. Of a folder or a hub id the settings are read.
+    A short name needs no file, since its configuration is known; of a folder or hub id only the settings are
+    read.
 
     Raises:
         MgcError: as `from_name`; or the class in transformers is not the same network.
@@ -94,53 +106,44 @@ def random_twin(model: str, seed: int) -> Representation:
     folder: Path | None = None
     if known:
         source, settings = known.page, (known.config, known.front)
-        family, cut, layers, frame = _shape(model, source, *settings)
+        shape = _shape(model, source, *settings)
     else:
         folder, source = locate(model, weights=False)
-        settings = saved(folder)
-        family, cut, layers, frame = _read(model, folder)
-    if not family.same_as_kind(settings[0]):
+        settings = read_settings(folder)
+        shape = _read_shape(model, folder)
+    if not shape.family.same_as_kind(settings[0]):
         raise MgcError(
-            f"{model}: transformers' {family.kind} is not the network that this configuration describes",
+            f"{model}: transformers' {shape.family.kind} is not the network of this configuration",
             where=source,
-            fix="random weights are drawn for configurations without cqt, deepnorm and attention_relax",
+            fix="random weights need a configuration without cqt, deepnorm and attention_relax",
         )
-    drawn = json.dumps([*settings, seed, family.kind], sort_keys=True)
     place = folder.absolute() if folder and source.startswith("folder") else model
-    return Representation(
-        name=f"{model if known else Path(model).resolve().name} {RANDOM}",
+    content = json.dumps([*settings, seed, shape.family.kind], sort_keys=True)
+    return shape.card(
+        f"{model if known else Path(model).resolve().name} {RANDOM}",
+        partial(_initialise, folder, shape, settings, seed),
         address=f"random:{seed}:{place}",
         source=f"random weights, seed {seed}; configuration: {source}",
-        cut=cut,
-        layers=layers,
-        pooled=True,
-        parameters=None,
-        licence="none: no weights of others",
+        licence="none: no pretrained weights",
         trained_on=f"nothing: random weights, seed {seed}",
-        weights=hashlib.blake2b(drawn.encode(), digest_size=16).hexdigest(),
-        revision=family.revision,
-        load=partial(_draw, folder, family, frame, settings, seed),
+        weights=hashlib.blake2b(content.encode(), digest_size=16).hexdigest(),
     )
 
 
-def _read(model: str, folder: Path) -> tuple[Family, Windowing, tuple[Layer, ...], tuple[int, int] | None]:
-    """Family and shape of the encoder in a folder."""
-    with explained("the checkpoint cannot be used", folder):
+def _read_shape(model: str, folder: Path) -> _Shape:
+    with checkpoint_errors("the checkpoint cannot be used", folder):
         try:
-            return _shape(model, folder / "config.json", *saved(folder))
-        except KeyError:  # left out: it is as the classes have it
-            return _shape(model, folder / "config.json", *complete(folder))
+            return _shape(model, folder / "config.json", *read_settings(folder))
+        except KeyError:  # a setting that was not saved, since it has the default of its class
+            return _shape(model, folder / "config.json", *read_settings_with_defaults(folder))
 
 
-def _shape(
-    model: str, where: object, config: Settings, extractor: Settings
-) -> tuple[Family, Windowing, tuple[Layer, ...], tuple[int, int] | None]:
-    """The family, how clips are cut, which layers come out, and what `Family.frame` says."""
+def _shape(model: str, where: object, config: Settings, extractor: Settings) -> _Shape:
     model_type = str(config.get("model_type"))
     family = FAMILIES.get(model_type)
     if family is None:
         raise MgcError(
-            f"{model}: {model_type!r} is no audio encoder that mgc can read",
+            f"{model}: model_type {model_type!r} is not a supported audio encoder",
             where=where,
             fix=did_you_mean(model_type, FAMILIES),
         )
@@ -148,89 +151,84 @@ def _shape(
         raise MgcError(f"{model}: {clash}", where=where, fix="use the preprocessor it was published with")
     rate = int(extractor["sampling_rate"])
     cut = Windowing(rate, int(family.window(config, extractor)), ignore=int(IGNORED_REST_SECONDS * rate))
-    return family, cut, family.layers(config), family.frame and family.frame(config, extractor)
+    return _Shape(family, cut, family.layers(config), family.frame and family.frame(config, extractor))
 
 
-def _load(
-    folder: Path, family: Family, frame: tuple[int, int] | None, trusted: bool, device: "torch.device"
-) -> Encoder:
-    """Weights in float32, in eval mode, every one of them from the checkpoint.
+def _load(folder: Path, shape: _Shape, trusted: bool, device: "torch.device") -> "_Encoder":
+    """The pretrained encoder in float32.
 
     Raises:
-        MgcError: the checkpoint cannot be read, lacks weights that the model would make up, or needs code of
-            its own that is not trusted.
+        MgcError: the checkpoint cannot be read, lacks weights of the model, or needs its own code, which is
+            not trusted.
     """
+    family = shape.family
     if family.remote and not trusted:
         raise MgcError(
-            "this encoder is computed by Python code that lies beside its weights, and code of others is not "
-            "run unasked",
+            "this encoder needs the Python code in its folder, which is not executed by default",
             where=folder,
             fix="read its *.py files, then add --trust-remote-code",
         )
     import torch
     import transformers
 
-    # What it would report of the weights is asked below.
+    # The report on weights is checked below, so transformers need not print it.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     local = {**LOCAL, "trust_remote_code": family.remote and trusted}
-    with explained("the weights cannot be loaded", folder):
+    with checkpoint_errors("the weights cannot be loaded", folder):
         model, report = transformers.AutoModel.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **local
         )
-        front = transformers.AutoFeatureExtractor.from_pretrained(folder, config=model.config, **LOCAL)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, config=model.config, **LOCAL)
     missing = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    # The vector that stands for masked frames is used in training only.
-    made_up = sorted(
+    # The embedding of masked frames is used in training only.
+    random = sorted(
         key for key in missing if key.startswith(family.part) and not key.endswith("masked_spec_embed")
     )
-    if made_up:
+    if random:
         raise MgcError(
-            f"{len(made_up)} weights of the model are not in the checkpoint, or of another shape, and would "
-            f"be random: {', '.join(made_up[:3])}{' ...' if len(made_up) > 3 else ''}",
+            f"{len(random)} weights of the model are missing in the checkpoint or have another shape, and "
+            f"would be random: {', '.join(random[:3])}{' ...' if len(random) > 3 else ''}",
             where=folder,
-            fix="use the complete checkpoint, or the class of model it was saved from",
+            fix="use the complete checkpoint, or the model class it was saved from",
         )
-    return _encoder(model, front, family, frame, device)
+    return _Encoder(model, extractor, shape, device)
 
 
-def _draw(
-    folder: Path | None,
-    family: Family,
-    frame: tuple[int, int] | None,
-    settings: tuple[Settings, Settings],
-    seed: int,
-    device: "torch.device",
-) -> Encoder:
-    """The model of a configuration, every weight drawn from `seed` on the CPU: the same on every device.
+def _initialise(
+    folder: Path | None, shape: _Shape, settings: tuple[Settings, Settings], seed: int, device: "torch.device"
+) -> "_Encoder":
+    """The model with random weights, initialised on the CPU so that a seed gives the same on every device.
 
     Raises:
-        MgcError: the configuration makes no model, or one that leaves weights undrawn.
+        MgcError: no model can be made of the configuration, or it has weights that are not initialised.
     """
     import torch
     import transformers
 
-    kind = getattr(transformers, family.kind)
+    kind = getattr(transformers, shape.family.kind)
     transformers.utils.logging.set_verbosity_error()
     where = folder or "the published configuration"
-    with explained("no model with random weights can be made", where), _undrawn_is_nan():
+    with checkpoint_errors("no model with random weights can be made", where), _uninitialised_is_nan():
         torch.default_generator.manual_seed(seed)
         model = kind(kind.config_class.from_dict(settings[0])).float()
         if folder is None:
-            front = getattr(transformers, settings[1]["feature_extractor_type"]).from_dict(settings[1])
+            extractor = getattr(transformers, settings[1]["feature_extractor_type"]).from_dict(settings[1])
         else:
-            front = transformers.AutoFeatureExtractor.from_pretrained(folder, config=model.config, **LOCAL)
-    undrawn = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    if undrawn:
-        raise MgcError(f"transformers leaves {len(undrawn)} weights undrawn: {undrawn[0]} ...", where=where)
-    # Its class is transformers' own, which returns its hidden states.
-    states = FAMILIES["hubert"].states if family.remote else family.states
-    return _encoder(model, front, replace(family, states=states), frame, device)
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(
+                folder, config=model.config, **LOCAL
+            )
+    bad = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if bad:
+        raise MgcError(f"transformers does not initialise {len(bad)} weights: {bad[0]} ...", where=where)
+    if shape.family.remote:  # the class is transformers' own, which returns its hidden states
+        shape = replace(shape, family=replace(shape.family, states=FAMILIES["hubert"].states))
+    return _Encoder(model, extractor, shape, device)
 
 
 @contextmanager
-def _undrawn_is_nan() -> Iterator[None]:
-    """Memory that nobody has written holds NaN, and the generator is afterwards as before."""
+def _uninitialised_is_nan() -> Iterator[None]:
+    """New tensors hold NaN until they are initialised; the state of the random generator is restored."""
     import torch
 
     enabled = torch.are_deterministic_algorithms_enabled()
@@ -243,36 +241,32 @@ def _undrawn_is_nan() -> Iterator[None]:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
-def _encoder(
-    model: Any, front: Any, family: Family, frame: tuple[int, int] | None, device: "torch.device"
-) -> "_Encoder":
-    encoder = model.get_submodule(family.part).eval().requires_grad_(False).to(device)
-    return _Encoder(encoder, front, family.states, frame)
-
-
 class _Encoder:
-    def __init__(self, model: Any, front: Any, states: States, frame: tuple[int, int] | None) -> None:
+    """The used part of a transformers model, frozen and in eval mode, with its front end."""
+
+    def __init__(self, model: Any, extractor: Any, shape: _Shape, device: "torch.device") -> None:
         from mgc.representations.encoders.frontends import front_end
 
-        self.model, self.front, self.states, self.frame = model, front, states, frame
-        self.batched = front_end(front)  # None: of a kind that only its extractor knows
-        self.sample_rate_hz = int(front.sampling_rate)  # that of the preprocessor, whatever the card says
+        self.model = model.get_submodule(shape.family.part).eval().requires_grad_(False).to(device)
+        self.extractor, self.states, self.frame = extractor, shape.family.states, shape.frame
+        self.front_end = front_end(extractor)  # None: only the extractor itself can compute its features
+        self.sample_rate_hz = int(extractor.sampling_rate)
 
     def __call__(
         self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
     ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
-        if self.batched:
-            inputs = self.batched(waveforms)
-        else:
-            arrays = [*waveforms.cpu().numpy()]
-            inputs = self.front(arrays, sampling_rate=self.sample_rate_hz, return_tensors="pt")
-            inputs = inputs.to(waveforms.device)
-        layers = self.states(self.model, inputs)
-        if self.frame is None:  # one frame a window: it counts as much as it is new
-            return layers, ((real - covered) / waveforms.shape[1]).unsqueeze(1)
-        stride, needed = self.frame
         import torch
 
+        if self.front_end:
+            inputs = self.front_end(waveforms)
+        else:
+            arrays = [*waveforms.cpu().numpy()]
+            inputs = self.extractor(arrays, sampling_rate=self.sample_rate_hz, return_tensors="pt")
+            inputs = inputs.to(waveforms.device)
+        layers = self.states(self.model, inputs)  # (B, T, D) each
+        if self.frame is None:  # a window is one frame, weighted by the share that no earlier one covered
+            return layers, ((real - covered) / waveforms.shape[1]).unsqueeze(1)
+        stride, needed = self.frame
         starts = torch.arange(layers[-1].shape[1], device=waveforms.device) * stride  # (T,) samples
         new = starts >= covered.unsqueeze(1)  # (B, T)
         return layers, (new & (starts + needed <= real.unsqueeze(1))).float()

@@ -17,22 +17,21 @@ FMA518 = tuple(
     for statistic in _STATISTICS
     for number in range(1, size + 1)
 )
-"""Names and order of the columns of features.csv, its three header rows joined."""
+"""Names of the columns of features.csv in order, its three header rows joined."""
 
 SAMPLE_RATE_HZ = 44_100
 OCTAVES = 7
 
 
 def fma518() -> Representation:
-    """The columns of features.csv by features.py of github.com/mdeff/fma: (518,).
+    """The columns of features.csv as computed by features.py of github.com/mdeff/fma: (518,).
 
-    At 44,100 Hz: the paper took a file's own rate, which is this one for nearly all of FMA. Where features.py
-    does not tell librosa the rate, librosa takes 22,050 Hz, here too: centroid, bandwidth and roll-off are
-    half the true frequencies. A constant has skew 0 and kurtosis -3, as SciPy had it then.
+    At 44,100 Hz, which is the rate of nearly all files of FMA; the paper used the rate of each file. Where
+    features.py does not pass the rate, librosa assumes 22,050 Hz, and so it does here: centroid, bandwidth
+    and roll-off are half the true frequencies. A constant has skew 0 and kurtosis -3, as in SciPy then.
     """
-    return vector_card(
-        "fma518", "features.py of the FMA paper, by librosa", FMA518, SAMPLE_RATE_HZ, _fma518, revision=1
-    )
+    source = "features.py of the FMA paper, by librosa"
+    return vector_card("fma518", source, FMA518, SAMPLE_RATE_HZ, _fma518)
 
 
 def _fma518(samples: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""What hand-made features share: cards, and librosa over the windows of a batch, side by side on the cores.
+"""What features share: their cards, and running librosa over the windows of a batch on all cores.
 
-A feature is a module of its own with a function from samples to an array, so that another one, added or
-changed, leaves its vectors in the store valid.
+To add a feature, write a function from samples to an array, and make a card of it with `frames_card` or
+`vector_card`.
 """
 
 import os
@@ -22,43 +22,55 @@ from mgc.util.workers import cores
 if TYPE_CHECKING:
     import torch
 
-HOP = 512  # samples: librosa's default
+FRAMES_RATE_HZ = 22_050  # librosa's default
+HOP = 512  # samples; librosa's default
 WINDOW_SECONDS = 120
-SHORTEST_SECONDS = 0.25  # less is filled up with silence: librosa's filters need some samples
+SHORTEST_SECONDS = 0.25  # shorter clips are padded with silence, since librosa's filters need some samples
 
 Compute = Callable[[np.ndarray], np.ndarray]
 
 
-def frames_card(name: str, source: str, dim: int, compute: Compute, revision: int) -> Representation:
-    """All frames of a clip at 22,050 Hz, (T, dim): what `compute` gives of n samples is (1 + n // 512, dim).
+def frames_card(name: str, source: str, dim: int, compute: Compute, revision: int = 1) -> Representation:
+    """A feature of shape (T, dim) at 22,050 Hz; `compute` maps n samples to (1 + n // 512, dim).
 
-    A clip of up to two minutes is computed whole. Of longer ones every window sees 12 s before it and 1.5 s
-    behind it, more than the longest filter of a constant-Q transform; a tuning is estimated for each anew.
+    Clips of up to two minutes are computed at once. Longer ones are computed in windows with 12 s of context
+    before and 1.5 s after, more than the longest filter of a constant-Q transform. Tuning is estimated per
+    window.
     """
-    rate = 22_050
-    seconds = WINDOW_SECONDS * rate // HOP * HOP
-    cut = Windowing(rate, seconds, left=512 * HOP, right=64 * HOP, pad=True)
-    encoder = partial(_Frames, compute, cut)
-    return _card(name, source, dim, cut, encoder, revision=revision, pooled=False, frames_a_second=rate / HOP)
-
-
-def vector_card(
-    name: str, source: str, names: tuple[str, ...], sample_rate_hz: int, compute: Compute, revision: int
-) -> Representation:
-    """One vector a clip, (len(names),): what `compute` gives for the whole, up to two minutes.
-
-    Of a longer clip the store keeps mean and deviation over windows of two minutes, weighted by length.
-    """
-    cut = Windowing(sample_rate_hz, WINDOW_SECONDS * sample_rate_hz, pad=True)
-    encoder = partial(_Vectors, compute, cut)
-    return _card(
-        name, source, len(names), cut, encoder, revision=revision, pooled=True, dtype="float32", pool="mean"
+    rate = FRAMES_RATE_HZ
+    window = WINDOW_SECONDS * rate // HOP * HOP
+    cut = Windowing(rate, window, left=512 * HOP, right=64 * HOP, pad=True)
+    load = partial(_Frames, compute, cut)
+    return feature_card(
+        name, source, dim, cut, load, pooled=False, frames_a_second=rate / HOP, revision=revision
     )
 
 
-def _card(
-    name: str, source: str, dim: int, cut: Windowing, load: Callable[["torch.device"], Encoder], **more: Any
+def vector_card(
+    name: str, source: str, names: tuple[str, ...], sample_rate_hz: int, compute: Compute, revision: int = 1
 ) -> Representation:
+    """A feature of one vector per clip; `compute` maps samples to (len(names),).
+
+    Clips longer than two minutes are computed in windows of two minutes; the embedding cache keeps the mean
+    and deviation over windows, weighted by length.
+    """
+    cut = Windowing(sample_rate_hz, WINDOW_SECONDS * sample_rate_hz, pad=True)
+    load = partial(_Vectors, compute, cut)
+    return feature_card(
+        name, source, len(names), cut, load, pooled=True, dtype="float32", pool="mean", revision=revision
+    )
+
+
+def feature_card(
+    name: str,
+    source: str,
+    dim: int,
+    cut: Windowing,
+    load: Callable[["torch.device"], Encoder],
+    revision: int = 1,
+    **more: Any,
+) -> Representation:
+    """The card of a feature with one layer, which needs no weights."""
     return Representation(
         name=name,
         address=name,
@@ -69,6 +81,7 @@ def _card(
         licence="none needed",
         trained_on="nothing",
         weights="",
+        revision=revision,
         load=load,
         **more,
     )
@@ -88,13 +101,13 @@ class _Frames:
         cut, lengths = self.cut, real.tolist()
         parts, firsts, counts = [], [], []
         for samples, length in zip(waveforms.cpu().numpy(), lengths, strict=True):
-            # Zeros before the first window and behind the last are none of the clip: librosa pads by itself.
+            # Zeros before the first window and after the last are not part of the clip: librosa pads itself.
             before = samples[: cut.left].any() or length < SHORTEST_SECONDS * cut.sample_rate_hz
-            behind = samples[cut.left + length :].any()
-            end = cut.left + length + (cut.right if behind else 0)
+            after = samples[cut.left + length :].any()
+            end = cut.left + length + (cut.right if after else 0)
             parts.append(samples[0 if before else cut.left : end])
             firsts.append(cut.left // HOP if before else 0)
-            # The frame centred on a full window's end is the next window's first.
+            # The frame at the end of a full window belongs to the next window.
             counts.append(length // HOP + 1 if length < cut.window else cut.window // HOP)
         arrays = side_by_side(self.compute, parts)
         frames = np.zeros((len(arrays), max(counts), arrays[0].shape[1]), np.float32)
@@ -121,20 +134,20 @@ class _Vectors:
             for samples, length in zip(waveforms.cpu().numpy(), real.tolist(), strict=True)
         ]
         vectors = torch.from_numpy(np.stack(side_by_side(self.compute, parts)).astype(np.float32))
-        # One frame a window, which counts as much as it is long.
+        # A window is one frame (B, 1, D), weighted by its length.
         return [vectors.unsqueeze(1).to(self.device)], (real / self.cut.window).unsqueeze(1)
 
 
 def side_by_side(compute: Compute, parts: list[np.ndarray]) -> list[np.ndarray]:
-    """`compute` of every part, in a process a core with one thread each; of a single part right here.
+    """`compute` of every part, in one single-threaded process per core, or in this process for one part.
 
-    The processes wait for the next call and end with this process, however it ends.
+    The processes are reused by the next call, and end with this process however it ends.
     """
     if len(parts) == 1 or cores() == 1:
         return [_quietly(compute, part) for part in parts]
     from joblib import Parallel, delayed, parallel_config
 
-    # No arrays on disk: a killed run would leave them there.
+    # max_nbytes=None: arrays are not written to disk, where a killed run would leave them.
     with parallel_config("loky", n_jobs=cores(), inner_max_num_threads=1, max_nbytes=None):
         arrays: list[np.ndarray] = Parallel()(delayed(_in_process)(compute, part) for part in parts)
     return arrays
@@ -147,7 +160,7 @@ def _in_process(compute: Compute, samples: np.ndarray) -> np.ndarray:
 
 @cache
 def _end_with_parent(parent: int) -> None:
-    """Once a process: loky's would outlive a parent that is killed."""
+    """Exit when the parent process does: loky's processes outlive a killed parent. Started once."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -159,6 +172,6 @@ def _end_with_parent(parent: int) -> None:
 
 def _quietly(compute: Compute, samples: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
-        # Of clips shorter than a filter, of silence without a tuning, of constants without a skew.
+        # librosa and SciPy warn about clips shorter than a filter, silence and constants.
         warnings.simplefilter("ignore")
         return compute(samples)

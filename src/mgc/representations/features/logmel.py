@@ -1,6 +1,6 @@
-"""Log-mel spectrogram in decibels, as librosa computes it, in batched torch."""
+"""Log-mel spectrograms in decibels and MFCC, equal to librosa's, in batched torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,19 +9,21 @@ import numpy as np
 
 from mgc.audio import Windowing
 from mgc.representations.card import Layer, Representation
+from mgc.representations.features.librosa_features import feature_card
 
 if TYPE_CHECKING:
     import torch
 
 HOP = 512  # samples
 N_MELS = 128
-AMIN = 1e-10  # librosa.power_to_db's floor under the power
-TOP_DB = 80.0  # and its range below the clip's maximum
+N_MFCC = 13
+AMIN = 1e-10  # power floor of librosa.power_to_db
+TOP_DB = 80.0  # its range below the clip's maximum
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """What one log-mel differs in from another: Hz, samples, and the frames that are computed at a time."""
+class MelSettings:
+    """What distinguishes one log-mel from another; `window_frames` are computed at once."""
 
     sample_rate_hz: int
     n_fft: int
@@ -29,77 +31,90 @@ class Numbers:
 
     @property
     def cut(self) -> Windowing:
-        """Half a frame of context on both sides, and the last window padded as librosa pads it."""
+        """Half an STFT frame of context on both sides; the last window is padded as in librosa."""
         half = self.n_fft // 2
         return Windowing(self.sample_rate_hz, self.window_frames * HOP, left=half, right=half, pad=True)
 
 
-LOGMEL = Numbers(22_050, 2048, 1292)
-LOGMEL44 = Numbers(44_100, 1024, 2584)
+LOGMEL = MelSettings(22_050, 2048, 1292)
+LOGMEL44 = MelSettings(44_100, 1024, 2584)
 
 
 def logmel() -> Representation:
     """128 mel bands in dB, (T, 128): `power_to_db(melspectrogram(y=y, sr=22050))` of librosa, transposed.
 
-    Kept as it is; whoever trains on it normalises it per track.
+    Not normalised: networks normalise their input per track.
     """
-    return _card("logmel", LOGMEL)
+    return _logmel_card("logmel", LOGMEL)
 
 
 def logmel44() -> Representation:
     """The same at 44,100 Hz with frames of 1,024 samples every 512: the input of the U-Net study."""
-    return _card("logmel44", LOGMEL44)
+    return _logmel_card("logmel44", LOGMEL44)
 
 
-def _card(name: str, numbers: Numbers) -> Representation:
-    return Representation(
-        name=name,
-        address=name,
-        source="librosa.feature.melspectrogram and power_to_db",
-        cut=numbers.cut,
-        layers=(Layer(name, N_MELS),),
+def mfcc() -> Representation:
+    """13 mel-frequency cepstral coefficients, (T, 13): `librosa.feature.mfcc(y=y, sr=22050, n_mfcc=13).T`."""
+    return replace(
+        logmel(),
+        name="mfcc",
+        address="mfcc",
+        source="librosa.feature.mfcc",
+        layers=(Layer("mfcc", N_MFCC),),
+        finish=_cepstrum,
+    )
+
+
+def _logmel_card(name: str, settings: MelSettings) -> Representation:
+    return feature_card(
+        name,
+        "librosa.feature.melspectrogram and power_to_db",
+        N_MELS,
+        settings.cut,
+        partial(_LogMel, settings),
         pooled=False,
-        parameters=0,
-        licence="none needed",
-        trained_on="nothing",
-        weights="",
-        revision=1,
-        load=partial(_LogMel, numbers),
         finish=top_db,
-        frames_a_second=numbers.sample_rate_hz / HOP,
+        frames_a_second=settings.sample_rate_hz / HOP,
     )
 
 
 def top_db(decibels: np.ndarray) -> np.ndarray:
-    """Raise what lies more than 80 dB below the clip's maximum to that line, in place."""
+    """Clip values to at most 80 dB below the maximum of the clip, in place."""
     return np.maximum(decibels, decibels.max() - TOP_DB, out=decibels)
 
 
+def _cepstrum(decibels: np.ndarray) -> np.ndarray:
+    from scipy.fft import dct
+
+    cepstrum: np.ndarray = dct(top_db(decibels), axis=1, norm="ortho")[:, :N_MFCC]
+    return cepstrum
+
+
 def statistics(decibels: np.ndarray) -> np.ndarray:
-    """(T, D) to (3, D): mean, deviation and maximum of each band over time; the floor's features."""
+    """(T, D) to (3, D): mean, standard deviation and maximum of each band over time."""
     values = decibels.astype(np.float32)
     return np.stack([values.mean(axis=0), values.std(axis=0), values.max(axis=0)])
 
 
 class _LogMel:
-    def __init__(self, numbers: Numbers, device: "torch.device") -> None:
+    def __init__(self, settings: MelSettings, device: "torch.device") -> None:
         import torch
 
-        self.numbers = numbers
-        bank = librosa.filters.mel(sr=numbers.sample_rate_hz, n_fft=numbers.n_fft, n_mels=N_MELS)
+        self.settings = settings
+        bank = librosa.filters.mel(sr=settings.sample_rate_hz, n_fft=settings.n_fft, n_mels=N_MELS)
         self.bank = torch.from_numpy(bank).to(device)  # (128, n_fft / 2 + 1)
-        self.taper = torch.hann_window(numbers.n_fft, device=device)
+        self.window = torch.hann_window(settings.n_fft, device=device)
 
     def __call__(
         self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
     ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
         import torch
 
-        n_fft, window_frames = self.numbers.n_fft, self.numbers.window_frames
-        spectrum = torch.stft(waveforms, n_fft, HOP, window=self.taper, center=False, return_complex=True)
+        n_fft, window_frames = self.settings.n_fft, self.settings.window_frames
+        spectrum = torch.stft(waveforms, n_fft, HOP, window=self.window, center=False, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()  # (B, n_fft / 2 + 1, T)
         decibels = 10.0 * torch.log10((self.bank @ power).clamp_min(AMIN))  # (B, 128, T)
         frames = torch.arange(decibels.shape[2], device=waveforms.device)
-        # Frame t is centred on sample t * HOP. The one on a full window's end is the next window's first.
+        # Frame t is centred on sample t * HOP. The one at the end of a full window belongs to the next.
         last = torch.where(real < window_frames * HOP, real // HOP, window_frames - 1)
         return [decibels.transpose(1, 2)], (frames <= last.unsqueeze(1)).float()

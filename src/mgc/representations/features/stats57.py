@@ -1,4 +1,4 @@
-"""The 57 statistics of a clip that the widespread table of GTZAN, features_30_sec.csv, holds."""
+"""The 57 statistics per clip in the widely used table of GTZAN, features_30_sec.csv."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ STATS57 = (
     "tempo",
     *(f"{name}_{statistic}" for name in _MFCC for statistic in ("mean", "var")),
 )
-"""Names and order of the columns, without the file's name, length and label."""
+"""Names of the columns in order, without file name, length and label."""
 
 MEDIAN_FRAMES = 31  # librosa.decompose.hpss
 
@@ -23,12 +23,10 @@ MEDIAN_FRAMES = 31  # librosa.decompose.hpss
 def stats57() -> Representation:
     """Mean and variance of eight features, tempo, mean and variance of 20 MFCC, at 22,050 Hz: (57,).
 
-    The same calls of librosa with its defaults; harmony and perceptr are the parts of `librosa.effects.hpss`,
-    tempo is what `librosa.beat.beat_track` says, in beats a minute.
+    Computed by librosa with its defaults. harmony and perceptr are the parts of `librosa.effects.hpss`, tempo
+    (beats per minute) comes from `librosa.beat.beat_track`.
     """
-    return vector_card(
-        "stats57", "GTZAN's features_30_sec.csv, by librosa", STATS57, 22_050, _stats57, revision=1
-    )
+    return vector_card("stats57", "GTZAN's features_30_sec.csv, by librosa", STATS57, 22_050, _stats57)
 
 
 def _stats57(samples: np.ndarray) -> np.ndarray:
@@ -62,7 +60,7 @@ def _moments(features: list[np.ndarray] | np.ndarray) -> list[float]:
 
 
 def _hpss(spectrum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`librosa.decompose.hpss` of (F, T), the same to the bit in a tenth of the time."""
+    """`librosa.decompose.hpss` of (F, T): bit for bit the same result, ten times as fast."""
     import librosa
 
     magnitude, phase = librosa.magphase(spectrum)
@@ -73,7 +71,7 @@ def _hpss(spectrum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _medians(rows: np.ndarray) -> np.ndarray:
-    """Running median along every row. SciPy is ten times faster on one long row than on a table."""
+    """Running median along every row. SciPy is ten times faster on one long row than on a 2-D array."""
     from scipy.ndimage import median_filter
 
     half = MEDIAN_FRAMES // 2

@@ -9,7 +9,7 @@ from typing import Any
 
 from mgc.runs.record import load_records
 from mgc.runs.tables.comparing import Row, Section, compare_records
-from mgc.runs.tables.sentences import REPORTED, caption, verdict_sentence, verdicts
+from mgc.runs.tables.sentences import REPORTED, caption, further_verdicts, verdict_sentence
 from mgc.util import files
 from mgc.util.errors import MgcError, printable
 from mgc.util.text import escape_latex, escape_markdown, markdown_table, text_table
@@ -133,14 +133,14 @@ def _text(section: Section) -> str:
     table = text_table(*_grid([_narrow_cells(row) for row in section.shown]), wrap=WRAP, rule=True)
     notes = [note for note in caption(section) if not note.startswith(REPORTED)]
     notes.append("More scores and columns: --format markdown, csv or json.")
-    sentences = [verdict_sentence(section), "", *notes, "", *verdicts(section)]
+    sentences = [verdict_sentence(section), "", *notes, "", *further_verdicts(section)]
     return "\n".join([table, "", *map(printable, sentences)]).rstrip()
 
 
 def _markdown(section: Section) -> str:
     table = markdown_table(*_grid([cells(row) for row in section.shown]))
     notes = [verdict_sentence(section), "", *caption(section), ""]
-    items = [f"- {escape_markdown(sentence)}" for sentence in verdicts(section)]
+    items = [f"- {escape_markdown(sentence)}" for sentence in further_verdicts(section)]
     return "\n".join([table, "", *map(escape_markdown, notes), *items]).rstrip()
 
 

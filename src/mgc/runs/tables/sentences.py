@@ -149,6 +149,13 @@ def verdicts(section: Section) -> list[str]:
     return sentences + [_leak_sentence(row) for row in section.shown if row.leak]
 
 
+def further_verdicts(section: Section) -> list[str]:
+    """`verdicts`, or nothing if there is only one and `verdict_sentence` states the same comparison."""
+    sentences = verdicts(section)
+    one_of_each = [len(systems) for systems in _frozen_and_scratch(section)] == [1, 1]
+    return [] if len(sentences) == 1 and one_of_each else sentences
+
+
 def _sentence_name(system: System) -> str:
     return f"{system.title} from scratch" if system.record.kind == "baseline" else system.title
 

@@ -1,6 +1,7 @@
-"""The table of networks trained from scratch: (B, 1, frames, bands), normalised, to (B, classes) logits.
+"""The table of networks trained from scratch: normalised (B, 1, frames, bands) to (B, classes) logits.
 
-A network is a class that is made of (classes, bands, frames, **options), and a line in `NETWORKS`.
+To add a network, write a class that is called with (classes, bands, frames, **options), and add it to
+`NETWORKS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,29 +16,23 @@ from mgc.training.networks.separable import GRU, EfficientCNN, cnn_gru, cnn_gru_
 from mgc.util.errors import MgcError, did_you_mean
 
 __all__ = [
-    "NETWORKS",
-    "OPTIONS",
-    "Network",
-    "count_parameters",
-    "find_network",
-    "make_network",
-    "options_of",
+    "NETWORKS", "OPTIONS", "Network", "count_parameters", "find_network", "make_network", "options_of",
     "resolved",
-]
+]  # fmt: skip
 
 Option = float | str
-OPTIONS = ("dropout", "classifier_dropout", "scan")  # of a recipe; each network knows some
+OPTIONS = ("dropout", "classifier_dropout", "scan")  # in a recipe; each network has some of them
 SCANS = ("time", "mel")
 
 
 @dataclass(frozen=True)
 class Network:
-    """What is known of a network before it is made; frames and bands are those of its input."""
+    """A network in the table, and the inputs that it takes."""
 
     make: Callable[..., nn.Module]  # make(classes, bands, frames, **options)
-    representation: str = "logmel"  # what it was published on
+    representation: str = "logmel"  # as published
     normalise: str = "track"  # "track" | "train" | "range" (to 0..1) | "l2" | "none"
-    options: Mapping[str, Option] = field(default_factory=dict)  # all that it knows, with published values
+    options: Mapping[str, Option] = field(default_factory=dict)  # with their published values
     min_frames: int = 1
     min_bands: int = 1
     max_frames: int | None = None
@@ -45,7 +40,7 @@ class Network:
 
 
 def _convolved(make: Callable[..., nn.Module], **options: Option) -> Network:
-    """One whose stack halves frames and bands three times."""
+    """A network whose stack halves frames and bands three times."""
     return Network(make, options=options, min_frames=8, min_bands=8)
 
 
@@ -63,54 +58,55 @@ NETWORKS: dict[str, Network] = {
 
 
 def find_network(name: str) -> Network:
-    """The line of the table.
+    """The entry of the table.
 
     Raises:
-        MgcError: no network of that name.
+        MgcError: there is no such network.
     """
     if name not in NETWORKS:
-        raise MgcError(f"there is no network {name!r}", fix=did_you_mean(name, NETWORKS))
+        raise MgcError(f"unknown network {name!r}", fix=did_you_mean(name, NETWORKS))
     return NETWORKS[name]
 
 
 def options_of(name: str, options: Mapping[str, Option | None]) -> dict[str, Option]:
-    """All options of the network `name`: those given, and its own where none or None is given.
+    """All options of the network `name`: the given ones, and its defaults for those that are absent or None.
 
     Raises:
-        MgcError: no such network, an option that it does not know, or a value that the option cannot take.
+        MgcError: there is no such network or option, or the value of an option is not valid.
     """
-    own = find_network(name).options
+    defaults = find_network(name).options
     given = {key: value for key, value in options.items() if value is not None}
     for key, value in given.items():
-        if key not in own:
-            fix = f"leave {key} out; {name} knows {', '.join(own)}"
-            raise MgcError(f"the network {name} has no {key}", where=f"{key} = {value!r}", fix=fix)
+        if key not in defaults:
+            fix = f"omit {key}; the options of {name} are {', '.join(defaults)}"
+            raise MgcError(f"the network {name} has no option {key}", where=f"{key} = {value!r}", fix=fix)
         if key == "scan" and value not in SCANS:
-            raise MgcError(f"scan = {value!r} is no axis", where=name, fix=did_you_mean(str(value), SCANS))
-        if key != "scan" and not (isinstance(value, float | int) and 0 <= value < 1):
             raise MgcError(
-                f"{key} = {value!r} is no share of 0 to below 1", where=name, fix="write, say, 0.3"
+                f"scan = {value!r} is not an axis", where=name, fix=did_you_mean(str(value), SCANS)
             )
-    return {**own, **given}
+        if key != "scan" and not (isinstance(value, float | int) and 0 <= value < 1):
+            what = f"{key} = {value!r} is outside the range from 0 to below 1"
+            raise MgcError(what, where=name, fix="use a value such as 0.3")
+    return {**defaults, **given}
 
 
 def resolved(recipe: BaselineRecipe) -> BaselineRecipe:
-    """The recipe with the network's own values where it leaves them open.
+    """The recipe with the network's own values for settings that are not given.
 
     Raises:
-        MgcError: no such network or representation, or an option that the network does not know.
+        MgcError: there is no such network or option, or augmentation does not fit the normalisation.
     """
     network = find_network(recipe.network)
     options = options_of(recipe.network, {key: getattr(recipe, key) for key in OPTIONS})
     own = {"representation": recipe.representation or network.representation, **options}
     train = recipe.train.model_copy(update={"normalise": recipe.train.normalise or network.normalise})
     augment = recipe.augment
-    in_deviations = augment.noise or augment.mask or augment.strong_class
-    if in_deviations and train.normalise not in ("track", "train"):
+    needs_unit_deviation = augment.noise or augment.mask or augment.strong_class
+    if needs_unit_deviation and train.normalise not in ("track", "train"):
         raise MgcError(
-            "noise and masks are in units of a normalised input: mean 0, deviation 1",
+            "noise and masks need an input that is normalised to mean 0 and deviation 1",
             where=f"augment, with train.normalise = {train.normalise!r}",
-            fix="set train.normalise to track or train, or leave out noise, mask and strong_class",
+            fix="set train.normalise to track or train, or omit noise, mask and strong_class",
         )
     return recipe.model_copy(update={**own, "train": train})
 
@@ -122,25 +118,26 @@ def make_network(
     frames: int,
     options: Mapping[str, Option | None] = MappingProxyType({}),
 ) -> nn.Module:
-    """The network called `name` for inputs (B, 1, frames, bands), weights drawn from torch's current seed.
+    """The network `name` for inputs (B, 1, frames, bands), initialised with torch's current random state.
 
     Raises:
-        MgcError: no such network, an option that it does not know, or an input that it cannot take.
+        MgcError: there is no such network or option, or the network cannot take inputs of this size.
     """
     network, chosen = find_network(name), options_of(name, options)
-    where = f"an input of {frames} frames x {bands} bands"
+    suggestion = f"choose another representation, such as {network.representation}"
+    what = fix = ""
     if frames < network.min_frames:
+        what = f"{name} needs at least {network.min_frames} frames"
         fix = "train on longer crops (train.crop_seconds), or on a representation that has frames"
-        raise MgcError(f"{name} needs {network.min_frames} frames or more", where=where, fix=fix)
-    if bands < network.min_bands:
-        fix = f"choose another representation, say {network.representation}"
-        raise MgcError(f"{name} needs {network.min_bands} bands or more", where=where, fix=fix)
-    if network.max_frames is not None and frames > network.max_frames:
-        fix = f"choose a representation of one row a track, say {network.representation}"
-        raise MgcError(f"{name} takes one row of numbers a track", where=where, fix=fix)
+    elif bands < network.min_bands:
+        what, fix = f"{name} needs at least {network.min_bands} bands", suggestion
+    elif network.max_frames is not None and frames > network.max_frames:
+        what, fix = f"{name} takes one vector per track", suggestion
+    if what:
+        raise MgcError(what, where=f"an input of {frames} frames x {bands} bands", fix=fix)
     return network.make(classes, bands, frames, **chosen)
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Trained parameters."""
+    """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

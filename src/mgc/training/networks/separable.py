@@ -1,20 +1,20 @@
-"""A depthwise-separable convolution stack, and the family of small networks built on it."""
+"""A stack of depthwise-separable convolutions, and small networks built on it."""
 
-from typing import Any
+from functools import partial
 
 import torch
 from torch import nn
 
 from mgc.training.networks.layers import NormedConv, channels_last
 
-WIDTH = 128  # channels that leave the stack
+WIDTH = 128  # output channels of the stack
 HIDDEN, LAYERS = 32, 2  # of recurrent layers
 
 
 def separable_stack(dropout: float) -> nn.Sequential:
     """(B, 1, frames, bands), channels last, -> (B, 128, frames / 8, bands / 8).
 
-    The first convolution has a bias, the depthwise and pointwise ones have none, as published.
+    As published, only the first convolution has a bias.
     """
     return nn.Sequential(
         NormedConv(1, 32, bias=True, pool=(2, 2)),
@@ -28,7 +28,7 @@ def separable_stack(dropout: float) -> nn.Sequential:
 
 
 class EfficientCNN(nn.Module):
-    """The stack, averaged over time and frequency, and two linear layers: 16,456 parameters for 8 classes."""
+    """The stack, a global average and two linear layers: 16,456 parameters for 8 classes."""
 
     def __init__(
         self, classes: int, _bands: int, _frames: int, dropout: float, classifier_dropout: float
@@ -46,10 +46,10 @@ class EfficientCNN(nn.Module):
 
 
 class GRU(nn.Module):
-    """Log-mel frames as a sequence: two GRU layers of 32, their outputs averaged over time, a linear layer.
+    """Two GRU layers of 32 over log-mel frames, their outputs averaged over time, a linear layer.
 
-    Published is only that it is a GRU; the sizes are those of the recurrent layers of its family. The
-    average, since the last of 1292 states knows little of the beginning.
+    Only the use of a GRU is published; the sizes are those of the other recurrent networks here. Outputs are
+    averaged because the last of 1292 states depends little on the beginning.
     """
 
     def __init__(self, classes: int, bands: int, _frames: int, classifier_dropout: float) -> None:
@@ -64,12 +64,12 @@ class GRU(nn.Module):
 
 
 class ConvRecurrent(nn.Module):
-    """The separable stack, pooled to a sequence; a recurrent layer beside a linear one; attention over it.
+    """The separable stack as a sequence, a recurrent layer in parallel with a linear one, attention pooling.
 
-    `scan` says what the sequence is: "time" averages over mel bands and walks time, as the published report
-    has it, "mel" averages over time and walks the bands, as the published code does. The parameters are the
-    same. Recurrent and linear outputs are mixed by a gate, or added where there is none: 39,050 parameters
-    (GRU), 46,346 (LSTM) or, without the gate, 38,889 for 8 classes.
+    `scan` selects the sequence: "time" averages over mel bands, as in the published report; "mel" averages
+    over time, as in the published code. The parameters are the same. The outputs of the two layers are mixed
+    by a gate, or added without one: 39,050 parameters (GRU), 46,346 (LSTM) or, without the gate, 38,889 for 8
+    classes.
     """
 
     def __init__(
@@ -100,22 +100,12 @@ class ConvRecurrent(nn.Module):
         residual = self.residual(sequence)
         mixed = states + residual
         if self.gate is not None:
-            share = self.gate(torch.cat([sequence, states], dim=2)).sigmoid()  # (B, steps, 1)
-            mixed = share * states + (1 - share) * residual
+            gate = self.gate(torch.cat([sequence, states], dim=2)).sigmoid()  # (B, steps, 1)
+            mixed = gate * states + (1 - gate) * residual
         weights = self.attention(mixed).softmax(dim=1)  # (B, steps, 1)
         return self.classify((weights * mixed).sum(dim=1))
 
 
-def cnn_gru(classes: int, bands: int, frames: int, **options: Any) -> nn.Module:
-    """GRU, with the gate."""
-    return ConvRecurrent(classes, bands, frames, cell=nn.GRU, gated=True, **options)
-
-
-def cnn_lstm(classes: int, bands: int, frames: int, **options: Any) -> nn.Module:
-    """LSTM, with the gate."""
-    return ConvRecurrent(classes, bands, frames, cell=nn.LSTM, gated=True, **options)
-
-
-def cnn_gru_attention(classes: int, bands: int, frames: int, **options: Any) -> nn.Module:
-    """GRU, without the gate."""
-    return ConvRecurrent(classes, bands, frames, cell=nn.GRU, gated=False, **options)
+cnn_gru = partial(ConvRecurrent, cell=nn.GRU, gated=True)
+cnn_lstm = partial(ConvRecurrent, cell=nn.LSTM, gated=True)
+cnn_gru_attention = partial(ConvRecurrent, cell=nn.GRU, gated=False)
