@@ -90,7 +90,7 @@ def test_missing_weights_end_in_a_red_line_and_exit_code_1(tiny_encoder: Path, m
     save_file(weights, tiny_encoder / "model.safetensors", {"format": "pt"})
     done = CliRunner().invoke(app, ["doctor", "--model", str(tiny_encoder), "--data", str(music)])
     assert done.exit_code == 1
-    assert done.stdout.startswith("red    weights: 1 weights of the model are not in the checkpoint")
+    assert done.stdout.startswith("red    weights: 1 weights of the model are missing in the checkpoint")
 
 
 def predictions(correct: int) -> Predictions:
