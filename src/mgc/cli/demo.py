@@ -14,9 +14,9 @@ from mgc.cli.options import Shared, app, command
 def demo(shared: Shared, overwrite: bool = False) -> None:
     """Render the demo dataset, run a frozen encoder and a network from scratch on it, and compare them.
 
-    Takes a few minutes on two CPU cores. Needs no download except the weights of musicnn (3 MB, from PyPI).
+    Takes a few minutes on two CPU cores. Needs no download except the weights of musicnn (29 MB from PyPI).
 
-    --overwrite  Train the network again even if its run exists. Default: keep the run.
+    --overwrite  Train the network again even if its run exists. Default: keep it.
 
     Examples:
         mgc demo
@@ -25,8 +25,8 @@ def demo(shared: Shared, overwrite: bool = False) -> None:
     from mgc.config import BaselineRecipe
     from mgc.experiments.demo import demo as run_demo
 
-    device = shared.recipe(BaselineRecipe).device
-    done = run_demo(shared.workspace, device=device, overwrite=overwrite)
+    recipe = shared.recipe(BaselineRecipe)
+    done = run_demo(shared.workspace, device=recipe.device, overwrite=overwrite)
     mgc, run, clip = program(), shlex.quote(str(done.best.folder)), shlex.quote(str(done.clip))
     typer.echo(f"{done.table}\n\nNext:")
     typer.echo(f"  {mgc} predict {run} {clip}")
