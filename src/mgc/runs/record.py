@@ -74,6 +74,11 @@ class RunRecord:
         """What tables call the system."""
         return self.name or self.system
 
+    @property
+    def title(self) -> str:
+        """Display name and head: `musicnn + logistic`."""
+        return " + ".join(word for word in (self.display_name, self.head) if word)
+
     @cached_property
     def evaluation(self) -> Scores:
         """Its scores: those of the record, or, where they are of an mgc that knew other ones, found again.
@@ -99,7 +104,7 @@ class RunRecord:
             return Predictions.from_columns(ParquetFile(file).read().to_pydict())
         except (OSError, ValueError, MgcError) as error:
             what = f"the predictions of a run cannot be read: {_told(error)}"
-            raise MgcError(what, where=file, fix="run it again with --again") from None
+            raise MgcError(what, where=file, fix="run its command again with --overwrite") from None
 
     def validation(self) -> list[Predictions]:
         """What the model of each fold says of the fold's validation side.
@@ -117,7 +122,7 @@ class RunRecord:
             raise MgcError(
                 f"what the run said of its validation tracks cannot be read: {_told(error)}",
                 where=file,
-                fix="an older mgc did not keep it: run it again with --again",
+                fix="run its command again with --overwrite",
             ) from None
 
     def to_dict(self) -> dict[str, Any]:
