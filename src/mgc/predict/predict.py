@@ -15,6 +15,7 @@ from mgc.audio import SUFFIXES, Clip
 from mgc.config import Device
 from mgc.data import Track, inspect_all
 from mgc.data.dataset import as_text
+from mgc.data.sources.local import FolderScan
 from mgc.predict.calibrate import Calibration
 from mgc.predict.export import CONFIG, read_export
 from mgc.predict.models import RunModels, load_models
@@ -80,13 +81,12 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     """Files as given, and the audio files in folders at any depth, recognised by their names.
 
     Raises:
-        MgcError: there is no file at all.
-        OSError: a folder cannot be listed.
+        MgcError: there is no file at all, or a folder cannot be listed.
     """
     found: dict[Path, None] = {}
     skipped = 0
     for path in paths:
-        inside = list(_files_in(path, {_identity(path)})) if path.is_dir() else [path]
+        inside = [*FolderScan().files(path)] if path.is_dir() else [path]
         audio = [file for file in inside if file == path or file.suffix.lower() in SUFFIXES]
         skipped += len(inside) - len(audio)
         found |= dict.fromkeys(audio)
@@ -95,23 +95,6 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     if not found:
         raise MgcError("no audio files found", where=", ".join(as_text(path) for path in paths))
     return [*found]
-
-
-def _files_in(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Files that are not hidden; links to folders are followed, each folder is listed once."""
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir():
-            yield entry
-        elif (identity := _identity(entry)) not in seen:
-            seen.add(identity)
-            yield from _files_in(entry, seen)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    stat = folder.stat()
-    return stat.st_dev, stat.st_ino
 
 
 def predict_files(run: OpenRun, files: Sequence[Path], over_time: bool = False) -> FilePredictions:

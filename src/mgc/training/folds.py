@@ -56,7 +56,7 @@ def prepare(recipe: BaselineRecipe, dataset: Dataset, split: Split, workspace: W
     train_ids = {track_id for fold in split.folds for track_id in fold.train}
     tracks = [track for track in dataset.tracks if track.track_id in train_ids]
     seconds = embed_tracks(dataset.tracks, original, workspace, recipe.device).seconds
-    return seconds + sum(embed_tracks(tracks, card, workspace, recipe.device).seconds for card in others)
+    return seconds + sum(embed_tracks(tracks, x, workspace, recipe.device).seconds for x in others)
 
 
 def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Representation]:
