@@ -36,6 +36,7 @@ from mgc.probing.heads.logistic import logistic_path
 from mgc.representations import Representation, open_representation
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.card import Layer
+from mgc.representations.derived import per_window
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
 from mgc.util.workers import cores
@@ -60,7 +61,7 @@ def filled(dataset: Dataset, layers: int, windows: int) -> EmbeddingCache:
     shape = tuple(Layer(f"layer {i}", DIM) for i in range(layers))
     card = replace(card, name="synthetic", layers=shape, weights=f"synthetic {len(dataset)}", pool="mean")
     if windows > 1:
-        card = replace(card.windows, pool="mean+std")
+        card = replace(per_window(card), pool="mean+std")
     rng = np.random.default_rng(0)
     labels = np.array(dataset.label_numbers(dataset.tracks))
     falling = np.arange(1, DIM + 1, dtype=np.float32) ** -FALL
