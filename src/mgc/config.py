@@ -314,11 +314,11 @@ def read_recipe(
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
             raise MgcError(f"--set {setting!r} is not key=value", fix="for example --set train.epochs=30")
-        _put(tree, key.strip(), _toml_value(text.strip()), "--set")
+        put(tree, key.strip(), _toml_value(text.strip()), "--set")
         origin[key.strip()] = f"--set {setting}"
     for key, value in (options or {}).items():
         if value is not None:
-            _put(tree, key, value, "option")
+            put(tree, key, value, "option")
             name = {"data.source": "data"}.get(key, key.rpartition(".")[2])
             origin[key] = f"--{name.replace('_', '-')}"
     try:
@@ -375,7 +375,8 @@ def _toml_key(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
 
 
-def _put(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+def put(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    """Set a value in nested tables by its dotted key; tables that are missing are created."""
     *parents, leaf = dotted.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})

@@ -2,18 +2,11 @@
 
 import typer
 
-from mgc.cli.options import ALL, Shared, app, command
+from mgc.cli.options import ALL, Options, app, command
 
 
-@command(app, ALL - {"split", "split_seed"})
-def embed(
-    shared: Shared,
-    model: str | None = None,
-    keep: str | None = None,
-    precision: str | None = None,
-    random_weights: bool | None = None,
-    trust_remote_code: bool | None = None,
-) -> None:
+@command(app, ALL - {"split", "split_seed"}, "model keep precision random_weights trust_remote_code")
+def embed(options: Options) -> None:
     """Compute the embeddings of every track with a frozen encoder. Tracks that are cached are skipped.
 
     Examples:
@@ -22,11 +15,10 @@ def embed(
     """
     from mgc.config import EmbedRecipe
 
-    settings = {"random_weights": random_weights, "trust_remote_code": trust_remote_code}
-    recipe = shared.recipe(EmbedRecipe, model=model, keep=keep, precision=precision, **settings)
+    recipe = options.recipe(EmbedRecipe)
     from mgc.representations.cache import embed as embedding
 
-    done = embedding.embed(recipe, shared.workspace)
+    done = embedding.embed(recipe, options.workspace)
     if not done.first:
         return
     card = done.representation
@@ -39,7 +31,7 @@ def embed(
 
 
 @command(app, set())
-def encoders(shared: Shared, format_: str = "table") -> None:
+def encoders(options: Options, format_: str = "table") -> None:
     """List the known encoders: sample rate, window, size, licence, and whether the weights are available.
 
     Examples:
@@ -49,16 +41,11 @@ def encoders(shared: Shared, format_: str = "table") -> None:
     from mgc.representations.overview import encoders as known_encoders
     from mgc.representations.overview import render
 
-    typer.echo(render(known_encoders(shared.workspace), format_))
+    typer.echo(render(known_encoders(options.workspace), format_))
 
 
-@command(app, ALL)
-def doctor(
-    shared: Shared,
-    model: str | None = None,
-    random_weights: bool | None = None,
-    trust_remote_code: bool | None = None,
-) -> None:
+@command(app, ALL, "model random_weights trust_remote_code")
+def doctor(options: Options) -> None:
     """Check an encoder: sample rate, weights, plausible output, better than random weights.
 
     The exit code is 1 if any check is red.
@@ -71,11 +58,10 @@ def doctor(
     from mgc.experiments.doctor import check_encoder
     from mgc.util.errors import printable
 
-    settings = {"random_weights": random_weights, "trust_remote_code": trust_remote_code}
-    recipe = shared.recipe(DoctorRecipe, model=model, **settings)
+    recipe = options.recipe(DoctorRecipe)
     colours = {"green": typer.colors.GREEN, "amber": typer.colors.YELLOW, "red": typer.colors.RED}
     any_red = False
-    for check in check_encoder(recipe, shared.workspace):
+    for check in check_encoder(recipe, options.workspace):
         typer.secho(printable(str(check)), fg=colours[check.verdict])
         any_red |= check.verdict == "red"
     if any_red:

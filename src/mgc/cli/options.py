@@ -11,7 +11,7 @@ import re
 import select
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
@@ -54,8 +54,8 @@ RUN  Id of a run, or its folder.
 
 
 @dataclass(frozen=True)
-class Shared:
-    """The options that most commands share; None where one was not given."""
+class Options:
+    """The options that several commands share; None where one was not given."""
 
     data: str | None = None
     data_root: str | None = None
@@ -67,6 +67,24 @@ class Shared:
     config: Path | None = None
     set_: list[str] | None = None
     column: list[str] | None = None
+    # Settings of some commands, which name them.
+    model: str | None = None
+    network: str | None = None
+    head: str | None = None
+    layers: str | None = None
+    pool: str | None = None
+    keep: str | None = None
+    precision: str | None = None
+    random_weights: bool | None = None
+    trust_remote_code: bool | None = None
+    over_time: bool | None = None
+    seeds: str | None = None
+    format_: str | None = None
+    baseline: str | None = None
+    best: int | None = None
+    bundle: bool | None = None
+    audio: bool | None = None
+    out: str | None = None
 
     @property
     def workspace(self) -> "Workspace":
@@ -78,34 +96,31 @@ class Shared:
     def recipe(self, kind: type[AnyRecipe], **settings: Any) -> AnyRecipe:
         """The recipe of a command: the config file, then `--set`, then these options and `settings`.
 
-        `settings` are values by dotted key, for example `network="cnn"` or `**{"data.limit": 3}`; those that
-        are None change nothing.
+        `settings` are further values by dotted key; those that are None change nothing.
 
         Raises:
             MgcError: an unknown key or a value that the recipe refuses.
         """
         from mgc.config import read_recipe
 
-        options = {f"data.{key}": getattr(self, key) for key in ("split", "split_seed", "limit")}
-        options |= {"data.source": self.data, "seed": self.seed, "device": self.device}
-        return read_recipe(kind, self.config, self.set_ or [], options | self._columns() | settings)
+        given = {PATHS.get(name, name): getattr(self, name) for name in OPTIONS if name not in NOT_SETTINGS}
+        return read_recipe(kind, self.config, self.set_ or [], given | self._columns() | settings)
 
-    def recipes(self, kind: type[AnyRecipe], seeds: str | None, **settings: Any) -> list[AnyRecipe]:
-        """As `recipe`, one for each of `seeds` (`"0,1,2"`); a single one where `seeds` is None.
+    def recipes(self, kind: type[AnyRecipe]) -> list[AnyRecipe]:
+        """As `recipe`, one for each of `seeds` (`"0,1,2"`); a single one if `seeds` is None.
 
         Raises:
-            MgcError: as `recipe`, or `seeds` that are not distinct integers or stand beside `--seed`.
+            MgcError: as `recipe`, or `seeds` that are not distinct integers or are combined with `--seed`.
         """
         from mgc.util.errors import MgcError
 
-        if seeds is None:
-            return [self.recipe(kind, **settings)]
-        words = [word.strip() for word in seeds.split(",")]
+        if self.seeds is None:
+            return [self.recipe(kind)]
+        words = [word.strip() for word in self.seeds.split(",")]
         if self.seed is not None or len({*words}) < len(words) or not all(map(str.isdecimal, words)):
-            raise MgcError(
-                f"--seeds {seeds}: expected distinct integers such as 0,1,2; cannot be combined with --seed"
-            )
-        return [self.recipe(kind, **settings, seed=int(word)) for word in words]
+            what = "expected distinct integers such as 0,1,2; cannot be combined with --seed"
+            raise MgcError(f"--seeds {self.seeds}: {what}")
+        return [self.recipe(kind, seed=int(word)) for word in words]
 
     def _columns(self) -> dict[str, str]:
         from mgc.config import DataRecipe
@@ -115,36 +130,43 @@ class Shared:
         for column in self.column or []:
             key, equals, name = column.partition("=")
             if not equals or f"{key}_column" not in DataRecipe.model_fields:
-                raise MgcError(
-                    f"--column {column!r} is not KEY=NAME",
-                    fix="KEY is one of: path, label, split, artist, album, title, id",
-                )
+                fix = "KEY is one of: path, label, split, artist, album, title, id"
+                raise MgcError(f"--column {column!r} is not KEY=NAME", fix=fix)
             columns[f"data.{key}_column"] = name
         return columns
 
 
-ALL = frozenset(field.name for field in fields(Shared))
+OPTIONS = inspect.signature(Options).parameters
+ALL = frozenset(
+    ("data", "data_root", "split", "split_seed", "limit", "seed", "device", "config", "set_", "column")
+)
+NOT_SETTINGS = {"data_root", "config", "set_", "column", "seeds"}
+PATHS = {"data": "data.source", "split": "data.split", "split_seed": "data.split_seed", "limit": "data.limit"}
+PATHS["format_"] = "format"
 
 
 def command(
-    group: typer.Typer, shared: AbstractSet[str] = frozenset({"data_root"}), *, name: str | None = None
+    group: typer.Typer, shared: AbstractSet[str], settings: str = "", *, name: str | None = None
 ) -> Callable[[Command], Command]:
-    """Add a function to `group` as a command that takes an instance of `Shared` as its first argument.
+    """Add a function to `group` as a command that takes an instance of `Options` as its first argument.
 
-    `shared` names the common options of the command. Help is made from the docstring, see the head of this
-    module. Errors that a user can fix are printed without a traceback.
+    `shared` and the words of `settings` are the fields of `Options` that the command has; the other
+    parameters of the function are options or arguments of this command alone. Help is made from the
+    docstring, see the head of this module. Errors that a user can fix are printed without a traceback.
     """
+    first, last = settings.split(), [field for field in OPTIONS if field in shared]
 
     def decorate(function: Command) -> Command:
         summary, entries, epilog = _parse_help(inspect.cleandoc(function.__doc__ or ""))
 
         @functools.wraps(function)
         def run(**values: Any) -> None:
-            function(Shared(**{name: values.pop(name) for name in shared}), **values)
+            function(Options(**{name: values.pop(name) for name in (*first, *last)}), **values)
 
-        own = [*inspect.signature(function).parameters.values()][1:]
-        common = [p for p in inspect.signature(Shared).parameters.values() if p.name in shared]
-        parameters = [_documented(parameter, entries) for parameter in (*own, *common)]
+        own = inspect.signature(function).parameters
+        every = OPTIONS | own
+        names = [*first, *[*own][1:], *last]
+        parameters = [_documented(every[name], entries) for name in names]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         group.command(name, help=summary, epilog=epilog)(guarded(run))
@@ -154,17 +176,13 @@ def command(
 
 
 @functools.cache
-def _parse_help(text: str) -> tuple[str, dict[str, tuple[str, str | None, str]], str]:
+def _parse_help(text: str) -> tuple[str, dict[str, tuple[str, str, str]], str]:
     """The summary of a docstring, its entries by parameter name (flag, metavar, text), and its examples."""
     text, _, examples = text.partition("\nExamples:\n")
     pattern = r"^(--[\w/-]+|\[?[A-Z]+\]?(?:\.\.\.)?)(?: (\S+))?  (\S.*(?:\n    .+)*)"
     entries = {
-        re.sub(r"/.*|\W", "", flag.strip("-").replace("-", "_")).lower(): (
-            flag,
-            metavar or None,
-            re.sub(r"\s+", " ", words),
-        )
-        for flag, metavar, words in re.findall(pattern, text, re.MULTILINE)
+        re.sub(r"/.*|\W", "", entry[0].strip("-").replace("-", "_")).lower(): entry
+        for entry in re.findall(pattern, text, re.MULTILINE)
     }
     summary = re.split(pattern, text, maxsplit=1, flags=re.MULTILINE)[0].strip()
     return summary, entries, "\n\n".join(["Examples:", *(line.strip() for line in examples.splitlines())])
@@ -181,8 +199,8 @@ def _documented(parameter: inspect.Parameter, entries: dict[str, Any]) -> inspec
         info = typer.Option()
     else:
         info = typer.Argument()
-    info.help, info.show_default = words, False
-    info.metavar = metavar if flag.startswith("--") else flag.strip("[].")
+    info.help, info.show_default = " ".join(words.split()), False
+    info.metavar = (metavar or None) if flag.startswith("--") else flag.strip("[].")
     info.param_decls = (flag,) if flag.startswith("--") else None
     return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[annotation, info])
 
@@ -190,8 +208,7 @@ def _documented(parameter: inspect.Parameter, entries: dict[str, Any]) -> inspec
 _NO_SPACE = "free some space (mgc cache prune, mgc runs rm) and repeat the command; finished work is saved"
 _NO_PERMISSION = "make it writable or use another folder, and repeat the command; finished work is saved"
 _FIXES: dict[int | None, str] = {
-    errno.ENOSPC: _NO_SPACE,
-    errno.EDQUOT: _NO_SPACE,
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _NO_SPACE),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NO_PERMISSION),
 }
 
@@ -205,16 +222,13 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 
         try:
             function(*arguments, **options)
-        except MgcError as error:
-            typer.echo(f"mgc: {error}", err=True)
-            raise typer.Exit(2) from None
-        except OSError as error:
+        except (MgcError, OSError) as error:
             if isinstance(error, BrokenPipeError) and _output_is_closed():
                 raise  # `mgc ... | head` is not an error: click exits silently, with exit code 1
-            message = MgcError(
-                error.strerror or str(error), where=error.filename or "unknown", fix=_FIXES.get(error.errno)
-            )
-            typer.echo(f"mgc: {message}", err=True)
+            if isinstance(error, OSError):
+                what, where = error.strerror or str(error), error.filename or "unknown"
+                error = MgcError(what, where=where, fix=_FIXES.get(error.errno))
+            typer.echo(f"mgc: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("mgc: stopped. Finished work is saved; repeat the command to resume.", err=True)

@@ -1,6 +1,5 @@
 """The search spaces of the phases, checked before anything is trained."""
 
-import math
 from collections.abc import Iterator
 from functools import reduce
 from itertools import product
@@ -9,7 +8,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from mgc.config import BaselineRecipe, PhaseRecipe, TuneRecipe, read_recipe
+from mgc.config import BaselineRecipe, PhaseRecipe, TuneRecipe, put, read_recipe
 from mgc.data import Dataset
 from mgc.training.augment import Augment
 from mgc.training.networks import resolved
@@ -31,8 +30,7 @@ def trial_recipe(recipe: TuneRecipe, settings: dict[str, Any], epochs: int) -> B
     """
     tree = recipe.base.model_dump()
     for key, value in {**settings, "train.epochs": epochs}.items():
-        *tables, leaf = key.split(".")
-        reduce(lambda table, name: table[name], tables, tree)[leaf] = value
+        put(tree, key, value, "the search")
     tree |= {"name": f"{recipe.base.name or recipe.base.network}, tuned", "hypothesis": recipe.hypothesis}
     tree |= {"data": recipe.data, "seed": recipe.seed, "device": recipe.device}
     return resolved(BaselineRecipe.model_validate(tree))
@@ -130,8 +128,3 @@ def choices_of(distribution: Distribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return [*distribution.choices]
     return [distribution.low, distribution.high]
-
-
-def count_trials(phase: PhaseRecipe, space: Space) -> int:
-    """The number of trials of a phase."""
-    return phase.trials or math.prod(len(choices_of(one)) for one in space.values())
