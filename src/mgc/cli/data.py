@@ -60,7 +60,7 @@ def data_fetch(
         typer.echo(line)
 
 
-@command(data_app, ALL, "format_", name="check")
+@command(data_app, ALL, name="check")
 def data_check(options: Options) -> None:
     """Check every file for problems.
 
@@ -83,7 +83,7 @@ def data_check(options: Options) -> None:
     typer.echo(render(found, recipe.format))
 
 
-@command(cache_app, set(), name="ls")
+@command(cache_app, name="ls")
 def cache_ls(options: Options, format_: str = "table") -> None:
     """List the cached embeddings of every representation, their size, and whether they are up to date.
 
@@ -125,7 +125,7 @@ def cache_verify(options: Options, apply: bool = False, recompute: int | None = 
         raise typer.Exit(1)
 
 
-@command(cache_app, set(), name="prune")
+@command(cache_app, name="prune")
 def cache_prune(options: Options, apply: bool = False) -> None:
     """List cached files without use: outdated, incomplete, damaged or duplicate. --apply removes them.
 

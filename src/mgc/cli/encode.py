@@ -2,10 +2,10 @@
 
 import typer
 
-from mgc.cli.options import ALL, Options, app, command
+from mgc.cli.options import ALL, ENCODER, Options, app, command
 
 
-@command(app, ALL - {"split", "split_seed"}, "model keep precision random_weights trust_remote_code")
+@command(app, ALL - {"split", "split_seed"} | {"keep", "precision"} | ENCODER)
 def embed(options: Options) -> None:
     """Compute the embeddings of every track with a frozen encoder. Tracks that are cached are skipped.
 
@@ -30,7 +30,7 @@ def embed(options: Options) -> None:
     typer.echo(f"  {done.folder}")
 
 
-@command(app, set())
+@command(app)
 def encoders(options: Options, format_: str = "table") -> None:
     """List the known encoders: sample rate, window, size, licence, and whether the weights are available.
 
@@ -44,7 +44,7 @@ def encoders(options: Options, format_: str = "table") -> None:
     typer.echo(render(known_encoders(options.workspace), format_))
 
 
-@command(app, ALL, "model random_weights trust_remote_code")
+@command(app, ALL | ENCODER)
 def doctor(options: Options) -> None:
     """Check an encoder: sample rate, weights, plausible output, better than random weights.
 

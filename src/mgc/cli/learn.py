@@ -3,13 +3,12 @@
 import shlex
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from mgc.cli.options import ALL, Options, app, command
+from mgc.cli.options import ALL, ENCODER, Options, app, command
 
 if TYPE_CHECKING:
     from mgc.runs.record import RunRecord
@@ -39,7 +38,7 @@ def demo(options: Options, overwrite: bool = False) -> None:
     typer.echo(f"  {mgc} probe --model musicnn --data path/to/your/music    # one folder per genre")
 
 
-@command(app, ALL, "network seeds")
+@command(app, ALL | {"seeds"})
 def baseline(options: Options, overwrite: bool = False) -> None:
     """Train a network from scratch on log-mel spectrograms and evaluate it.
 
@@ -58,7 +57,7 @@ def baseline(options: Options, overwrite: bool = False) -> None:
         _print_scores(systems.baseline(recipe, options.workspace, overwrite))
 
 
-@command(app, ALL, "model head layers pool keep precision random_weights trust_remote_code seeds")
+@command(app, ALL | ENCODER | {"keep", "precision", "seeds"})
 def probe(options: Options) -> None:
     """Fit a small head on the embeddings of a frozen encoder and evaluate it.
 
@@ -99,11 +98,11 @@ def study(options: Options, file: Path) -> None:
     from mgc.experiments.study import study as run_study
     from mgc.runs.tables import compare_records, render
 
-    recipe = replace(options, config=file).recipe(StudyRecipe)
+    recipe = Options(options, config=file).recipe(StudyRecipe)
     typer.echo(render(compare_records(run_study(recipe, file, options.workspace)), "table"))
 
 
-@command(app, ALL - {"split", "split_seed"}, "format_ baseline best")
+@command(app, ALL - {"split", "split_seed"})
 def compare(options: Options) -> None:
     """Compare all runs on a dataset with the baseline, with intervals and paired tests.
 
@@ -129,7 +128,7 @@ def compare(options: Options) -> None:
 
 
 @command(app, ALL)
-def tune(options: Options, network: str | None = None, workers: int | None = None) -> None:
+def tune(options: Options, network: str | None = None) -> None:
     """Search the settings of a network from scratch on the validation set. The test set is never used.
 
     --network NAME  Network whose settings are searched. Default: cnn.
@@ -142,14 +141,12 @@ def tune(options: Options, network: str | None = None, workers: int | None = Non
     from mgc.config import TuneRecipe
     from mgc.experiments import tune as search
 
-    recipe = options.recipe(TuneRecipe, **{"base.network": network}, workers=workers)
-    typer.echo(search.format_search(search.tune(recipe, options.workspace, options.config)))
+    recipe = options.recipe(TuneRecipe, **{"base.network": network})
+    typer.echo(search.format_search(search.tune(recipe, options.workspace, options["config"])))
 
 
 @command(app, ALL - {"seed"})
-def curve(
-    options: Options, systems: str | None = None, sizes: str | None = None, seeds: str | None = None
-) -> None:
+def curve(options: Options) -> None:
     """Measure accuracy against the number of training tracks, for networks from scratch and for probes.
 
     --systems NAME,NAME...  Networks and encoders. Default: cnn,musicnn.
@@ -164,18 +161,15 @@ def curve(
     from mgc.experiments import curve as curves
     from mgc.util.errors import MgcError
 
-    settings = {"systems": _words(systems), "sizes": _numbers(sizes), "seeds": _numbers(seeds)}
-    recipe = options.recipe(CurveRecipe, **settings)
-    if recipe.runs and systems:
+    recipe, config = options.recipe(CurveRecipe), options["config"]
+    if recipe.runs and options["systems"]:
         what = "--systems cannot be combined with a config that lists runs"
-        raise MgcError(what, where=options.config, fix="remove one of the two")
-    typer.echo(curves.format_curve(curves.curve(recipe, options.workspace, options.config)))
+        raise MgcError(what, where=config, fix="remove one of the two")
+    typer.echo(curves.format_curve(curves.curve(recipe, options.workspace, config)))
 
 
-@command(app, ALL - {"split", "split_seed", "limit", "seed"}, "format_ trust_remote_code")
-def robust(
-    options: Options, run: list[str] | None = None, only: str | None = None, limit: int | None = None
-) -> None:
+@command(app, ALL - {"split", "split_seed", "limit", "seed"} | {"trust_remote_code"})
+def robust(options: Options, run: list[str] | None = None, limit: int | None = None) -> None:
     """Evaluate trained runs on altered test tracks: noisy, quiet, compressed, filtered or cropped.
 
     [RUN]...  Ids of runs, or their folders. Default: the best baseline and the best probe.
@@ -191,17 +185,9 @@ def robust(
     from mgc.config import RobustRecipe
     from mgc.experiments import robust as robustness
 
-    recipe = options.recipe(RobustRecipe, runs=run or None, only=_words(only), limit=limit)
+    recipe = options.recipe(RobustRecipe, runs=run or None, limit=limit)
     results = robustness.robust(recipe, options.workspace)
     typer.echo(robustness.format_results(results, recipe.format))
-
-
-def _words(text: str | None) -> list[str] | None:
-    return None if text is None else [word.strip() for word in text.split(",")]
-
-
-def _numbers(text: str | None) -> list[int | str] | None:
-    return None if text is None else [int(word) if word.isdecimal() else word for word in _words(text) or []]
 
 
 def _print_scores(record: "RunRecord") -> None:

@@ -1,7 +1,8 @@
 """What all commands share: the program, the common options, and how errors are printed.
 
 The help of a command is its docstring: a summary, one entry for each option (`--flag METAVAR  text`) or
-argument (`ARGUMENT  text`), and examples. `COMMON` has the entries of options that several commands take.
+argument (`ARGUMENT  text`), and examples. An option that is no parameter of the function is a setting of the
+recipe of the command: its metavar gives its type. `COMMON` has the entries that several commands share.
 """
 
 import errno
@@ -9,9 +10,7 @@ import functools
 import inspect
 import re
 import select
-from collections.abc import Callable
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
@@ -27,6 +26,13 @@ Command = TypeVar("Command", bound=Callable[..., None])
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 COMMON = """
+--model NAME  Encoder or feature: a name (see mgc encoders), a local folder, or a hub id. Default: musicnn.
+--random-weights  Initialise the weights of the encoder randomly, from --seed. Default: pretrained weights.
+--trust-remote-code  Run the Python code in an encoder's repository; MERT needs it. Default: refuse it.
+--keep NAME  What is pooled: clip (one embedding per clip) or windows (one per window). Default: clip.
+--precision NAME  Precision of the encoder: float32, or bfloat16 on devices that support it, which is a representation
+    of its own. Default: float32.
+--seeds N,N...  Several seeds, for example 0,1,2: one run each, averaged in tables. Default: the one of --seed.
 --data DATASET  Dataset: a known name (see mgc data list), hf:owner/name, a folder root/<genre>/<file>, a .zip of
     such a folder, or a manifest. Default: $MGC_DATA, or else demo.
 --data-root FOLDER  Folder of the known datasets. Default: $MGC_DATA_ROOT, or else data/.
@@ -35,63 +41,26 @@ COMMON = """
 --split-seed N  Seed for drawing the split, independent of --seed. Default: 0.
 --limit N  Use at most N tracks, balanced over genres. Default: all tracks.
 --seed N  Seed for weights, order of tracks and random crops. Default: 0.
---seeds N,N...  Several seeds, for example 0,1,2: one run each, averaged in tables. Default: the one of --seed.
 --device NAME  Device: auto, cpu, cuda or mps. Default: auto.
 --config FILE  TOML file with settings; see configs/. Options override it. Default: built-in settings.
 --set KEY=VALUE  Override one setting, for example train.epochs=30. Can be repeated. Default: none.
 --column KEY=NAME  Column of a manifest or hub dataset; KEY is path, label, split, artist, album, title or id. Can be
     repeated. Default: the usual column names.
---model NAME  Encoder or feature: a name (see mgc encoders), a local folder, or a hub id. Default: musicnn.
---random-weights  Initialise the weights of the encoder randomly, from --seed. Default: pretrained weights.
---trust-remote-code  Run the Python code in an encoder's repository; MERT needs it. Default: refuse it.
---keep NAME  What is pooled: clip (one embedding per clip) or windows (one per window). Default: clip.
---precision NAME  Precision of the encoder: float32, or bfloat16 on devices that support it, which is a representation
-    of its own. Default: float32.
 --apply  Make the changes. Default: only print what would change.
 --format NAME  Format: table or json. Default: table.
 RUN  Id of a run, or its folder.
 """  # noqa: E501
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options that several commands share; None where one was not given."""
-
-    data: str | None = None
-    data_root: str | None = None
-    split: str | None = None
-    split_seed: int | None = None
-    limit: int | None = None
-    seed: int | None = None
-    device: str | None = None
-    config: Path | None = None
-    set_: list[str] | None = None
-    column: list[str] | None = None
-    # Settings of some commands, which name them.
-    model: str | None = None
-    network: str | None = None
-    head: str | None = None
-    layers: str | None = None
-    pool: str | None = None
-    keep: str | None = None
-    precision: str | None = None
-    random_weights: bool | None = None
-    trust_remote_code: bool | None = None
-    over_time: bool | None = None
-    seeds: str | None = None
-    format_: str | None = None
-    baseline: str | None = None
-    best: int | None = None
-    bundle: bool | None = None
-    audio: bool | None = None
-    out: str | None = None
+class Options(dict[str, Any]):
+    """The options of a command that are not parameters of its function, by name; None if one is not given."""
 
     @property
     def workspace(self) -> "Workspace":
         """The workspace of this command: from the environment, and from `--data-root` where it is given."""
         from mgc.workspace import Workspace
 
-        return Workspace.from_environment(self.data_root)
+        return Workspace.from_environment(self.get("data_root"))
 
     def recipe(self, kind: type[AnyRecipe], **settings: Any) -> AnyRecipe:
         """The recipe of a command: the config file, then `--set`, then these options and `settings`.
@@ -103,31 +72,36 @@ class Options:
         """
         from mgc.config import read_recipe
 
-        given = {PATHS.get(name, name): getattr(self, name) for name in OPTIONS if name not in NOT_SETTINGS}
-        return read_recipe(kind, self.config, self.set_ or [], given | self._columns() | settings)
+        given = {PATHS.get(name, name): value for name, value in self.items() if name not in NOT_SETTINGS}
+        given |= self._columns() | settings
+        return read_recipe(kind, self.get("config"), self.get("set") or [], given)
 
     def recipes(self, kind: type[AnyRecipe]) -> list[AnyRecipe]:
-        """As `recipe`, one for each of `seeds` (`"0,1,2"`); a single one if `seeds` is None.
+        """As `recipe`, one for each of `--seeds`; a single one if it is not given.
 
         Raises:
-            MgcError: as `recipe`, or `seeds` that are not distinct integers or are combined with `--seed`.
+            MgcError: as `recipe`, or seeds that are not distinct integers or are combined with `--seed`.
         """
         from mgc.util.errors import MgcError
 
-        if self.seeds is None:
+        seeds = self.pop("seeds")
+        if seeds is None:
             return [self.recipe(kind)]
-        words = [word.strip() for word in self.seeds.split(",")]
-        if self.seed is not None or len({*words}) < len(words) or not all(map(str.isdecimal, words)):
+        if (
+            self["seed"] is not None
+            or len({*seeds}) < len(seeds)
+            or not all(isinstance(s, int) for s in seeds)
+        ):
             what = "expected distinct integers such as 0,1,2; cannot be combined with --seed"
-            raise MgcError(f"--seeds {self.seeds}: {what}")
-        return [self.recipe(kind, seed=int(word)) for word in words]
+            raise MgcError(f"--seeds {','.join(map(str, seeds))}: {what}")
+        return [self.recipe(kind, seed=seed) for seed in seeds]
 
     def _columns(self) -> dict[str, str]:
         from mgc.config import DataRecipe
         from mgc.util.errors import MgcError
 
         columns = {}
-        for column in self.column or []:
+        for column in self.get("column") or []:
             key, equals, name = column.partition("=")
             if not equals or f"{key}_column" not in DataRecipe.model_fields:
                 fix = "KEY is one of: path, label, split, artist, album, title, id"
@@ -136,37 +110,36 @@ class Options:
         return columns
 
 
-OPTIONS = inspect.signature(Options).parameters
-ALL = frozenset(
-    ("data", "data_root", "split", "split_seed", "limit", "seed", "device", "config", "set_", "column")
-)
-NOT_SETTINGS = {"data_root", "config", "set_", "column", "seeds"}
+ALL = {"data", "data_root", "split", "split_seed", "limit", "seed", "device", "config", "set", "column"}
+ENCODER = {"model", "random_weights", "trust_remote_code"}
+NOT_SETTINGS = {"data_root", "config", "set", "column"}
 PATHS = {"data": "data.source", "split": "data.split", "split_seed": "data.split_seed", "limit": "data.limit"}
-PATHS["format_"] = "format"
 
 
 def command(
-    group: typer.Typer, shared: AbstractSet[str], settings: str = "", *, name: str | None = None
+    group: typer.Typer, shared: Iterable[str] = (), *, name: str | None = None
 ) -> Callable[[Command], Command]:
     """Add a function to `group` as a command that takes an instance of `Options` as its first argument.
 
-    `shared` and the words of `settings` are the fields of `Options` that the command has; the other
-    parameters of the function are options or arguments of this command alone. Help is made from the
-    docstring, see the head of this module. Errors that a user can fix are printed without a traceback.
+    `shared` are the options that are described in `COMMON`. Help is made from the docstring, see the head of
+    this module. Errors that a user can fix are printed without a traceback.
     """
-    first, last = settings.split(), [field for field in OPTIONS if field in shared]
 
     def decorate(function: Command) -> Command:
         summary, entries, epilog = _parse_help(inspect.cleandoc(function.__doc__ or ""))
+        own = [*inspect.signature(function).parameters.values()][1:]
+        names = {parameter.name.rstrip("_") for parameter in own}
+        settings = [entry for entry in entries if entry not in {*names, *shared}]
+        settings += [entry for entry in COMMON_ENTRIES if entry in shared]
+        entries = COMMON_ENTRIES | entries
+        keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY, default=None)
 
         @functools.wraps(function)
         def run(**values: Any) -> None:
-            function(Options(**{name: values.pop(name) for name in (*first, *last)}), **values)
+            options = {name: _split(values.pop(name), entries[name][1]) for name in settings}
+            function(Options(options), **values)
 
-        own = inspect.signature(function).parameters
-        every = OPTIONS | own
-        names = [*first, *[*own][1:], *last]
-        parameters = [_documented(every[name], entries) for name in names]
+        parameters = [_documented(one, entries) for one in (*own, *map(keyword, settings))]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         group.command(name, help=summary, epilog=epilog)(guarded(run))
@@ -175,7 +148,6 @@ def command(
     return decorate
 
 
-@functools.cache
 def _parse_help(text: str) -> tuple[str, dict[str, tuple[str, str, str]], str]:
     """The summary of a docstring, its entries by parameter name (flag, metavar, text), and its examples."""
     text, _, examples = text.partition("\nExamples:\n")
@@ -188,21 +160,32 @@ def _parse_help(text: str) -> tuple[str, dict[str, tuple[str, str, str]], str]:
     return summary, entries, "\n\n".join(["Examples:", *(line.strip() for line in examples.splitlines())])
 
 
+COMMON_ENTRIES = _parse_help(COMMON)[1]
+
+
 def _documented(parameter: inspect.Parameter, entries: dict[str, Any]) -> inspect.Parameter:
     """A parameter as an option or argument of typer, with the help of its entry."""
-    name = parameter.name.rstrip("_")
-    flag, metavar, words = entries.get(name) or _parse_help(COMMON)[1][name]
+    flag, metavar, words = entries[parameter.name.rstrip("_")]
+    info: Any = typer.Option() if flag.startswith("--") else typer.Argument()
     annotation: Any = parameter.annotation
-    if get_origin(annotation) is Annotated:
+    if annotation is inspect.Parameter.empty:
+        # A flag has no metavar, and KEY=NAME can be repeated.
+        kind: Any = {"": bool, "N": int, "FILE": Path, "KEY=NAME": list[str], "KEY=VALUE": list[str]}
+        annotation = kind.get(metavar, str) | None
+    elif get_origin(annotation) is Annotated:
         annotation, info = get_args(annotation)
-    elif flag.startswith("--"):
-        info = typer.Option()
-    else:
-        info = typer.Argument()
     info.help, info.show_default = " ".join(words.split()), False
     info.metavar = (metavar or None) if flag.startswith("--") else flag.strip("[].")
     info.param_decls = (flag,) if flag.startswith("--") else None
     return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[annotation, info])
+
+
+def _split(value: Any, metavar: str) -> Any:
+    """The items of a list (N,N... or NAME,NAME...); any other value as it is."""
+    if value is None or not metavar.endswith("..."):
+        return value
+    words = [word.strip() for word in value.split(",")]
+    return [int(word) if word.isdecimal() and metavar == "N,N..." else word for word in words]
 
 
 _NO_SPACE = "free some space (mgc cache prune, mgc runs rm) and repeat the command; finished work is saved"

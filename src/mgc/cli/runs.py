@@ -24,10 +24,10 @@ def runs_ls(options: Options, format_: str = "table") -> None:
     from mgc.runs import format_runs, list_runs
 
     workspace = options.workspace
-    typer.echo(format_runs(list_runs(workspace, options.data), format_, workspace))
+    typer.echo(format_runs(list_runs(workspace, options["data"]), format_, workspace))
 
 
-@command(runs_app, set(), name="show")
+@command(runs_app, name="show")
 def runs_show(options: Options, run: str) -> None:
     """Show a run: settings, data, split, scores, choices on the validation set, versions, files, command.
 
@@ -39,7 +39,7 @@ def runs_show(options: Options, run: str) -> None:
     typer.echo(describe_run(find_run(run, options.workspace)))
 
 
-@command(runs_app, set(), name="rm")
+@command(runs_app, name="rm")
 def runs_rm(options: Options, run: list[str], apply: bool = False) -> None:
     """List the files that removing these runs deletes. --apply removes them and updates the tables.
 
@@ -55,12 +55,7 @@ def runs_rm(options: Options, run: list[str], apply: bool = False) -> None:
 
 
 @command(app, {"data", "data_root", "device"})
-def rerun(
-    options: Options,
-    run: str,
-    model: str | None = None,
-    tolerance: Annotated[float, typer.Option(min=0.0)] = 0.0,
-) -> None:
+def rerun(options: Options, run: str, tolerance: Annotated[float, typer.Option(min=0.0)] = 0.0) -> None:
     """Reproduce a run from its record and compare the predictions. The results are not changed.
 
     The exit code is 0 if the predictions are the same, 1 if they differ.
@@ -77,14 +72,14 @@ def rerun(
     from mgc.runs import find_run
 
     workspace = options.workspace
-    changes = {"data.source": options.data, "model": model, "device": options.device}
+    changes = {"data.source": options["data"], "model": options["model"], "device": options["device"]}
     result = reproduce(find_run(run, workspace), workspace, changes, tolerance)
     typer.echo("\n".join(result.lines))
     if not result.same:
         raise typer.Exit(1)
 
 
-@command(app, {"data", "data_root", "config", "set_"}, "format_ bundle audio baseline out")
+@command(app, {"data", "data_root", "config", "set"})
 def report(options: Options) -> None:
     """Write a page or a paper about all runs on a dataset, from their records.
 
@@ -119,7 +114,7 @@ def report(options: Options) -> None:
         typer.echo(write_bundle(content, folder))
 
 
-@command(app, {"device"}, "format_ over_time model trust_remote_code")
+@command(app, {"device", "trust_remote_code"})
 def predict(options: Options, run: str, files: list[Path]) -> None:
     """Predict the genres of audio files with a trained run. The exit code is 2 if no file could be used.
 
@@ -154,7 +149,7 @@ def predict(options: Options, run: str, files: list[Path]) -> None:
         raise typer.Exit(2)
 
 
-@command(app, set(), "model trust_remote_code")
+@command(app, {"trust_remote_code"})
 def export(options: Options, run: str, folder: Path, with_encoder: bool = False) -> None:
     """Export a run as a folder that mgc predict can use on any machine, with a model card.
 
@@ -169,8 +164,8 @@ def export(options: Options, run: str, folder: Path, with_encoder: bool = False)
     from mgc.predict import export as export_run
     from mgc.predict import open_run
 
-    trusted = bool(options.trust_remote_code)
-    opened = open_run(run, options.workspace, model=options.model, trust_remote_code=trusted)
+    trusted = bool(options["trust_remote_code"])
+    opened = open_run(run, options.workspace, model=options["model"], trust_remote_code=trusted)
     export_run(opened.models, opened.calibration, folder, with_encoder)
     typer.echo(f"{folder}: {len(opened.models.folds)} models; use: mgc predict {folder} FILES")
     typer.echo(f"  read {folder / 'README.md'} before you share it: it lists the licences")

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,9 +26,6 @@ from mgc.util.errors import MgcError
 from mgc.util.progress import say
 from mgc.util.text import text_table
 from mgc.workspace import Workspace
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 SMALLEST_SIZE = 5  # training tracks per genre; the default sizes double from here
 RESAMPLES = 1000
@@ -249,13 +245,6 @@ def format_curve(lines: Sequence[Line]) -> str:
     return "\n".join([text_table(header, rows), "", *sentences(lines)])
 
 
-def draw_accuracy(axis: "Axes", x: Any, rows: pd.DataFrame, **style: Any) -> None:
-    """A line of `rows["accuracy"]` over `x`, with bars for its interval."""
-    bars = [rows["accuracy"] - rows["accuracy_low"], rows["accuracy_high"] - rows["accuracy"]]
-    axis.errorbar(x, rows["accuracy"], bars, marker="o", ms=4, **style)
-    axis.set_ylim(0, 1)
-
-
 def _plot(points: pd.DataFrame, folder: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
@@ -267,7 +256,9 @@ def _plot(points: pd.DataFrame, folder: Path) -> None:
         colour = "#7f7f7f" if line["kind"].iloc[0] == "floor" else f"C{number}"
         x = line["tracks"] * 1.02 ** (number - 1)  # so that the bars of systems do not cover one another
         label = files.as_label(line["system"].iloc[0])
-        draw_accuracy(axis, x, line, color=colour, capsize=3, lw=1.5, elinewidth=0.9, label=label)
+        bars = [line["accuracy"] - line["accuracy_low"], line["accuracy_high"] - line["accuracy"]]
+        style = {"color": colour, "marker": "o", "ms": 4, "capsize": 3, "lw": 1.5, "elinewidth": 0.9}
+        axis.errorbar(x, line["accuracy"], bars, label=label, **style)
         if several:
             spread = line["accuracy_deviation"].fillna(0.0)
             low, high = line["accuracy"] - spread, line["accuracy"] + spread
@@ -278,10 +269,8 @@ def _plot(points: pd.DataFrame, folder: Path) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     unit = "artists" if set(points["interval_over"]) == {"group"} else "tracks"
     shade = f"; shaded: deviation over {points['draws'].max()} seeds" if several else ""
-    axis.set_xlabel("training tracks per genre (logarithmic)")
-    axis.set_ylabel(
-        f"accuracy (share of {points['n_tracks'].iloc[0]} test tracks)\nbars: 95 % over {unit}{shade}"
-    )
+    ylabel = f"accuracy (share of {points['n_tracks'].iloc[0]} test tracks)\nbars: 95 % over {unit}{shade}"
+    axis.set(xlabel="training tracks per genre (logarithmic)", ylabel=ylabel, ylim=(0, 1))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     for suffix in ("png", "svg"):

@@ -1,4 +1,4 @@
-"""Evaluate trained runs on altered test tracks: noise, mp3, limit_tracks bandwidth, ten seconds only.
+"""Evaluate trained runs on altered test tracks: noise, mp3, limited bandwidth, ten seconds only.
 
 The models of a run are loaded, not trained again: the model of each fold predicts its own test tracks,
 unaltered and altered. Embeddings of altered clips are cached like any others, so an interrupted call resumes.
@@ -22,7 +22,7 @@ from mgc.audio.effects import EFFECTS, Alteration
 from mgc.config import CompareRecipe, DataRecipe, Device, RobustRecipe
 from mgc.data import Dataset, Track
 from mgc.data.loading import limit_tracks
-from mgc.evaluate import Difference, Predictions, evaluate, holm, paired
+from mgc.evaluate import Predictions, evaluate, holm, paired
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import Representation
 from mgc.representations.cache.embed import embed_tracks
@@ -90,18 +90,10 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
             replace(altered(system.representation, alteration), load=system.representation.load)
             for system in systems
         ]
-        _embed_altered(representations, alteration, tracks, recipe.device, workspace)
+        _embed_altered(alteration, representations, tracks, recipe.device, workspace)
         for own, system, representation in zip(under, systems, representations, strict=True):
             own.append(system.predict(representation, dataset))
-    rows = []
-    for record, unaltered, predictions in zip(records, clean, under, strict=True):
-        rows.append(_row(record, None, unaltered, None))
-        differences = [paired([one], [unaltered]) for one in predictions]
-        corrected = holm([difference.p_value for difference in differences])
-        for alteration, one, difference, p in zip(
-            alterations, predictions, differences, corrected, strict=True
-        ):
-            rows.append(_row(record, alteration, one, replace(difference, p_value=p)))
+    rows = [row for one in zip(records, clean, under, strict=True) for row in _rows(alterations, *one)]
     results, folder = pd.DataFrame(rows), workspace.results_of(records[0].data)
     for form, suffix in (("csv", "csv"), ("markdown", "md")):
         files.write(folder / f"robust.{suffix}", format_results(results, form) + "\n")
@@ -109,61 +101,61 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
     return results
 
 
-def _row(
-    record: RunRecord, alteration: Alteration | None, predictions: Predictions, versus: Difference | None
-) -> dict[str, Any]:
-    scores = evaluate(predictions)
-    return {
-        "system": record.title,
-        "run_id": record.run_id,
-        "data": record.data,
-        "split": record.split,
-        "effect": alteration.effect if alteration else "none",
-        "strength": alteration.strength if alteration else "",
-        "alteration": alteration.label if alteration else "unaltered",
-        "n_tracks": scores.n_tracks,
-        "majority": max(row.support for row in scores.per_class) / scores.n_tracks,
-        "accuracy": scores.accuracy,
-        "accuracy_low": scores.accuracy_low,
-        "accuracy_high": scores.accuracy_high,
-        "change": versus.accuracy_difference if versus else None,
-        "change_low": versus.low if versus else None,
-        "change_high": versus.high if versus else None,
-        "p_holm": versus.p_value if versus else None,
-        "verdict": versus.verdict if versus else None,
-        "interval_over": "artists" if scores.interval_unit == "group" else "tracks",
-        "n_units": scores.n_groups,
-    }
+def _rows(
+    alterations: Sequence[Alteration], record: RunRecord, clean: Predictions, under: Sequence[Predictions]
+) -> Iterator[dict[str, Any]]:
+    differences = [paired([predictions], [clean]) for predictions in under]
+    corrected = holm([difference.p_value for difference in differences])
+    versus = [replace(one, p_corrected=p) for one, p in zip(differences, corrected, strict=True)]
+    for alteration, predictions, difference in zip(
+        [None, *alterations], [clean, *under], [None, *versus], strict=True
+    ):
+        scores = evaluate(predictions)
+        yield {
+            "system": record.title,
+            "run_id": record.run_id,
+            "data": record.data,
+            "split": record.split,
+            "effect": alteration.effect if alteration else "none",
+            "strength": alteration.strength if alteration else "",
+            "alteration": alteration.label if alteration else "unaltered",
+            "n_tracks": scores.n_tracks,
+            "majority": max(row.support for row in scores.per_class) / scores.n_tracks,
+            "accuracy": scores.accuracy,
+            "accuracy_low": scores.accuracy_low,
+            "accuracy_high": scores.accuracy_high,
+            "change": difference.accuracy_difference if difference else None,
+            "change_low": difference.low if difference else None,
+            "change_high": difference.high if difference else None,
+            "p_holm": difference.p_corrected if difference else None,
+            "verdict": difference.verdict if difference else None,
+            "interval_over": "artists" if scores.interval_unit == "group" else "tracks",
+            "n_units": scores.n_groups,
+        }
 
 
 def _alterations(recipe: RobustRecipe) -> list[Alteration]:
     """Those that the recipe asks for, by effect, from weak to strong."""
-    known = dict.fromkeys(Alteration.parse(text) for text in recipe.alterations)
     for word in recipe.only:
-        if "=" in word:
-            known[Alteration.parse(word)] = None
-        elif word not in EFFECTS:
+        if "=" not in word and word not in EFFECTS:
             raise MgcError(f"unknown alteration {word!r}", where="--only", fix=did_you_mean(word, EFFECTS))
+    named = [word for word in recipe.only if "=" in word]
+    known = dict.fromkeys(map(Alteration.parse, (*recipe.alterations, *named)))
     chosen = [one for one in known if not recipe.only or {one.effect, one.text} & {*recipe.only}]
-    effects = [*EFFECTS]
-    return sorted(
-        chosen, key=lambda one: (effects.index(one.effect), EFFECTS[one.effect].stronger * one.value)
-    )
+    order = [*EFFECTS]
+    return sorted(chosen, key=lambda one: (order.index(one.effect), EFFECTS[one.effect].stronger * one.value))
 
 
 def _best(recipe: RobustRecipe, workspace: Workspace) -> list[RunRecord]:
     """The best network and the best probe among the runs on most tracks."""
     rows = compare_records(select_records(CompareRecipe(data=recipe.data), workspace))[0].rows
-    best: dict[str, RunRecord] = {}
-    for row in sorted(rows, key=lambda row: row.system.scores.accuracy):
-        record = row.system.record
-        if record.kind != "floor" and not record.leaky:
-            best[record.kind] = record
+    ranked = sorted(rows, key=lambda row: row.system.scores.accuracy)
+    records = [row.system.record for row in ranked]
+    best = {one.kind: one for one in records if one.kind != "floor" and not one.leaky}
     if not best:
-        raise MgcError(
-            "all runs on this dataset are floors or use a leaky split, which are not chosen automatically",
-            fix="run mgc baseline and mgc probe on a split without a leak, or name the runs",
-        )
+        what = "all runs on this dataset are floors or use a leaky split, which are not chosen automatically"
+        fix = "run mgc baseline and mgc probe on a split without a leak, or name the runs"
+        raise MgcError(what, fix=fix)
     return [best[kind] for kind in sorted(best)]
 
 
@@ -180,11 +172,8 @@ def _dataset_of(records: Sequence[RunRecord], recipe: RobustRecipe, workspace: W
         del changes["source"]
     dataset = data.load(DataRecipe.model_validate(known | changes), workspace)
     if dataset.hash != first.data_hash:
-        raise MgcError(
-            f"the tracks are not those of {first.run_id}",
-            where=dataset.name,
-            fix="use the --data and the quarantine of that run, or run its command again",
-        )
+        fix = "use the --data and the quarantine of that run, or run its command again"
+        raise MgcError(f"the tracks are not those of {first.run_id}", where=dataset.name, fix=fix)
     return dataset
 
 
@@ -207,28 +196,26 @@ def _predict_unaltered(
     predictions = system.predict(system.representation, dataset)
     changed = float((predictions.predicted != system.recorded.predicted).mean())
     if changed > MAX_CHANGED:
-        raise MgcError(
-            f"the models of the run predict {100 * changed:.0f} % of the unaltered tracks differently from "
-            "the record",
-            where=system.models.record.folder,
-            fix="weights or code have changed since: run its command again",
-        )
+        share = f"{100 * changed:.0f} % of the unaltered tracks"
+        what = f"the models of the run predict {share} differently from the record"
+        fix = "weights or code have changed since: run its command again"
+        raise MgcError(what, where=system.models.record.folder, fix=fix)
     return predictions
 
 
 def _embed_altered(
-    representations: Sequence[Representation],
     alteration: Alteration,
+    representations: Sequence[Representation],
     tracks: Sequence[Track],
     device: Device,
     workspace: Workspace,
 ) -> None:
     """Cache the embeddings of altered clips; each clip is altered once for all representations."""
-    contents = [track.content for track in tracks]
+    contents = {track.content for track in tracks}
     stores = [EmbeddingCache(representation, workspace.cache) for representation in representations]
     missing = set[str]().union(*(store.missing(contents) for store in stores))
     if missing and any(store.libraries() and library_versions() not in store.libraries() for store in stores):
-        missing = set(contents)  # cached clips are needed too, to compare library versions
+        missing = contents  # cached clips are needed too, to compare library versions
     todo = [track for track in tracks if track.content in missing]
     batches = np.cumsum([track.seconds for track in todo]) // BATCH_SECONDS
     for number in np.unique(batches):
@@ -278,14 +265,14 @@ def format_results(results: pd.DataFrame, form: str) -> str:
         accuracy = f"{one['accuracy']:.3f} [{one['accuracy_low']:.3f}, {one['accuracy_high']:.3f}]"
         rows.append([one["system"], one["alteration"], accuracy, difference, p_value])
     first = results.iloc[0]
+    units = f"{first['n_units']} {first['interval_over']}"
     caption = [
         f"{first['data']}, {first['n_tracks']} test tracks, split {first['split']}. The models were trained "
         "on unaltered tracks.",
         "Noise: white, up to 22 kHz, its level relative to that of the whole clip. Gain: clipped at full "
         "scale. mp3: LAME, constant bitrate, mono. Filters: Butterworth, 48 dB per octave.",
-        f"Intervals: 95 % bootstrap over {first['n_units']} {first['interval_over']}, paired for the "
-        "differences. p: exact McNemar test against the unaltered tracks, Holm-corrected for all alterations "
-        "of a system.",
+        f"Intervals: 95 % bootstrap over {units}, paired for the differences. p: exact McNemar test against "
+        "the unaltered tracks, Holm-corrected for all alterations of a system.",
     ]
     summary = [_sentence(own) for _, own in results.groupby("run_id", sort=False) if len(own) > 1]
     if form == "markdown":
@@ -313,32 +300,29 @@ def _plot(rows: pd.DataFrame, folder: Path) -> None:
     """One panel per effect: accuracy on unaltered and on increasingly altered tracks, one line per system."""
     from matplotlib.figure import Figure
 
-    effects = [name for name in EFFECTS if name in set(rows["effect"])]
-    strengths = {name: [*dict.fromkeys(rows.loc[rows["effect"] == name, "strength"])] for name in effects}
-    widths = [1.5 + len(strengths[name]) for name in effects]
+    effects = {name: own["strength"].unique() for name, own in rows.groupby("effect", sort=False)}
+    del effects["none"]
+    widths = [1.5 + len(strengths) for strengths in effects.values()]
     figure = Figure(figsize=(max(5.0, 0.62 * sum(widths)), 4.2), layout="constrained")
-    axes = figure.subplots(1, max(1, len(effects)), sharey=True, squeeze=False, width_ratios=widths or None)[
-        0
-    ]
-    systems = [*dict.fromkeys(zip(rows["run_id"], rows["system"], strict=True))]
-    for axis, name in zip(axes, effects, strict=False):
-        for number, (run_id, title) in enumerate(systems):
-            own = rows[rows["run_id"] == run_id].set_index("strength")
-            line = own[own["effect"].isin(["none", name])].loc[["", *strengths[name]]]
+    panels = {"sharey": True, "squeeze": False, "width_ratios": widths or None}
+    axes = figure.subplots(1, max(1, len(effects)), **panels)[0]
+    systems = rows.groupby("run_id", sort=False)
+    for axis, (name, strengths) in zip(axes, effects.items(), strict=False):
+        effect, crop = EFFECTS[name], name == "crop"
+        for number, (_, own) in enumerate(systems):
+            line = own[own["effect"].isin(["none", name])]
             bars = [line["accuracy"] - line["accuracy_low"], line["accuracy_high"] - line["accuracy"]]
             x = np.arange(len(line)) + 0.14 * (number - (len(systems) - 1) / 2)
             axis.axhline(line["accuracy"].iloc[0], color=f"C{number}", lw=0.8, ls=":", alpha=0.7)
             axis.errorbar(
                 x, line["accuracy"], bars, color=f"C{number}", marker="o", ms=4, lw=1.2, capsize=2,
                 ls="none" if name in ("gain", "crop") else "-",  # values that are not ordered by strength
-                label=files.as_label(title) if axis is axes[0] else None,
+                label=files.as_label(own["system"].iloc[0]) if axis is axes[0] else None,
             )  # fmt: skip
-        effect = EFFECTS[name]
-        axis.set_xticks(range(1 + len(strengths[name])), ["unaltered", *strengths[name]], rotation=45)
-        axis.set_title(effect.title if name != "crop" else f"{effect.title} ... {effect.unit}", fontsize=10)
-        axis.set_xlabel(effect.unit if name != "crop" else "")
+        axis.set_xticks(range(1 + len(strengths)), ["unaltered", *strengths], rotation=45)
+        axis.set_title(f"{effect.title} ... {effect.unit}" if crop else effect.title, fontsize=10)
+        axis.set(xlabel="" if crop else effect.unit, ylim=(0, 1))
         axis.grid(axis="y", alpha=0.3)
-        axis.set_ylim(0, 1)
     unit = rows["interval_over"].iloc[0]
     axes[0].set_ylabel(f"accuracy on altered test tracks\n(share; bars: 95 % over {unit})")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
