@@ -87,11 +87,7 @@ class Options(dict[str, Any]):
         seeds = self.pop("seeds")
         if seeds is None:
             return [self.recipe(kind)]
-        if (
-            self["seed"] is not None
-            or len({*seeds}) < len(seeds)
-            or not all(isinstance(s, int) for s in seeds)
-        ):
+        if self["seed"] is not None or len({s for s in seeds if isinstance(s, int)}) < len(seeds):
             what = "expected distinct integers such as 0,1,2; cannot be combined with --seed"
             raise MgcError(f"--seeds {','.join(map(str, seeds))}: {what}")
         return [self.recipe(kind, seed=seed) for seed in seeds]
@@ -128,9 +124,11 @@ def command(
     def decorate(function: Command) -> Command:
         summary, entries, epilog = _parse_help(inspect.cleandoc(function.__doc__ or ""))
         own = [*inspect.signature(function).parameters.values()][1:]
-        names = {parameter.name.rstrip("_") for parameter in own}
-        settings = [entry for entry in entries if entry not in {*names, *shared}]
-        settings += [entry for entry in COMMON_ENTRIES if entry in shared]
+        others = {parameter.name.rstrip("_") for parameter in own} | {*shared}
+        settings = [
+            *(name for name in entries if name not in others),
+            *(n for n in COMMON_ENTRIES if n in shared),
+        ]
         entries = COMMON_ENTRIES | entries
         keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY, default=None)
 
