@@ -125,10 +125,8 @@ def command(
         summary, entries, epilog = _parse_help(inspect.cleandoc(function.__doc__ or ""))
         own = [*inspect.signature(function).parameters.values()][1:]
         others = {parameter.name.rstrip("_") for parameter in own} | {*shared}
-        settings = [
-            *(name for name in entries if name not in others),
-            *(n for n in COMMON_ENTRIES if n in shared),
-        ]
+        settings = [name for name in entries if name not in others]
+        settings += [name for name in COMMON_ENTRIES if name in shared]
         entries = COMMON_ENTRIES | entries
         keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY, default=None)
 

@@ -257,8 +257,10 @@ def _plot(points: pd.DataFrame, folder: Path) -> None:
         x = line["tracks"] * 1.02 ** (number - 1)  # so that the bars of systems do not cover one another
         label = files.as_label(line["system"].iloc[0])
         bars = [line["accuracy"] - line["accuracy_low"], line["accuracy_high"] - line["accuracy"]]
-        style = {"color": colour, "marker": "o", "ms": 4, "capsize": 3, "lw": 1.5, "elinewidth": 0.9}
-        axis.errorbar(x, line["accuracy"], bars, label=label, **style)
+        axis.errorbar(
+            x, line["accuracy"], bars, color=colour, marker="o", ms=4, capsize=3, lw=1.5, elinewidth=0.9,
+            label=label,
+        )  # fmt: skip
         if several:
             spread = line["accuracy_deviation"].fillna(0.0)
             low, high = line["accuracy"] - spread, line["accuracy"] + spread

@@ -102,7 +102,8 @@ def _check_weights(representation: Representation, encoder: Encoder) -> Check:
     parts = [part for part in vars(encoder).values() if isinstance(part, torch.nn.Module)]
     if not parts:
         return Check("green", "weights", "the representation has none")
-    weights = torch.nn.ModuleList(parts).state_dict(keep_vars=True)
+    model = torch.nn.ModuleList(parts)
+    weights = dict(model.named_parameters()) | dict(model.named_buffers())
     bad = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if bad:
         return Check("red", "weights", f"{len(bad)} of {len(weights)} tensors are not finite: {bad[0]}")
@@ -172,8 +173,11 @@ def _check_against_twin(
         return Check("amber", TWIN, f"skipped: {error.what}")
     names = ("data", "seed", "device", "trust_remote_code")
     shared = {"model": spec.name, "precision": spec.precision, **{n: getattr(recipe, n) for n in names}}
-    recipes = [ProbeRecipe(**shared, random_weights=random) for random in (False, True)]
-    return compare_with_twin(*(probe(one, workspace)[0].predictions() for one in recipes), dataset.name)
+    pretrained, untrained = (
+        probe(ProbeRecipe(**shared, random_weights=random), workspace)[0].predictions()
+        for random in (False, True)
+    )
+    return compare_with_twin(pretrained, untrained, dataset.name)
 
 
 def compare_with_twin(pretrained: Predictions, untrained: Predictions, data_name: str) -> Check:

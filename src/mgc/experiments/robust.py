@@ -300,12 +300,12 @@ def _plot(rows: pd.DataFrame, folder: Path) -> None:
     """One panel per effect: accuracy on unaltered and on increasingly altered tracks, one line per system."""
     from matplotlib.figure import Figure
 
-    effects = {name: own["strength"].unique() for name, own in rows.groupby("effect", sort=False)}
+    effects = {str(name): own["strength"].unique() for name, own in rows.groupby("effect", sort=False)}
     del effects["none"]
     widths = [1.5 + len(strengths) for strengths in effects.values()]
     figure = Figure(figsize=(max(5.0, 0.62 * sum(widths)), 4.2), layout="constrained")
-    panels = {"sharey": True, "squeeze": False, "width_ratios": widths or None}
-    axes = figure.subplots(1, max(1, len(effects)), **panels)[0]
+    panels = max(1, len(effects))
+    [axes] = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=widths or None)
     systems = rows.groupby("run_id", sort=False)
     for axis, (name, strengths) in zip(axes, effects.items(), strict=False):
         effect, crop = EFFECTS[name], name == "crop"
