@@ -26,18 +26,14 @@ def render(check: Check, form: str) -> str:
     if form not in FORMATS:
         raise MgcError(f"unknown format {form!r}", fix=did_you_mean(form, FORMATS))
     blocks: list[str] = []
-    for section in _sections(check):
+    for heading, lines, header, rows in _sections(check):
         if form == "markdown":
-            blocks.append(f"### {escape_markdown(section.heading)}")
-            blocks += [markdown_table(section.header, section.rows)] if section.rows else []
-            blocks += (
-                ["\n".join(f"- {escape_markdown(line)}" for line in section.lines)] if section.lines else []
-            )
+            items = "\n".join(f"- {escape_markdown(line)}" for line in lines)
+            blocks += [f"### {escape_markdown(heading)}", markdown_table(header, rows) if rows else "", items]
         else:
-            blocks.append(printable(section.heading))
-            blocks += [indent(text_table(section.header, section.rows), "  ")] if section.rows else []
-            blocks += [f"  {printable(line)}" for line in section.lines]
-    return ("\n\n" if form == "markdown" else "\n").join(blocks)
+            table = indent(text_table(header, rows), "  ") if rows else ""
+            blocks += [printable(heading), table, *(f"  {printable(line)}" for line in lines)]
+    return ("\n\n" if form == "markdown" else "\n").join(filter(None, blocks))
 
 
 def save(check: Check, workspace: Workspace) -> None:
@@ -64,8 +60,7 @@ def _sections(check: Check) -> Iterator[_Section]:
         yield _properties(check)
     yield _classes(check)
     crossing = [
-        f"{what}: {len(names)}" + (f" ({_some(names)})" if names else "")
-        for what, names in check.crossing.items()
+        f"{what}: {len(ids)} ({_some(ids)})".removesuffix(" ()") for what, ids in check.crossing.items()
     ]
     yield _Section("In several parts of the split", crossing)
 
@@ -92,7 +87,7 @@ def _copies(check: Check) -> _Section:
     rows = [
         [
             _some(group.track_ids),
-            group.how + (f": {group.detail}" if group.detail else ""),
+            ": ".join(filter(None, (group.how, group.detail))),
             "LEAK" if group.crosses_split else "",
             group.action,
         ]
@@ -118,9 +113,8 @@ def _properties(check: Check) -> _Section:
         rows.append([p.name, f"{100 * p.accuracy:.0f} %", "CONFOUND" if p.confound else "", "all", p.usual])
         if p.confound:
             rows += [["", "", "", label, values] for label, values in p.by_class.items()]
-            lines.append(
-                f"The {p.name} differs between genres: a network can learn that instead of the music."
-            )
+            text = f"The {p.name} differs between genres: a network can learn that instead of the music."
+            lines.append(text)
     chance = f"{100 * check.properties[0].chance:.0f} %"
     heading = f"Genre predicted from file properties alone (chance: {chance})"
     return _Section(heading, lines, ("property", "accuracy", "", "genre", "values"), rows)
