@@ -5,11 +5,11 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Measurement(Clip):
         return bool(actual and self.suffix_format and actual != self.suffix_format)
 
     def dumps(self) -> str:
-        """As JSON."""
+        """The inverse of `loads`."""
         encoded = base64.b64encode(self.fingerprint.astype("<u4").tobytes()).decode()
         return json.dumps(vars(self) | {"fingerprint": encoded})
 
@@ -90,12 +90,9 @@ MEASUREMENTS = clips.Table[Measurement]("measurements_1", Measurement.dumps, Mea
 
 
 def measure(path: Path) -> Measurement:
-    """Inspect a file and measure all else in the same pass.
-
-    Never raises for a bad file: the reason is in `problem`.
-    """
+    """Inspect a file and measure all else in the same pass. The reason why a file is bad is in `problem`."""
     meter = _Meter()
-    return meter.result(path, inspect(path, meter))
+    return meter.result(path, inspect(path, meter.start))
 
 
 def measure_all(paths: Sequence[Path], cache: Path) -> list[Measurement]:
@@ -110,28 +107,23 @@ class _Meter:
         self.file: AudioFile | None = None
         self.fingerprinter = Fingerprinter()
         self.hash = hashlib.sha1(usedforsecurity=False)
-        self.samples = 0
-        self.sum = 0.0
-        self.peak = 0.0
-        self.clipped = 0
+        self.samples = self.clipped = self.spectra = 0
+        self.sum = self.peak = 0.0
         self.is_dual_mono = True
         self.frame_values = 1  # samples x channels of a frame
         self.rest = np.zeros(0, np.float32)  # of an incomplete frame
-        self.powers: list[np.ndarray] = []
+        self.powers = [np.zeros(0, np.float32)]  # of frames
         self.spectrum = np.zeros(SPECTRUM_SAMPLES // 2 + 1)
-        self.spectra = 0
 
-    def start(self, path: Path, file: AudioFile) -> None:
-        """Called before the first block."""
+    def start(self, file: AudioFile) -> Callable[[np.ndarray, np.ndarray], None]:
+        """Called by `inspect` before the first block."""
         self.file = file
         self.frame_values = max(1, round(FRAME_SECONDS * file.sample_rate_hz)) * file.channels
         self.hash.update(f"{file.sample_rate_hz} {file.channels}".encode())
+        return partial(self.take, file.sample_rate_hz)
 
-    def take(self, block: np.ndarray, mono: np.ndarray) -> None:
+    def take(self, rate: int, block: np.ndarray, mono: np.ndarray) -> None:
         """Add one block, (samples, channels), and its mix-down."""
-        if not len(block):
-            return
-        assert self.file is not None
         self.hash.update(block.data)
         self.samples += len(block)
         with np.errstate(all="ignore"):  # a float file may contain 1e9: its levels may then be infinite
@@ -139,8 +131,8 @@ class _Meter:
             self.is_dual_mono = self.is_dual_mono and _is_dual_mono(block)
             self._count_clipped(block)
             self._add_powers(block)
-            self._add_spectra(mono)
-        self.fingerprinter.take(mono, self.file.sample_rate_hz)
+            self._add_spectra(mono, rate // SPECTRA_PER_SECOND)
+        self.fingerprinter.take(mono, rate)
 
     def _count_clipped(self, block: np.ndarray) -> None:
         highest = max(float(block.max()), -float(block.min()))
@@ -158,11 +150,9 @@ class _Meter:
         self.powers.append(np.vecdot(frames, frames) / self.frame_values)
         self.rest = values[whole:].copy()
 
-    def _add_spectra(self, mono: np.ndarray) -> None:
-        assert self.file is not None
+    def _add_spectra(self, mono: np.ndarray, step: int) -> None:
         if len(mono) < SPECTRUM_SAMPLES:
             return
-        step = max(1, self.file.sample_rate_hz // SPECTRA_PER_SECOND)
         pieces = np.lib.stride_tricks.sliding_window_view(mono, SPECTRUM_SAMPLES)[::step]
         spectra = np.fft.rfft(pieces * HANN)
         self.spectrum += (spectra.real**2 + spectra.imag**2).sum(axis=0, dtype=np.float64)
@@ -172,8 +162,8 @@ class _Meter:
         """All measurements; `clip` is the result of `inspect`."""
         file = self.file
         promised, remarks = _compare_lengths(path, file, clip.seconds) if file else (None, ())
-        powers = np.concatenate([np.zeros(0, np.float32), *self.powers])
-        values = self.samples * clip.channels
+        powers = np.concatenate(self.powers)
+        samples, values = max(1, self.samples), max(1, self.samples * clip.channels)
         energy = float(powers.sum(dtype=np.float64)) * self.frame_values + float(self.rest @ self.rest)
         if len(self.rest):
             powers = np.append(powers, self.rest @ self.rest / len(self.rest))
@@ -187,18 +177,16 @@ class _Meter:
             samples_hash=self.hash.hexdigest() if self.samples else "",
             peak=self.peak,
             rms_dbfs=10 * float(np.log10(energy / values)) if energy > 0 else -np.inf,
-            clipped_share=self.clipped / values if values else 0.0,
-            silent_share=float(np.mean(powers < SILENT_POWER)) if len(powers) else 0.0,
+            clipped_share=self.clipped / values,
+            silent_share=float((powers < SILENT_POWER).sum()) / max(1, len(powers)),
             is_dual_mono=self.is_dual_mono and clip.channels > 1 and self.samples > 0,
-            dc_offset=self.sum / self.samples if self.samples else 0.0,
+            dc_offset=self.sum / samples,
             bandwidth_hz=self._bandwidth_hz(clip.sample_rate_hz),
             fingerprint=self.fingerprinter.words(),
         )
 
     def _bandwidth_hz(self, sample_rate_hz: int) -> float:
-        if not self.spectra:
-            return 0.0
-        power = self.spectrum / (self.spectra * float(HANN @ HANN))
+        power = self.spectrum / (max(1, self.spectra) * float(HANN @ HANN))
         present = np.flatnonzero(power > max(NOISE_POWER, NOISE_SHARE * float(power.max())))
         return float((present[-1] + 0.5) * sample_rate_hz / SPECTRUM_SAMPLES) if len(present) else 0.0
 
@@ -216,81 +204,63 @@ def _count_in_runs(high: np.ndarray) -> int:
     return int(lengths[lengths >= CLIPPED_RUN].sum())
 
 
-# ---- headers ---------------------------------------------------------------------------------------------
-
-
-class _DataBytes(NamedTuple):
-    """Bytes of samples in a WAV, AIFF or AU file: promised by the header, and present after it; and whether
-    more samples seem to follow the promised ones."""
-
-    promised: int
-    present: int
-    continues: bool
-
-
 def _compare_lengths(path: Path, file: AudioFile, seconds: float) -> tuple[float | None, tuple[str, ...]]:
     """The seconds that the header promises, and remarks about it if `seconds` were decoded."""
     promised, remarks = file.seconds_promised, []
     try:
         with open_bytes(path) as stream:
-            data, is_cut_ogg = _data_bytes(stream), _ogg_without_end(stream)
-    except (OSError, AudioError):  # it was decoded a moment ago; `inspect` has reported what can be
+            (expected, present, unread), is_cut_ogg = _data_bytes(stream), _ogg_without_end(stream)
+    except AudioError:  # it was decoded a moment ago; `inspect` has reported what can be
         return promised, ()
-    if data and promised and data.present:
-        promised *= max(1.0, data.promised / data.present)
-    if data and data.continues:
-        unread = data.present - data.promised
-        remarks.append(f"the header promises {data.promised} bytes of samples, {unread} more are not read")
+    if promised and present:
+        promised *= max(1.0, expected / present)
+    if unread:
+        remarks.append(f"the header promises {expected} bytes of samples, {unread} more are not read")
     if file.mp3_unread:
         remarks.append("another mp3 with another sample rate or number of channels follows and is not read")
     if is_cut_ogg:
         remarks.append("the last page is not marked as the end: the file may be truncated")
-    if promised is not None and promised > seconds + LENGTH_TOLERANCE_SECONDS:
-        remarks.append(f"ends early: the header promises {promised:.1f} s, {seconds:.1f} s were decoded")
-    elif promised is not None and promised < seconds - LENGTH_TOLERANCE_SECONDS:
-        remarks.append(f"the header promises {promised:.1f} s, {seconds:.1f} s were decoded")
+    if promised is not None and abs(promised - seconds) > LENGTH_TOLERANCE_SECONDS:
+        early = "ends early: " if promised > seconds else ""
+        remarks.append(f"{early}the header promises {promised:.1f} s, {seconds:.1f} s were decoded")
     return promised, tuple(remarks)
 
 
-def _data_bytes(stream: BufferedReader) -> _DataBytes | None:
-    """The lengths for WAV, AIFF and AU, of which libsndfile reports only what is present.
+def _data_bytes(stream: BufferedReader) -> tuple[int, int, int]:
+    """Bytes of samples in a WAV, AIFF or AU file: promised by the header, present (libsndfile reports only
+    these), and present beyond the promised ones, unless they are few or another chunk.
 
-    None for other formats, and if the header does not say: a program that writes to a pipe cannot know the
+    Zeros for other formats, and if the header does not say: a program that writes to a pipe cannot know the
     length and leaves 0xFFFFFFFF (ffmpeg) or about 0x7FFFFFFF (sox, arecord).
     """
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     head = stream.read(12).ljust(12, b"\0")
+    order = {b"RIFF": "<", b"RF64": "<", b"RIFX": ">", b"FORM": ">"}.get(head[:4])
+    at, promised, long, name = 12, 0, 0, b""
     if head[:4] in (b".snd", b"dns."):
         at, promised = struct.unpack(">II" if head[:4] == b".snd" else "<II", head[4:])
-        more = _is_much_more(promised, size - at)
-        return _DataBytes(promised, size - at, more) if promised < UNKNOWN_BYTES else None
-    order = {b"RIFF": "<", b"RF64": "<", b"RIFX": ">", b"FORM": ">"}.get(head[:4])
-    at, long = 12, 0
-    while order and at + 8 <= size:
+    elif order is None:
+        return 0, 0, 0
+    while order and name not in (b"data", b"SSND"):
+        at += promised + promised % 2
+        if at + 8 > size:
+            return 0, 0, 0
         stream.seek(at)
         name, promised = struct.unpack(order + "4sI", stream.read(8))
         at += 8
         if name == b"ds64":  # RF64: lengths of more than 32 bits
             long = struct.unpack("<8xQ", stream.read(16).ljust(16, b"\0"))[0]
-        elif name in (b"data", b"SSND"):
-            if name == b"SSND":  # two numbers come before the samples
-                at, promised = at + 8, promised - 8
-            promised = long if long and promised == 0xFFFFFFFF else promised
-            if promised >= UNKNOWN_BYTES and promised != long:
-                return None
-            stream.seek(min(size, at + promised + promised % 2))
-            after = stream.read(4)
-            is_chunk = all(32 <= byte < 127 for byte in after) and after not in (b"RIFF", b"FORM")
-            more = not is_chunk and _is_much_more(promised, size - at)
-            return _DataBytes(promised, size - at, more)
-        at += promised + promised % 2
-    return None
-
-
-def _is_much_more(promised: int, present: int) -> bool:
-    """More than the few bytes that a program may leave after the samples."""
-    return present - promised > present // 100
+    if name == b"SSND":  # two numbers come before the samples
+        at, promised = at + 8, promised - 8
+    promised = long if long and promised == 0xFFFFFFFF else promised
+    if promised >= UNKNOWN_BYTES and promised != long:
+        return 0, 0, 0
+    stream.seek(min(size, at + promised + promised % 2))
+    after = stream.read(4)
+    is_chunk = order and all(32 <= byte < 127 for byte in after) and after not in (b"RIFF", b"FORM")
+    unread = size - at - promised
+    return promised, size - at, 0 if is_chunk or unread <= (size - at) // 100 else unread
 
 
 def _ogg_without_end(stream: BufferedReader) -> bool:

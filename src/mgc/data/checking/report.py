@@ -9,7 +9,7 @@ from mgc.data.checking.check import Check, Finding
 from mgc.data.dataset import MAX_NAMED
 from mgc.util import files
 from mgc.util.errors import MgcError, did_you_mean, printable
-from mgc.util.text import escape_markdown, markdown_table, text_table
+from mgc.util.text import escape_markdown, listed, markdown_table, text_table
 from mgc.workspace import Workspace
 
 FORMATS = ("table", "markdown", "json")
@@ -60,7 +60,8 @@ def _sections(check: Check) -> Iterator[_Section]:
         yield _properties(check)
     yield _classes(check)
     crossing = [
-        f"{what}: {len(ids)} ({_some(ids)})".removesuffix(" ()") for what, ids in check.crossing.items()
+        f"{what}: {len(ids)} ({listed(ids, MAX_NAMED)})".removesuffix(" ()")
+        for what, ids in check.crossing.items()
     ]
     yield _Section("In several parts of the split", crossing)
 
@@ -86,7 +87,7 @@ def _copies(check: Check) -> _Section:
     crossing = sum(group.crosses_split for group in check.copies)
     rows = [
         [
-            _some(group.track_ids),
+            listed(group.track_ids, MAX_NAMED),
             ": ".join(filter(None, (group.how, group.detail))),
             "LEAK" if group.crosses_split else "",
             group.action,
@@ -129,8 +130,3 @@ def _classes(check: Check) -> _Section:
         share = f"the largest genre has {100 * max(sizes) / sum(sizes):.0f} % of the tracks"
         lines.append(f"Unbalanced: {share}. Compare macro-F1 in addition to accuracy.")
     return _Section("Genres", lines, ("genre", *columns), rows)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
