@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mgc.audio import Clip, content_hash, inspect
 from mgc.data.dataset import as_text
@@ -21,6 +21,7 @@ from mgc.util.progress import Progress
 from mgc.util.workers import cores
 
 Result = TypeVar("Result")
+AnyClip = TypeVar("AnyClip", bound=Clip)
 
 WRITE_EVERY_SECONDS = 5.0  # the most work that is lost when the process is killed
 
@@ -55,40 +56,37 @@ def inspect_all(paths: Sequence[Path], cache: Path) -> list[Clip]:
 
 
 def compute_all(
-    paths: Sequence[Path], cache: Path, table: Table[Result], work: Callable[[Path], Result], title: str
-) -> list[Result]:
+    paths: Sequence[Path], cache: Path, table: Table[AnyClip], work: Callable[[Path], AnyClip], title: str
+) -> list[AnyClip]:
     """`work(path)` for every path, on all cores; for unchanged files, the result is read from `table`.
 
-    Results with a `problem` are not remembered; a `Clip` is remembered for `inspect_all` as well. A call that
-    is interrupted keeps its results.
+    Results with a `problem` are not remembered; the others are remembered for `inspect_all` as well. A call
+    that is interrupted keeps its results.
     """
 
-    def dated_work(path: Path) -> tuple[Path, str, Result]:
+    def dated_work(path: Path) -> tuple[Path, str, AnyClip]:
         # The state is read first: a file that changes during the work is inspected again next time.
         return path, state_of(path), work(path)
 
     def write() -> None:
         _write(index, table, fresh)
         if table.name != CLIPS.name:
-            clips: list[tuple[Path, str, Clip]] = [
-                (path, state, result) for path, state, result in fresh if isinstance(result, Clip)
-            ]
+            clips: Sequence[tuple[Path, str, Clip]] = fresh
             _write(index, CLIPS, clips)
         fresh.clear()
 
-    with _open_index(cache) as index:
+    with _open_index(cache, table, CLIPS) as index:
         found = _read(index, table, paths)
         todo = [path for path in dict.fromkeys(paths) if path not in found]
-        fresh: list[tuple[Path, str, Result]] = []
+        fresh: list[tuple[Path, str, AnyClip]] = []
         written = time.monotonic()
         pool = ThreadPoolExecutor(cores(), thread_name_prefix="inspect")
         try:
             with Progress(title, len(todo), "files") as progress:
                 for future in as_completed([pool.submit(dated_work, path) for path in todo]):
-                    path, state, result = future.result()
-                    found[path] = result
-                    if not getattr(result, "problem", None):
-                        fresh.append((path, state, result))
+                    path, _, found[path] = row = future.result()
+                    if found[path].problem is None:
+                        fresh.append(row)
                     if time.monotonic() - written >= WRITE_EVERY_SECONDS:
                         write()
                         written = time.monotonic()
@@ -101,7 +99,7 @@ def compute_all(
 
 def file_hash(path: Path, cache: Path) -> str:
     """Hash of a file's bytes, remembered like results of `inspect_all` (hashing weights takes seconds)."""
-    with _open_index(cache) as index:
+    with _open_index(cache, HASHES) as index:
         known = _read(index, HASHES, [path])
         if path not in known:
             state = state_of(path)
@@ -121,37 +119,29 @@ def state_of(path: Path) -> str:
 
 
 @contextmanager
-def _open_index(cache: Path) -> Iterator[sqlite3.Connection]:
-    def unusable(where: Path, error: Exception) -> MgcError:
-        fix = (
-            "make it writable, or name another folder with $MGC_EMBEDDINGS_CACHE; a damaged clips.sqlite can "
-        )
-        fix += "be deleted: it is created again"
-        return MgcError(f"the cache cannot be used: {error}", where=where, fix=fix)
-
+def _open_index(cache: Path, *tables: Table[Any]) -> Iterator[sqlite3.Connection]:
+    fix = "make it writable, or name another folder with $MGC_EMBEDDINGS_CACHE; "
+    fix += "a damaged clips.sqlite can be deleted: it is created again"
     file = cache / "clips.sqlite"
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unusable(cache, error) from None
+        raise MgcError(f"the cache cannot be used: {error}", where=cache, fix=fix) from None
     try:
         with closing(sqlite3.connect(file, timeout=60)) as index:
+            for table in tables:
+                columns = "path TEXT PRIMARY KEY, state TEXT, result TEXT"
+                index.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
             yield index
     except sqlite3.Error as error:
-        raise unusable(file, error) from None
-
-
-def _create(index: sqlite3.Connection, table: Table[Result]) -> None:
-    columns = "path TEXT PRIMARY KEY, state TEXT, result TEXT"
-    index.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
+        raise MgcError(f"the cache cannot be used: {error}", where=file, fix=fix) from None
 
 
 def _read(index: sqlite3.Connection, table: Table[Result], paths: Sequence[Path]) -> dict[Path, Result]:
     """The remembered results of those files that have not changed."""
-    _create(index, table)
-    select = f"SELECT state, result FROM {table.name} WHERE path = ?"
     found = {}
     for path in paths:
+        select = f"SELECT state, result FROM {table.name} WHERE path = ?"
         state, result = index.execute(select, (as_text(path.absolute()),)).fetchone() or ("", "")
         if state and state == state_of(path) != "missing":
             found[path] = table.loads(result)
@@ -160,8 +150,6 @@ def _read(index: sqlite3.Connection, table: Table[Result], paths: Sequence[Path]
 
 def _write(index: sqlite3.Connection, table: Table[Result], rows: Sequence[tuple[Path, str, Result]]) -> None:
     """One short transaction, so that other processes do not wait for long."""
-    if rows:
-        values = [(as_text(path.absolute()), state, table.dumps(result)) for path, state, result in rows]
-        with index:
-            _create(index, table)
-            index.executemany(f"INSERT OR REPLACE INTO {table.name} VALUES (?, ?, ?)", values)
+    values = [(as_text(path.absolute()), state, table.dumps(result)) for path, state, result in rows]
+    with index:
+        index.executemany(f"INSERT OR REPLACE INTO {table.name} VALUES (?, ?, ?)", values)

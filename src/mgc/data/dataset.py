@@ -4,16 +4,11 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mgc.util.errors import MgcError
-
-if TYPE_CHECKING:
-    import datasets
-
 
 MAX_NAMED = 10  # at most so many tracks are named for one reason; of more, the first few and the number
 
@@ -60,18 +55,15 @@ def by_reason(excluded: Iterable[Excluded]) -> list[str]:
         ids_of[bad.reason].append(bad.track_id)
     lines = []
     for reason, ids in ids_of.items():
-        if len(ids) <= MAX_NAMED:
-            lines += [f"{track_id}: {reason}" for track_id in ids]
-        else:
-            lines.append(f"{len(ids)} tracks ({', '.join(ids[:3])} ...): {reason}")
+        named = ids if len(ids) <= MAX_NAMED else [f"{len(ids)} tracks ({', '.join(ids[:3])} ...)"]
+        lines += [f"{name}: {reason}" for name in named]
     return lines
 
 
 def check_unique_ids(tracks: Iterable[Track], where: object = None) -> None:
     """Raises `MgcError` if two tracks have the same id."""
     counts = Counter(track.track_id for track in tracks)
-    duplicates = [track_id for track_id, count in counts.items() if count > 1]
-    if duplicates:
+    if duplicates := [track_id for track_id, count in counts.items() if count > 1]:
         message = f"{len(duplicates)} track ids occur more than once, first {duplicates[0]!r}"
         raise MgcError(message, where=where, fix="give every track a unique id")
 
@@ -98,11 +90,9 @@ class Dataset:
         classes = tuple(sorted({track.label for track in self.tracks}))
         if len(classes) < 2:
             found = f"only the class {classes[0]!r}" if classes else "no usable track"
-            raise MgcError(
-                f"{found} was found: classification needs at least two classes",
-                where=self.name,
-                fix="give a folder root/<genre>/<file> or a manifest with several labels",
-            )
+            what = f"{found} was found: classification needs at least two classes"
+            fix = "give a folder root/<genre>/<file> or a manifest with several labels"
+            raise MgcError(what, where=self.name, fix=fix)
         object.__setattr__(self, "tracks", tuple(sorted(self.tracks, key=lambda track: track.track_id)))
         object.__setattr__(self, "classes", classes)
 
@@ -124,19 +114,3 @@ class Dataset:
         """Positions in `classes` of the labels of `tracks`."""
         number = {label: index for index, label in enumerate(self.classes)}
         return [number[track.label] for track in tracks]
-
-    @cached_property
-    def table(self) -> "datasets.Dataset":
-        """The tracks as a `datasets.Dataset`: `label` is a ClassLabel, `audio` the path of the file."""
-        import datasets
-
-        columns = {
-            f.name: [getattr(t, f.name) for t in self.tracks] for f in fields(Track) if f.name != "path"
-        }
-        columns["audio"] = [as_text(track.path) for track in self.tracks]
-        columns["label"] = self.label_numbers(self.tracks)
-        types = {name: datasets.Value("string") for name in columns} | {
-            "seconds": datasets.Value("float64"),
-            "label": datasets.ClassLabel(names=[*self.classes]),
-        }
-        return datasets.Dataset.from_dict(columns, features=datasets.Features(types))

@@ -1,17 +1,21 @@
-"""From a source to a `Dataset`: scan it, inspect every file, exclude unusable and quarantined tracks."""
+"""From a source to a `Dataset`: scan it, inspect every file, exclude unusable and quarantined tracks.
+
+`describe` prints one.
+"""
 
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mgc.audio import Clip
 from mgc.config import DataRecipe
 from mgc.data.catalogue import scan
 from mgc.data.clips import inspect_all
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason
 from mgc.data.quarantine import Quarantined, read_quarantine
+from mgc.data.splits import make_split, unevaluated_classes
 from mgc.util.errors import MgcError, counted, printable
+from mgc.util.progress import clock
 from mgc.workspace import Workspace
 
 
@@ -29,7 +33,9 @@ def load(recipe: DataRecipe, workspace: Workspace) -> Dataset:
     usable, excluded, unexpected = list[Track](), [*listing.excluded], [*listing.excluded]
     for track, clip in zip(tracks, clips, strict=True):
         row = quarantine.get(track.track_id)
-        reason = _reason(clip, row)
+        reason = clip.problem
+        if reason is None and row and row.applies_to(clip.content):
+            reason = f"quarantined: {row.reason}"
         if reason is None:
             usable.append(replace(track, content=clip.content, seconds=clip.seconds))
             continue
@@ -37,20 +43,38 @@ def load(recipe: DataRecipe, workspace: Workspace) -> Dataset:
         if row is None:
             unexpected.append(excluded[-1])
     _check_share(unexpected, len(usable) + len(excluded), recipe)
-    notes = [*listing.notes]
-    if quarantine:
-        notes.append("checked: tracks in the quarantine file are excluded")
     is_given = all(track.split for track in usable) and recipe.split in ("auto", "given")
     usable, copies = _group_copies(usable, quarantine, is_given)
-    return Dataset(
-        listing.name,
-        tuple(usable),
-        tuple(excluded),
-        listing.licence,
-        (*notes, *copies),
-        listing.split_name,
-        listing.split_authority,
-    )
+    checked = ["checked: tracks in the quarantine file are excluded"] if quarantine else []
+    notes, given = (*listing.notes, *checked, *copies), (listing.split_name, listing.split_authority)
+    return Dataset(listing.name, tuple(usable), tuple(excluded), listing.licence, notes, *given)
+
+
+def describe(recipe: DataRecipe, workspace: Workspace) -> str:
+    """The text of `mgc data info`: tracks, genres, artists, the split, and why tracks are excluded."""
+    dataset = load(recipe, workspace)
+    split = make_split(dataset, recipe.split, recipe.split_seed)
+    seconds = sum(track.seconds for track in dataset.tracks)
+    lines = [
+        f"{dataset.name}: {len(dataset)} tracks, {len(dataset.classes)} genres, {clock(seconds)} of audio",
+        f"  licence: {dataset.licence or 'not stated'}",
+        *(f"  {note}" for note in dataset.notes),
+    ]
+    width = max(map(len, dataset.classes))
+    for label in dataset.classes:
+        own = [track for track in dataset.tracks if track.label == label]
+        groups = len({track.group for track in own})
+        artists = f"{groups} artists" if any(track.artist for track in own) else "artists unknown"
+        shortest, longest = min(t.seconds for t in own), max(t.seconds for t in own)
+        lines.append(f"  {label:<{width}}  {len(own)} tracks, {artists}, {shortest:.1f} to {longest:.1f} s")
+    lines.append(f"split {split.name}: {split.authority}")
+    for number, fold in enumerate(split.folds):
+        sizes = ", ".join(f"{len(ids)} {part}" for part, ids in fold.parts.items())
+        lines.append(f"  fold {number}: {sizes}")
+    lines += [f"  {line}" for line in unevaluated_classes(split)]
+    lines.append(f"excluded: {len(dataset.excluded)}")
+    lines += [f"  {line}" for line in by_reason(dataset.excluded)]
+    return "\n".join(map(printable, lines))
 
 
 def limit_tracks(tracks: list[Track], recipe: DataRecipe) -> list[Track]:
@@ -60,10 +84,15 @@ def limit_tracks(tracks: list[Track], recipe: DataRecipe) -> list[Track]:
     """
     if recipe.limit is None or recipe.limit >= len(tracks):
         return tracks
+
+    def draw(track: Track) -> str:
+        text = f"{recipe.split_seed} {track.track_id}"
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
     sizes = Counter((track.label, track.split) for track in tracks)
     seen = Counter[tuple[str, str | None]]()
     by_label = defaultdict(list)
-    for track in sorted(tracks, key=lambda t: _draw(f"{recipe.split_seed} {t.track_id}")):
+    for track in sorted(tracks, key=draw):
         part = track.label, track.split
         # The k-th of n is at (k + 1/2) / n in every part of the split: the first few include one of each.
         by_label[track.label].append(((seen[part] + 0.5) / sizes[part], track))
@@ -73,19 +102,7 @@ def limit_tracks(tracks: list[Track], recipe: DataRecipe) -> list[Track]:
         for label, own in by_label.items()
         for turn, (_, track) in enumerate(sorted(own, key=lambda entry: entry[0]))
     ]
-    turns.sort(key=lambda entry: entry[:2])
-    return [track for _, _, track in turns[: recipe.limit]]
-
-
-def _draw(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _reason(clip: Clip, row: Quarantined | None) -> str | None:
-    """Why a track is excluded; None if it is not."""
-    if clip.problem is not None:
-        return clip.problem
-    return f"quarantined: {row.reason}" if row and row.applies_to(clip.content) else None
+    return [track for *_, track in sorted(turns, key=lambda entry: entry[:2])[: recipe.limit]]
 
 
 def _check_share(unexpected: Sequence[Excluded], total: int, recipe: DataRecipe) -> None:
@@ -94,23 +111,20 @@ def _check_share(unexpected: Sequence[Excluded], total: int, recipe: DataRecipe)
     lines = by_reason(unexpected)
     rows = "\n".join(f"    {printable(line)}" for line in lines[:10])
     more = f"\n    and {len(lines) - 10} more" if len(lines) > 10 else ""
-    raise MgcError(
-        f"{len(unexpected)} of {total} tracks cannot be used, more than the "
-        f"{100 * recipe.max_excluded:g} % allowed:\n{rows}{more}",
-        where=recipe.source,
-        fix="fix or remove them; or run mgc data check, which puts them into the quarantine file, and read "
-        "that file; or allow more with --set data.max_excluded=0.2",
+    allowed = f"more than the {100 * recipe.max_excluded:g} % allowed"
+    what = f"{len(unexpected)} of {total} tracks cannot be used, {allowed}:\n{rows}{more}"
+    fix = (
+        "fix or remove them; or run mgc data check, which puts them into the quarantine file, and read that "
+        "file; or allow more with --set data.max_excluded=0.2"
     )
+    raise MgcError(what, where=recipe.source, fix=fix)
 
 
 def _group_copies(
     tracks: list[Track], quarantine: Mapping[str, Quarantined], is_given: bool
 ) -> tuple[list[Track], list[str]]:
-    """Merge the groups of identical files and of copies that a check has found, so that no split separates
-    them; and notes about them.
-
-    Copies in different parts of a given split remain there, with a note.
-    """
+    """Tracks with one group for identical files and for copies that a check has found, so that no split
+    separates them; and notes about them. Copies in different parts of a given split remain there."""
     from scipy.cluster.hierarchy import DisjointSet
 
     groups = DisjointSet([track.group for track in tracks])

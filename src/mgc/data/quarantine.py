@@ -15,10 +15,11 @@ always applies, and no check removes it.
 """
 
 import csv
-import io
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+
+import pandas as pd
 
 from mgc.util import files
 from mgc.util.errors import MgcError
@@ -50,6 +51,9 @@ class Quarantined:
         return self.word == "yes" and (self.kind == BY_HAND or same_and_usable)
 
 
+COLUMNS = [field.name for field in fields(Quarantined)]
+
+
 def read_quarantine(file: Path) -> dict[str, Quarantined]:
     """The rows by track id; empty if the file does not exist.
 
@@ -59,11 +63,10 @@ def read_quarantine(file: Path) -> dict[str, Quarantined]:
     if not file.exists():
         return {}
     fix = "fix it, or delete it and run mgc data check again"
-    columns = [field.name for field in fields(Quarantined)]
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream, strict=True))
-        found = [Quarantined(**{column: row[column] or "" for column in columns}) for row in rows]
+        found = [Quarantined(**{column: row[column] or "" for column in COLUMNS}) for row in rows]
     except (OSError, ValueError, csv.Error) as error:
         raise MgcError(f"the quarantine file cannot be read: {error}", where=file, fix=fix) from None
     except KeyError as error:
@@ -84,12 +87,8 @@ def write_quarantine(file: Path, checked: Collection[str], found: Iterable[Quara
     rows = {i: row for i, row in before.items() if i not in checked or row.kind == BY_HAND}
     for row in found:
         old = before.get(row.track_id)
-        keep = old is not None and old.word == "keep" and old.content == row.content
-        if old is None or old.kind != BY_HAND:
-            rows[row.track_id] = replace(row, excluded="keep") if keep else row
-    text = io.StringIO()
-    # Unless told to quote everything, csv does not quote a lone carriage return, and cannot read it back.
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow([field.name for field in fields(Quarantined)])
-    writer.writerows([[*vars(rows[track_id]).values()] for track_id in sorted(rows)])
-    files.write(file, text.getvalue())
+        keep = old and old.word == "keep" and old.content == row.content
+        rows.setdefault(row.track_id, replace(row, excluded="keep") if keep else row)
+    table = pd.DataFrame([vars(rows[track_id]) for track_id in sorted(rows)], columns=COLUMNS)
+    # Unless everything is quoted, a lone carriage return is not, and cannot be read back.
+    files.write(file, table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL))
