@@ -12,10 +12,10 @@ import pytest
 import soundfile
 from conftest import here, tone
 
-from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe
+from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe, recipe_toml
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.audio import excerpt
-from mgc.report.content import Content, gather, recipe_toml
+from mgc.report.content import Content, gather
 from mgc.report.figures import Chart, Line, axis_for, share_axis
 from mgc.report.maps import kept_map
 from mgc.report.page import render_page, write_page
@@ -51,7 +51,7 @@ def make_run(system: str, path: str, predictions: Predictions, **changes: object
         "representation_card": {
             "fingerprint": system, "source": EVIL, "parameters": 3, "licence": EVIL, "trained_on": "tags",
         },
-        "code": "c", "commit": None, "versions": {"mgc": EVIL}, "device": EVIL,
+        "revisions": {"split": 1}, "commit": None, "versions": {"mgc": EVIL}, "device": EVIL,
         "created": f"2026-01-01T00:00:0{len(system) % 10}", "name": f"{system} {EVIL}", "reported": EVIL,
     }  # fmt: skip
     plain["folder"] = here().results_of("tunes") / str(plain["run_id"])
