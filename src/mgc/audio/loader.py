@@ -81,11 +81,11 @@ class _DecodeAhead:
         with self._changed:
             self._current = position
             self._changed.notify_all()
-            queue = self._queues[position]
-            self._changed.wait_for(lambda: queue)
-            item = queue.popleft()
-            self._samples -= _samples_in(item)
-            if not isinstance(item, Window):
+            self._changed.wait_for(lambda: self._queues[position])
+            item = self._queues[position].popleft()
+            if isinstance(item, Window):
+                self._samples -= len(item.samples)
+            else:
                 del self._queues[position]
             self._changed.notify_all()
             return item
@@ -97,22 +97,17 @@ class _DecodeAhead:
             self._changed.notify_all()
 
     def _put(self, position: int, item: Window | Exception | None) -> bool:
-        """Append `item` as soon as there is room; False when nobody will take it."""
+        """Append `item` as soon as there is room.
+
+        False once the consumer has closed the loader, its thread has ended, or Python is about to exit.
+        """
         with self._changed:
-            queue = self._queues[position]
-            while self._is_wanted():
+            while not self._closed and (self._consumer.is_alive() or threading.main_thread().is_alive()):
+                queue = self._queues[position]
                 if self._samples < self._capacity or (position == self._current and not queue):
                     queue.append(item)
-                    self._samples += _samples_in(item)
+                    self._samples += len(item.samples) if isinstance(item, Window) else 0
                     self._changed.notify_all()
                     return True
                 self._changed.wait(timeout=0.5)  # nobody notifies when a thread ends
             return False
-
-    def _is_wanted(self) -> bool:
-        """False once the consumer has closed the loader, its thread has ended, or Python is about to exit."""
-        return not self._closed and (self._consumer.is_alive() or threading.main_thread().is_alive())
-
-
-def _samples_in(item: Window | Exception | None) -> int:
-    return len(item.samples) if isinstance(item, Window) else 0

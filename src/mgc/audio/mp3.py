@@ -1,6 +1,7 @@
 """Headers of mp3 files, where libsndfile does not read them as far as decoding needs."""
 
 import os
+import re
 import struct
 from io import BufferedReader, FileIO
 from pathlib import Path
@@ -111,24 +112,21 @@ def _first_frame(stream: BufferedReader, at: int) -> tuple[int, _Frame] | None:
         elif head[:3] == b"TAG":
             at += 128
         elif head[:8] == b"APETAGEX" and len(head) == 32:
-            size = int.from_bytes(head[12:16], "little")
-            at += max(size, 32) + (32 if head[23] & 32 else 0)
+            at += max(int.from_bytes(head[12:16], "little"), 32) + (32 if head[23] & 32 else 0)
         else:
             break
     if at == 0 and head[:1] != b"\xff":
         return None
     stream.seek(at)
     data = stream.read(SEARCHED_BYTES + CONSECUTIVE_FRAMES * LONGEST_FRAME_BYTES)
-    place = data.find(b"\xff")
-    while 0 <= place < SEARCHED_BYTES:
-        first = following = _frame(data, place)
-        behind, count = place, 0
+    for match in re.finditer(b"\xff", data[:SEARCHED_BYTES]):
+        first = following = _frame(data, match.start())
+        behind, count = match.start(), 0
         while following and first and following[1:] == first[1:] and count < CONSECUTIVE_FRAMES:
             behind, count = behind + following.length_bytes, count + 1
             following = _frame(data, behind)
         if first and count == CONSECUTIVE_FRAMES:
-            return at + place, first
-        place = data.find(b"\xff", place + 1)
+            return at + match.start(), first
     return None
 
 

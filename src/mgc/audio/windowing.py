@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ def windows(path: Path, cut: Windowing) -> Iterator[Window]:
         samples = buffer[first - start : first - start + cut.window + context]
         return Window(samples.copy(), covered, cut.window)  # a view would keep the buffer in memory
 
-    for block in decode(path, cut.sample_rate_hz):
+    end = np.zeros(cut.right, np.float32)
+    for block in chain(decode(path, cut.sample_rate_hz), [end]):
         buffer = np.concatenate([buffer, block])
         total += len(block)
         while total - done >= cut.window + cut.right:
@@ -67,14 +69,11 @@ def windows(path: Path, cut: Windowing) -> Iterator[Window]:
         # The last window is kept: it may have to be moved back.
         drop = max(0, done - cut.window - start)
         buffer, start = buffer[drop:].copy(), start + drop
-    buffer = np.concatenate([buffer, np.zeros(cut.right, np.float32)])
-    while total - done >= cut.window:
-        yield window_at(done)
-        done += cut.window
+    total -= cut.right
     rest = total - done
     if cut.pad:
         samples = np.zeros(cut.window + context, np.float32)
-        samples[: rest + context] = buffer[done - start :][: rest + context]
+        samples[: rest + context] = buffer[done - start :]
         yield Window(samples, 0, rest)
     elif total < cut.window and rest:
         yield Window(buffer, 0, total)

@@ -23,10 +23,6 @@ from mgc.workspace import Workspace
 HUB = "hf:"
 
 
-def _demo(root: Path, recipe: DataRecipe) -> Listing:
-    return from_manifest(demo.render(root / "demo"), recipe)
-
-
 SOURCES: dict[str, Source] = {
     "demo": Source(
         about="real scores of six styles, rendered with General MIDI instruments",
@@ -36,7 +32,7 @@ SOURCES: dict[str, Source] = {
         size="rendered in a minute, 80 MB",
         place="demo/tracks.csv",
         present=lambda root: (root / "demo" / "tracks.csv").exists(),
-        listing=_demo,
+        listing=lambda root, recipe: from_manifest(demo.render(root / "demo"), recipe),
     ),
     **fma.SOURCES,
     "gtzan": gtzan.SOURCE,
@@ -65,16 +61,11 @@ def scan(recipe: DataRecipe, workspace: Workspace) -> Listing:
     if path.is_file() and path.suffix.lower() == ".zip":
         return from_zip(path, workspace)
     if path.is_file():
-        raise MgcError(
-            f"not a manifest: the supported suffixes are {', '.join(MANIFEST_SUFFIXES)}",
-            where=path,
-            fix="give such a table, a folder root/<genre>/<file>, or a .zip of such a folder",
-        )
-    raise MgcError(
-        f"there is no folder, manifest or dataset {recipe.source!r}",
-        where=path.absolute(),
-        fix=did_you_mean(recipe.source, SOURCES),
-    )
+        what = f"not a manifest: the supported suffixes are {', '.join(MANIFEST_SUFFIXES)}"
+        fix = "give such a table, a folder root/<genre>/<file>, or a .zip of such a folder"
+        raise MgcError(what, where=path, fix=fix)
+    what = f"there is no folder, manifest or dataset {recipe.source!r}"
+    raise MgcError(what, where=path.absolute(), fix=did_you_mean(recipe.source, SOURCES))
 
 
 def name_of(recipe: DataRecipe) -> str:
@@ -137,25 +128,21 @@ def _unpack_given(name: str, source: Source, file: Path, root: Path) -> list[str
     if not file.is_file():
         fix = "give the path of the downloaded file: " + _hint(name, source.archives[0])
         raise MgcError("the archive does not exist", where=file.absolute(), fix=fix)
-    same_name = [archive for archive in source.archives if archive.file == file.name]
-    for archive in same_name:
+    for archive in (same := [archive for archive in source.archives if archive.file == file.name]):
         try:
             check_digest(file, archive.digest, by_hand=_hint(name, archive))
         except MgcError:
-            if archive is same_name[-1]:
+            if archive is same[-1]:
                 raise
         else:
             return _unpack(file, archive, root)
     if len({archive.place for archive in source.archives}) > 1:
-        names = " or ".join(dict.fromkeys(archive.file for archive in source.archives))
-        what = f"{file.name!r} is not an archive of {name}"
-        raise MgcError(what, where=file, fix=f"give {names}, under its original name")
+        names = dict.fromkeys(archive.file for archive in source.archives)
+        fix = f"give {' or '.join(names)}, under its original name"
+        raise MgcError(f"{file.name!r} is not an archive of {name}", where=file, fix=fix)
     # A copy of the same dataset from another place, for which no digest is published.
-    other = Archive(file.name, name, None, None)
-    return [
-        f"no digest is published for {file.name}: not verified",
-        *_unpack(file, other, root, whole=True),
-    ]
+    lines = _unpack(file, Archive(file.name, name, None, None), root, whole=True)
+    return [f"no digest is published for {file.name}: not verified", *lines]
 
 
 def _download(name: str, archive: Archive, root: Path) -> list[str]:
