@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from conftest import here, nobody, tone
 
-from mgc.audio import AudioError, Window, Windowing, decode, decoding, inspect, load, windowing, windows
+from mgc.audio import AudioError, Window, Windowing, decode, decoding, inspect, load, loader, windows
 from mgc.data import inspect_all
 from mgc.data.checking.fingerprint import fingerprint
 from mgc.data.checking.measure import measure
@@ -173,7 +173,7 @@ def test_windows_are_those_cut_from_the_whole_array(monkeypatch: pytest.MonkeyPa
         samples = np.arange(1, length + 1, dtype=np.float32)
         borders = np.sort(rng.integers(0, length + 1, rng.integers(0, 9)))
         blocks = np.split(samples, borders)
-        monkeypatch.setattr(windowing, "decode", lambda path, rate, blocks=blocks: iter(blocks))
+        monkeypatch.setattr(loader, "decode", lambda path, rate, blocks=blocks: iter(blocks))
         ours = [as_tuple(window) for window in windows(Path("x"), cut)]
         assert ours == cut_at_once(samples, cut), (length, cut, borders)
         rest = length % window

@@ -38,7 +38,7 @@ from mgc.data import (
     unevaluated_classes,
 )
 from mgc.data.clips import file_hash, inspect_all
-from mgc.data.listing import Listing
+from mgc.data.dataset import Listing
 from mgc.data.loading import limit_tracks
 from mgc.data.quarantine import Quarantined, read_quarantine, write_quarantine
 from mgc.data.sources.local import from_manifest

@@ -11,9 +11,8 @@ from mgc.audio.decoding import (
     load,
     open_bytes,
 )
-from mgc.audio.loader import load_windows
+from mgc.audio.loader import Window, Windowing, load_windows, windows
 from mgc.audio.mp3 import KBITS
-from mgc.audio.windowing import Window, Windowing, windows
 
 __all__ = [
     "KBITS",

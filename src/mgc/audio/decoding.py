@@ -140,9 +140,6 @@ def open_bytes(path: Path) -> Iterator[BufferedReader]:
         raise AudioError(f"cannot be read: {reason}", where=path) from None
 
 
-# ---- opening ---------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def _open(path: Path) -> Iterator[AudioFile]:
     with open_bytes(path) as stream:  # the system's reasons are clearer than a decoder's

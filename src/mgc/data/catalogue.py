@@ -4,9 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mgc.config import DataRecipe
-from mgc.data.dataset import as_text
+from mgc.data.dataset import Archive, Listing, Source, as_text
 from mgc.data.fetch import check_digest, download, unpack
-from mgc.data.listing import Archive, Listing, Source
 from mgc.data.sources import demo, fma, gtzan, hub
 from mgc.data.sources.local import (
     MANIFEST_SUFFIXES,

@@ -1,13 +1,14 @@
-"""`Track` and `Dataset`: what is known about the music, independent of a split."""
+"""What is known about the music, independent of a split: `Track`, `Dataset`, and the sources they come from."""
 
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from mgc.config import DataRecipe
 from mgc.util.errors import MgcError
 
 MAX_NAMED = 10  # at most so many tracks are named for one reason; of more, the first few and the number
@@ -114,3 +115,57 @@ class Dataset:
         """Positions in `classes` of the labels of `tracks`."""
         number = {label: index for index, label in enumerate(self.classes)}
         return [number[track.label] for track in tracks]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The tracks of a source before any file is inspected.
+
+    `excluded` are rows that cannot become tracks. `split_name` and `split_authority` are those of `Dataset`.
+    """
+
+    name: str
+    tracks: list[Track]
+    excluded: list[Excluded] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    licence: str | None = None
+    split_name: str = "given"
+    split_authority: str = "given by the source"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to download and unpack.
+
+    `place` is the folder below the data root that it unpacks to; everything in the archive is in a folder
+    named like the last part of `place`. `url` is None if no working link is known, `digest` ("sha1:...",
+    "md5:...", "sha256:...") if none is published. Of several archives with the same place, the first is
+    downloaded; the others are accepted with `--from`.
+    """
+
+    file: str
+    place: str
+    url: str | None
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset known by name, below the data root.
+
+    `listing` raises `MgcError` if the dataset is missing or incomplete. `archives` is empty for a generated
+    dataset. `about_archives` says what to do without a network. `known_bad` maps track ids to faults that
+    others have published.
+    """
+
+    about: str
+    licence: str
+    tracks: int
+    genres: int
+    size: str  # of the download, for people
+    place: str  # for people: "fma_small/000/000002.mp3 ... and fma_metadata/tracks.csv"
+    present: Callable[[Path], bool]
+    listing: Callable[[Path, DataRecipe], Listing]
+    archives: tuple[Archive, ...] = ()
+    about_archives: str = ""
+    known_bad: Mapping[str, str] = field(default_factory=dict)

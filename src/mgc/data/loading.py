@@ -4,9 +4,10 @@
 """
 
 import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+import pandas as pd
 
 from mgc.config import DataRecipe
 from mgc.data.catalogue import scan
@@ -85,24 +86,16 @@ def limit_tracks(tracks: list[Track], recipe: DataRecipe) -> list[Track]:
     if recipe.limit is None or recipe.limit >= len(tracks):
         return tracks
 
-    def draw(track: Track) -> str:
-        text = f"{recipe.split_seed} {track.track_id}"
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-    sizes = Counter((track.label, track.split) for track in tracks)
-    seen = Counter[tuple[str, str | None]]()
-    by_label = defaultdict(list)
-    for track in sorted(tracks, key=draw):
-        part = track.label, track.split
-        # The k-th of n is at (k + 1/2) / n in every part of the split: the first few include one of each.
-        by_label[track.label].append(((seen[part] + 0.5) / sizes[part], track))
-        seen[part] += 1
-    turns = [
-        (turn, label, track)
-        for label, own in by_label.items()
-        for turn, (_, track) in enumerate(sorted(own, key=lambda entry: entry[0]))
-    ]
-    return [track for *_, track in sorted(turns, key=lambda entry: entry[:2])[: recipe.limit]]
+    table = pd.DataFrame({"track": tracks})
+    table["label"], table["part"] = [t.label for t in tracks], [str(t.split) for t in tracks]
+    drawn = [f"{recipe.split_seed} {track.track_id}" for track in tracks]
+    table["drawn"] = [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in drawn]
+    table = table.sort_values("drawn")
+    parts = table.groupby(["label", "part"])
+    # The k-th of n is at (k + 1/2) / n in every part of the split: the first few include one of each.
+    table["place"] = (parts.cumcount() + 0.5) / parts["drawn"].transform("size")
+    table["turn"] = table.sort_values("place", kind="stable").groupby("label").cumcount()
+    return [*table.sort_values(["turn", "label"])["track"][: recipe.limit]]
 
 
 def _check_share(unexpected: Sequence[Excluded], total: int, recipe: DataRecipe) -> None:

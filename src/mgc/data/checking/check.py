@@ -4,10 +4,9 @@ One pass over the audio (`measure_all`), then arithmetic. Tracks that must not b
 file.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +16,7 @@ from mgc.config import DataRecipe
 from mgc.data.catalogue import SOURCES, scan
 from mgc.data.checking.fingerprint import near_duplicates
 from mgc.data.checking.measure import Measurement, measure_all
-from mgc.data.dataset import Dataset, Track, as_text, check_unique_ids
-from mgc.data.listing import Listing
+from mgc.data.dataset import Dataset, Listing, Track, as_text, check_unique_ids
 from mgc.data.loading import limit_tracks
 from mgc.data.quarantine import BY_HAND, Quarantined, read_quarantine, write_quarantine
 from mgc.data.splits import Fold, make_split
@@ -96,10 +94,6 @@ class Check:
     crossing: dict[str, list[str]]  # "artists" and "albums" in several parts of the split
     kept: tuple[str, ...]  # excluded by the check, used because the quarantine file says "keep"
     notes: tuple[str, ...]
-
-    def to_json(self) -> str:
-        """The whole result."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
 
 class _Checked(NamedTuple):

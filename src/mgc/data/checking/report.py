@@ -1,7 +1,9 @@
 """The result of `mgc data check` as text for a terminal, Markdown or JSON."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from textwrap import indent
 from typing import NamedTuple
 
@@ -22,7 +24,7 @@ def render(check: Check, form: str) -> str:
         MgcError: the format is unknown.
     """
     if form == "json":
-        return check.to_json()
+        return json.dumps(asdict(check), indent=2, ensure_ascii=False)
     if form not in FORMATS:
         raise MgcError(f"unknown format {form!r}", fix=did_you_mean(form, FORMATS))
     blocks: list[str] = []
@@ -39,8 +41,8 @@ def render(check: Check, form: str) -> str:
 def save(check: Check, workspace: Workspace) -> None:
     """Write `check.json` and `check.md` to the dataset's folder of results."""
     folder = workspace.results_of(check.data)
-    for name, text in (("check.json", check.to_json()), ("check.md", render(check, "markdown"))):
-        files.write(folder / name, text + "\n")
+    for name, form in (("check.json", "json"), ("check.md", "markdown")):
+        files.write(folder / name, render(check, form) + "\n")
 
 
 class _Section(NamedTuple):

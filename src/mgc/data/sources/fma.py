@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgc.config import DataRecipe
-from mgc.data.dataset import Track
+from mgc.data.dataset import Archive, Listing, Source, Track
 from mgc.data.fetch import reason_of
-from mgc.data.listing import Archive, Listing, Source
 from mgc.data.sources.local import artist_group
 from mgc.data.splits import side_of
 from mgc.util.errors import MgcError

@@ -15,8 +15,7 @@ import re
 from pathlib import Path
 
 from mgc.config import DataRecipe
-from mgc.data.dataset import Track
-from mgc.data.listing import Archive, Listing, Source
+from mgc.data.dataset import Archive, Listing, Source, Track
 from mgc.data.sources.local import visible_entries
 from mgc.util.errors import MgcError
 

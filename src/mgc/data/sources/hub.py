@@ -18,8 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mgc.config import DataRecipe
-from mgc.data.dataset import Excluded, Track, as_text
-from mgc.data.listing import Listing
+from mgc.data.dataset import Excluded, Listing, Track, as_text
 from mgc.data.sources.hub_export import Address, Row, Table, export, is_file, plain
 from mgc.data.sources.local import USUAL_COLUMNS, FolderScan, artist_group, find_column, parse_split
 from mgc.data.splits import side_of
