@@ -95,10 +95,7 @@ def content_hash(stream: BufferedReader) -> str:
 
 
 def inspect(path: Path, meter: Meter | None = None) -> Clip:
-    """Hash and decode the whole file once: its length, and whether it can be used.
-
-    Never raises for a bad file: the reason is in `Clip.problem`. `meter` receives every decoded block.
-    """
+    """Hash and decode the whole file once. The reason why a bad file cannot be used is in `Clip.problem`."""
     content, rate, channels, samples, peak, problem = "", 0, 0, 0, 0.0, None
     try:
         with open_bytes(path) as stream:
@@ -122,11 +119,7 @@ def inspect(path: Path, meter: Meter | None = None) -> Clip:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BufferedReader]:
-    """Open a regular, non-empty file for reading.
-
-    Raises:
-        AudioError: it cannot be opened or read, is empty, or is not a regular file.
-    """
+    """Open a file for reading; `AudioError` if it cannot be read, is empty, or is not a regular file."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for ever

@@ -41,34 +41,24 @@ class Windowing:
 
 @dataclass(frozen=True)
 class Window:
-    """One window: `samples`, (left + n + right,) float32.
+    """One window of n samples."""
 
-    Of the n samples, the first `covered` are also in the window before, and the first `real` belong to the
-    clip (the others are padding).
-    """
-
-    samples: np.ndarray
-    covered: int
-    real: int
+    samples: np.ndarray  # (left + n + right,) float32
+    covered: int  # the first samples that are also in the window before
+    real: int  # the first samples that belong to the clip; the others are padding
 
 
 def windows(path: Path, cut: Windowing) -> Iterator[Window]:
-    """Decode a clip and yield its windows one at a time.
-
-    Raises:
-        AudioError: the file cannot be decoded.
-    """
+    """Decode a clip and yield its windows one at a time; `AudioError` if it cannot be decoded."""
     context = cut.left + cut.right
-    buffer = np.zeros(cut.left, np.float32)  # the left-padded stream from sample `start` on
-    start, total = 0, 0  # position of buffer[0] in the left-padded stream; samples decoded
-    done = 0  # samples covered by the windows so far
+    buffer, start = np.zeros(cut.left, np.float32), 0  # the left-padded stream from sample `start` on
+    total = done = 0  # samples decoded, and covered by the windows so far
 
     def window_at(first: int, covered: int = 0) -> Window:
         samples = buffer[first - start : first - start + cut.window + context]
         return Window(samples.copy(), covered, cut.window)  # a view would keep the buffer in memory
 
-    end = np.zeros(cut.right, np.float32)
-    for block in chain(decode(path, cut.sample_rate_hz), [end]):
+    for block in chain(decode(path, cut.sample_rate_hz), [np.zeros(cut.right, np.float32)]):
         buffer = np.concatenate([buffer, block])
         total += len(block)
         while total - done >= cut.window + cut.right:

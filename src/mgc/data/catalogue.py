@@ -6,22 +6,13 @@ from pathlib import Path
 from mgc.config import DataRecipe
 from mgc.data.dataset import Archive, Listing, Source, as_text
 from mgc.data.fetch import check_digest, download, unpack
-from mgc.data.sources import demo, fma, gtzan, hub
-from mgc.data.sources.local import (
-    MANIFEST_SUFFIXES,
-    from_folder,
-    from_manifest,
-    from_zip,
-    name_of_file,
-    name_of_manifest,
-)
+from mgc.data.sources import demo, fma, gtzan, hub, local
+from mgc.data.sources.local import MANIFEST_SUFFIXES, from_folder, from_manifest, from_zip
 from mgc.util import files
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.workspace import Workspace
 
 HUB = "hf:"
-
-
 SOURCES: dict[str, Source] = {
     "demo": Source(
         about="real scores of six styles, rendered with General MIDI instruments",
@@ -76,7 +67,8 @@ def name_of(recipe: DataRecipe) -> str:
     path = Path(recipe.source).expanduser()
     if path.is_dir():
         return as_text(path.resolve().name)
-    return name_of_file(path) if path.suffix.lower() == ".zip" else name_of_manifest(path)
+    is_zip = path.suffix.lower() == ".zip"
+    return local.name_of_file(path) if is_zip else local.name_of_manifest(path)
 
 
 def overview(root: Path) -> str:
@@ -90,9 +82,8 @@ def overview(root: Path) -> str:
             f"  licence: {source.licence}",
             f"  size: {source.size}",
             f"  place: {root / source.place}",
+            *([f"  download: mgc data fetch {name}"] if source.archives else []),
         ]
-        if source.archives:
-            lines.append(f"  download: mgc data fetch {name}")
     lines += [
         "",
         "hf:owner/name, hf:path/to/folder  [hub]  any audio dataset of the Hugging Face hub, or a saved copy",
@@ -161,7 +152,7 @@ def _download(name: str, archive: Archive, root: Path) -> list[str]:
 def _unpack(file: Path, archive: Archive, root: Path, whole: bool = False) -> list[str]:
     """Unpack so that `archive.place` appears. `whole`: everything in the archive goes into that folder."""
     target = root / archive.place
-    unpacked = unpack(file, target, None) if whole else unpack(file, target.parent, target.name)
+    unpacked = unpack(file, target) if whole else unpack(file, target.parent, target.name)
     if not unpacked.files:
         raise MgcError(f"the archive contains no files of {archive.place}", where=file)
     files.write(_marker(archive, root), str(archive.digest))  # last: it marks that everything is unpacked

@@ -28,12 +28,9 @@ WRITE_EVERY_SECONDS = 5.0  # the most work that is lost when the process is kill
 
 @dataclass(frozen=True)
 class Table(Generic[Result]):
-    """A table of the index: one result per file, as JSON.
+    """A table of the index: one result per file, as JSON."""
 
-    `name` ends with a revision, raised by hand when the work finds other results for the same file.
-    """
-
-    name: str
+    name: str  # ends with a revision, raised by hand when the work finds other results for the same file
     dumps: Callable[[Result], str]
     loads: Callable[[str], Result]
 
@@ -47,11 +44,7 @@ HASHES = Table[str]("hashes_1", str, str)
 
 
 def inspect_all(paths: Sequence[Path], cache: Path) -> list[Clip]:
-    """`mgc.audio.inspect` for every path. Results for unchanged files are remembered.
-
-    Raises:
-        MgcError: the index cannot be read or written.
-    """
+    """`inspect` for every path, remembered for unchanged files; `MgcError` if the index cannot be used."""
     return compute_all(paths, cache, CLIPS, inspect, "inspect audio files")
 
 

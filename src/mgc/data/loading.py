@@ -85,7 +85,6 @@ def limit_tracks(tracks: list[Track], recipe: DataRecipe) -> list[Track]:
     """
     if recipe.limit is None or recipe.limit >= len(tracks):
         return tracks
-
     table = pd.DataFrame({"track": tracks})
     table["label"], table["part"] = [t.label for t in tracks], [str(t.split) for t in tracks]
     drawn = [f"{recipe.split_seed} {track.track_id}" for track in tracks]

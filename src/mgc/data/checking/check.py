@@ -48,32 +48,24 @@ class Finding:
 
 @dataclass(frozen=True)
 class Copies:
-    """Tracks that are the same recording.
-
-    `first` is the track that counts as the original; None if labels differ: it is unknown which is right, and
-    none is used. `crosses_split`: they are in several parts of the split. `action`: what follows.
-    """
+    """Tracks that are the same recording."""
 
     track_ids: tuple[str, ...]
     how: str  # "same bytes", "same samples" or "near-duplicate"
     detail: str
-    first: str | None
-    crosses_split: bool
-    action: str
+    first: str | None  # counts as the original; None if labels differ: no track is used
+    crosses_split: bool  # they are in several parts of the split
+    action: str  # what follows
 
 
 @dataclass(frozen=True)
 class Property:
-    """How well one property of the files predicts the genre, without the music.
-
-    `accuracy`: share of tracks whose genre is the most common one for their value. `chance`: share of the
-    most common genre. `p_value`: of a chi-squared test of independence.
-    """
+    """How well one property of the files predicts the genre, without the music."""
 
     name: str
-    accuracy: float
-    chance: float
-    p_value: float
+    accuracy: float  # share of tracks whose genre is the most common one for their value
+    chance: float  # share of the most common genre
+    p_value: float  # of a chi-squared test of independence
     confound: bool
     usual: str  # the most common values, for people
     by_class: dict[str, str]
@@ -106,11 +98,7 @@ class _Checked(NamedTuple):
 
 
 def check(recipe: DataRecipe, workspace: Workspace) -> Check:
-    """Check every track of `recipe.source`, and write the quarantine file.
-
-    Raises:
-        MgcError: the source does not exist, or none of its tracks can be used.
-    """
+    """Check every track of `recipe.source`, and write the quarantine file; `MgcError` if it has no tracks."""
     listing = scan(recipe, workspace)
     file = workspace.quarantine_file(listing.name)
     before = read_quarantine(file)  # before the work, so that a damaged file is reported at once
@@ -161,10 +149,8 @@ def check(recipe: DataRecipe, workspace: Workspace) -> Check:
 def _row(checked: _Checked, bad: Finding | None, original: str | None) -> Quarantined:
     """For a track that is excluded, or a copy that stays in one part of the split."""
     excluded, kind, reason = ("yes", bad.kind, bad.detail) if bad else ("no", "copy", f"a copy of {original}")
-    t = checked.track
-    return Quarantined(
-        t.track_id, excluded, kind, reason, original or "", t.label, as_text(t.path), t.content
-    )
+    t, path = checked.track, as_text(checked.track.path)
+    return Quarantined(t.track_id, excluded, kind, reason, original or "", t.label, path, t.content)
 
 
 def _bad_tracks(
@@ -172,9 +158,8 @@ def _bad_tracks(
 ) -> tuple[dict[str, Finding], float]:
     """Tracks that cannot be used, and the seconds that clips were cut to; 0 if their lengths vary."""
     bad = {i: c.finding("unusable", c.measured.problem) for i, c in checked.items() if c.measured.problem}
-    for i, row in before.items():
-        if i in checked and row.kind == BY_HAND and row.applies_to(row.content):
-            bad[i] = checked[i].finding(BY_HAND, row.reason)
+    by_hand = {i: row for i, row in before.items() if row.kind == BY_HAND and row.applies_to(row.content)}
+    bad |= {i: checked[i].finding(BY_HAND, row.reason) for i, row in by_hand.items() if i in checked}
     seconds = {i: c.measured.seconds for i, c in checked.items() if i not in bad}
     usual = float(np.median([*seconds.values()])) if seconds else 0.0
     if sum(abs(own - usual) <= 0.1 * usual for own in seconds.values()) < UNIFORM_SHARE * len(seconds):
@@ -259,9 +244,9 @@ def _copies(
         elif split.is_given and split.separates(i, first):
             text += ", which is in another part of the given split"
             excluded.append(tracks[i].finding("copy", text))
-    action = "kept in one part of the split"
-    if excluded:
-        action = f"{first} is used, copies in other parts of the split are excluded"
+    action = f"{first} is used, copies in other parts of the split are excluded"
+    if not excluded:
+        action = "kept in one part of the split"
     if first is None:
         action = "all excluded: their labels differ"
     crosses = any(split.separates(ids[0], i) for i in ids[1:])
@@ -314,8 +299,7 @@ class _Split(NamedTuple):
 
     def separates(self, one: str, other: str) -> bool:
         """Whether two tracks are in different parts of any fold."""
-        owner = {one: "copies", other: "copies"}
-        return any(fold.shared(owner) for fold in self.folds)
+        return any(fold.shared({one: "copies", other: "copies"}) for fold in self.folds)
 
 
 def _split(listing: Listing, tracks: Sequence[Track], recipe: DataRecipe) -> _Split:
