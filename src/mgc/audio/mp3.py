@@ -20,15 +20,11 @@ MAX_TAGS = 100  # read before the first frame; bounds the time for a file of not
 
 
 class Mp3Header(NamedTuple):
-    """What the start of an mp3 file promises.
-
-    `count_from` is the byte from which libsndfile must count frames (see `UncountedMp3`), None if it reads
-    the whole file by itself. `unread` is True if another mp3 follows that cannot be decoded with the first.
-    """
+    """What the start of an mp3 file promises."""
 
     promised_seconds: float | None
-    count_from: int | None
-    unread: bool = False
+    count_from: int | None  # byte from which libsndfile must count frames (see `UncountedMp3`), if it must
+    unread: bool = False  # another mp3 follows that cannot be decoded with the first
 
 
 class UncountedMp3(FileIO):
@@ -82,23 +78,18 @@ def read_mp3_header(stream: BufferedReader) -> Mp3Header | None:
     elif head[36:40] == b"VBRI":
         size, count = struct.unpack(">2I", head[46:54].ljust(8, b"\0"))
     if not count:
-        return Mp3Header(None, None if _constant_bitrate(stream, start, frame) else start)
+        # If frames all over the file are as long as the first one, libsndfile's guess is right. Counting
+        # frames is slow, since every read goes through Python.
+        size = stream.seek(0, os.SEEK_END) - start
+        probes = (_first_frame(stream, start + size * part // PROBES) for part in range(1, PROBES))
+        lengths = (found[1].length_bytes for found in probes if found)
+        is_constant = all(abs(length - frame.length_bytes) <= 1 for length in lengths)  # 1 byte of padding
+        return Mp3Header(None, None if is_constant else start)
     seconds = count * frame.samples / frame.sample_rate_hz
     more = _first_frame(stream, start + size) if size else None
     if more and more[1][1:] == frame[1:]:
         return Mp3Header(seconds, start + frame.length_bytes)
     return Mp3Header(seconds, None, unread=more is not None)
-
-
-def _constant_bitrate(stream: BufferedReader, start: int, frame: _Frame) -> bool:
-    """Whether frames all over the file are as long as the first one: then libsndfile's guess is right.
-
-    Counting frames is slow, since every read goes through Python.
-    """
-    size = stream.seek(0, os.SEEK_END) - start
-    probes = (_first_frame(stream, start + size * part // PROBES) for part in range(1, PROBES))
-    lengths = (found[1].length_bytes for found in probes if found)
-    return all(abs(length - frame.length_bytes) <= 1 for length in lengths)  # one byte of padding
 
 
 def _first_frame(stream: BufferedReader, at: int) -> tuple[int, _Frame] | None:

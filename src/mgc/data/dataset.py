@@ -1,4 +1,4 @@
-"""What is known about the music, independent of a split: `Track`, `Dataset`, and the sources they come from."""
+"""What is known about the music, independent of a split: tracks, datasets, and where they come from."""
 
 import hashlib
 import json
@@ -21,21 +21,17 @@ def as_text(value: object) -> str:
 
 @dataclass(frozen=True)
 class Track:
-    """One row of a dataset. A split never separates tracks of a `group`: the artist, else the track itself.
-
-    `split` is "train", "val" or "test" as given by the source, None if it gives no split. `content` (hash of
-    the file's bytes) and `seconds` are known once the file has been inspected.
-    """
+    """One row of a dataset."""
 
     track_id: str
     path: Path
     label: str
-    group: str
+    group: str  # never separated by a split: the artist, else the track itself
     artist: str | None = None
     title: str | None = None
-    split: str | None = None
+    split: str | None = None  # "train", "val" or "test" as given by the source
     album: str | None = None
-    content: str = ""
+    content: str = ""  # hash of the file's bytes, known like `seconds` once the file has been inspected
     seconds: float = 0.0
 
 
@@ -119,14 +115,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Listing:
-    """The tracks of a source before any file is inspected.
-
-    `excluded` are rows that cannot become tracks. `split_name` and `split_authority` are those of `Dataset`.
-    """
+    """The tracks of a source before any file is inspected. Other fields are those of `Dataset`."""
 
     name: str
     tracks: list[Track]
-    excluded: list[Excluded] = field(default_factory=list)
+    excluded: list[Excluded] = field(default_factory=list)  # rows that cannot become tracks
     notes: list[str] = field(default_factory=list)
     licence: str | None = None
     split_name: str = "given"
@@ -135,28 +128,20 @@ class Listing:
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to download and unpack.
+    """A file to download and unpack. Everything in it is in a folder named like the last part of `place`.
 
-    `place` is the folder below the data root that it unpacks to; everything in the archive is in a folder
-    named like the last part of `place`. `url` is None if no working link is known, `digest` ("sha1:...",
-    "md5:...", "sha256:...") if none is published. Of several archives with the same place, the first is
-    downloaded; the others are accepted with `--from`.
+    Of several archives with the same place, the first is downloaded; the others are accepted with `--from`.
     """
 
     file: str
-    place: str
-    url: str | None
-    digest: str | None
+    place: str  # the folder below the data root that it unpacks to
+    url: str | None  # None if no working link is known
+    digest: str | None  # "sha1:...", "md5:..." or "sha256:..."; None if none is published
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset known by name, below the data root.
-
-    `listing` raises `MgcError` if the dataset is missing or incomplete. `archives` is empty for a generated
-    dataset. `about_archives` says what to do without a network. `known_bad` maps track ids to faults that
-    others have published.
-    """
+    """A dataset known by name, below the data root."""
 
     about: str
     licence: str
@@ -165,7 +150,9 @@ class Source:
     size: str  # of the download, for people
     place: str  # for people: "fma_small/000/000002.mp3 ... and fma_metadata/tracks.csv"
     present: Callable[[Path], bool]
-    listing: Callable[[Path, DataRecipe], Listing]
-    archives: tuple[Archive, ...] = ()
-    about_archives: str = ""
-    known_bad: Mapping[str, str] = field(default_factory=dict)
+    listing: Callable[[Path, DataRecipe], Listing]  # raises `MgcError` if the dataset is not complete
+    archives: tuple[Archive, ...] = ()  # none for a generated dataset
+    about_archives: str = ""  # what to do without a network
+    known_bad: Mapping[str, str] = field(
+        default_factory=dict
+    )  # faults that others have published, by track id

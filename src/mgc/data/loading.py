@@ -31,7 +31,7 @@ def load(recipe: DataRecipe, workspace: Workspace) -> Dataset:
     tracks = limit_tracks(listing.tracks, recipe)
     clips = inspect_all([track.path for track in tracks], workspace.cache)
     quarantine = read_quarantine(workspace.quarantine_file(listing.name))
-    usable, excluded, unexpected = list[Track](), [*listing.excluded], [*listing.excluded]
+    usable, excluded = list[Track](), [*listing.excluded]
     for track, clip in zip(tracks, clips, strict=True):
         row = quarantine.get(track.track_id)
         reason = clip.problem
@@ -39,10 +39,9 @@ def load(recipe: DataRecipe, workspace: Workspace) -> Dataset:
             reason = f"quarantined: {row.reason}"
         if reason is None:
             usable.append(replace(track, content=clip.content, seconds=clip.seconds))
-            continue
-        excluded.append(Excluded(track.track_id, track.path, track.label, reason))
-        if row is None:
-            unexpected.append(excluded[-1])
+        else:
+            excluded.append(Excluded(track.track_id, track.path, track.label, reason))
+    unexpected = [bad for bad in excluded if bad.track_id not in quarantine]
     _check_share(unexpected, len(usable) + len(excluded), recipe)
     is_given = all(track.split for track in usable) and recipe.split in ("auto", "given")
     usable, copies = _group_copies(usable, quarantine, is_given)
@@ -105,10 +104,8 @@ def _check_share(unexpected: Sequence[Excluded], total: int, recipe: DataRecipe)
     more = f"\n    and {len(lines) - 10} more" if len(lines) > 10 else ""
     allowed = f"more than the {100 * recipe.max_excluded:g} % allowed"
     what = f"{len(unexpected)} of {total} tracks cannot be used, {allowed}:\n{rows}{more}"
-    fix = (
-        "fix or remove them; or run mgc data check, which puts them into the quarantine file, and read that "
-        "file; or allow more with --set data.max_excluded=0.2"
-    )
+    fix = "fix or remove them; or run mgc data check, which puts them into the quarantine file, and read "
+    fix += "that file; or allow more with --set data.max_excluded=0.2"
     raise MgcError(what, where=recipe.source, fix=fix)
 
 

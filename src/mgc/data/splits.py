@@ -82,9 +82,9 @@ class Split:
                     raise MgcError(f"{what} {reason}", where=where, fix=fix)
             untrained = {tracks[i].label for i in fold.test} - {tracks[i].label for i in fold.train}
             if untrained:
-                what = f"the class {min(untrained)!r} is in the test set but not in the training set"
-                reason = "it has too few artists or tracks for this split"
-                raise MgcError(f"{what}: {reason}", where=where, fix=_TOO_FEW_TRACKS)
+                fact = f"the class {min(untrained)!r} is in the test set but not in the training set"
+                what = f"{fact}: it has too few artists or tracks for this split"
+                raise MgcError(what, where=where, fix=_TOO_FEW_TRACKS)
         for track_id, count in Counter(i for fold in self.folds for i in fold.test).items():
             if count > 1:
                 raise MgcError(f"track {track_id!r} is in the test set of two folds", where=self.name)
@@ -97,7 +97,7 @@ class Split:
     @property
     def hash(self) -> str:
         """Hash of the track ids of all parts. Only records with equal hashes are compared."""
-        text = json.dumps([[sorted(f.train), sorted(f.val), sorted(f.test)] for f in self.folds])
+        text = json.dumps([[sorted(ids) for ids in fold.parts.values()] for fold in self.folds])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -201,14 +201,12 @@ def _random(dataset: Dataset, sizes: str, seed: int) -> Split:
 def _as_large_as_given(dataset: Dataset, seed: int) -> tuple[Fold, ...]:
     from sklearn.model_selection import train_test_split
 
-    def cut(tracks: Sequence[Track], count: int) -> list[list[Track]]:
-        labels = [track.label for track in tracks]
-        return train_test_split(tracks, test_size=count, stratify=labels, random_state=seed)
-
     train, val, test = map(len, _given_parts(dataset))
+    labels = [track.label for track in dataset.tracks]
     try:
-        rest, tests = cut(dataset.tracks, test)
-        trains, vals = cut(rest, val or max(1, train // 10))
+        rest, tests = train_test_split(dataset.tracks, test_size=test, stratify=labels, random_state=seed)
+        labels, size = [track.label for track in rest], val or max(1, train // 10)
+        trains, vals = train_test_split(rest, test_size=size, stratify=labels, random_state=seed)
     except ValueError as error:  # a class of one track, or a part smaller than the number of classes
         raise MgcError(f"no random split: {error}", where=dataset.name, fix=_TOO_FEW_TRACKS) from None
     return (Fold(_ids(trains), _ids(vals), _ids(tests)),)

@@ -5,7 +5,7 @@ file.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -117,7 +117,13 @@ def check(recipe: DataRecipe, workspace: Workspace) -> Check:
     copies = tuple(group for group, _ in groups)
     bad |= {finding.track_id: finding for _, excluded in groups for finding in excluded}
     original = {i: g.first for g in copies if g.first for i in g.track_ids if i != g.first}
-    write_quarantine(file, checked, [_row(checked[i], bad.get(i), original.get(i)) for i in bad | original])
+    rows = []
+    for i in bad | original:
+        t, f = checked[i].track, bad.get(i) or checked[i].finding("copy", f"a copy of {original[i]}", False)
+        excluded, path = "yes" if f.excluded else "no", as_text(t.path)
+        row = Quarantined(i, excluded, f.kind, f.detail, original.get(i, ""), t.label, path, t.content)
+        rows.append(row)
+    write_quarantine(file, checked, rows)
     after = read_quarantine(file)
     kept = {i for i in bad if bad[i].kind != "unusable" and after[i].word == "keep"}
 
@@ -144,13 +150,6 @@ def check(recipe: DataRecipe, workspace: Workspace) -> Check:
             f"decisions for later commands: {file}",
         ),
     )
-
-
-def _row(checked: _Checked, bad: Finding | None, original: str | None) -> Quarantined:
-    """For a track that is excluded, or a copy that stays in one part of the split."""
-    excluded, kind, reason = ("yes", bad.kind, bad.detail) if bad else ("no", "copy", f"a copy of {original}")
-    t, path = checked.track, as_text(checked.track.path)
-    return Quarantined(t.track_id, excluded, kind, reason, original or "", t.label, path, t.content)
 
 
 def _bad_tracks(
@@ -188,47 +187,38 @@ def _remarks(checked: _Checked, usual: float) -> list[Finding]:
     return [checked.finding(kind, text, excluded=False) for kind, text in found]
 
 
-class _Link(NamedTuple):
-    one: str
-    other: str
-    how: str
-    detail: str = ""
-
-
-def _linked(tracks: Mapping[str, _Checked]) -> Collection[list[_Link]]:
+def _linked(tracks: Mapping[str, _Checked]) -> Iterator[pd.DataFrame]:
     """Links between tracks that are the same recording, in connected groups."""
     from scipy.cluster.hierarchy import DisjointSet
 
-    links: list[_Link] = []
+    links: list[tuple[str, str, str, str]] = []
     first: dict[str, str] = {}
     for i, c in tracks.items():
         if (same := first.setdefault(c.measured.content, i)) != i:
-            links.append(_Link(same, i, "same bytes"))
+            links.append((same, i, "same bytes", ""))
         elif (same := first.setdefault(c.measured.samples_hash, i)) != i:
-            links.append(_Link(same, i, "same samples"))
-    identical = {link.other for link in links}
+            links.append((same, i, "same samples", ""))
+    identical = {other for _, other, *_ in links}
     distinct = [i for i in tracks if i not in identical]  # one of several identical files is enough
     for pair in near_duplicates([tracks[i].measured.fingerprint for i in distinct]):
         differs = f"{100 * pair.bit_error_rate:.0f} % of the fingerprint bits differ"
         detail = f"{pair.seconds_overlap:.0f} s in common, {differs}"
-        links.append(_Link(distinct[pair.first], distinct[pair.second], "near-duplicate", detail))
+        links.append((distinct[pair.first], distinct[pair.second], "near-duplicate", detail))
     groups = DisjointSet(tracks)
-    for link in links:
-        groups.merge(link.one, link.other)
-    by_root = defaultdict(list)
-    for link in links:
-        by_root[groups[link.one]].append(link)
-    return by_root.values()
+    for one, other, *_ in links:
+        groups.merge(one, other)
+    table = pd.DataFrame(links, columns=["one", "other", "how", "detail"])
+    yield from (group for _, group in table.groupby(table["one"].map(groups.__getitem__), sort=False))
 
 
 def _copies(
-    links: Sequence[_Link], tracks: Mapping[str, _Checked], split: "_Split"
+    links: pd.DataFrame, tracks: Mapping[str, _Checked], split: "_Split"
 ) -> tuple[Copies, list[Finding]]:
     """One group, and those of its tracks that are excluded: all if their labels differ; of a given split,
     those in other parts than the first."""
-    ids = sorted({i for link in links for i in (link.one, link.other)})
-    how = max((link.how for link in links), key=("same bytes", "same samples", "near-duplicate").index)
-    detail = "; ".join(dict.fromkeys(link.detail for link in links if link.detail))
+    ids = sorted({*links["one"], *links["other"]})
+    how = max(links["how"], key=("same bytes", "same samples", "near-duplicate").index)
+    detail = "; ".join(filter(None, links["detail"].unique()))
     # A published test set stays whole: if copies must be excluded, they are training tracks.
     order = {"test": 0, "val": 1, "train": 2, None: 3}
     one_label = len({tracks[i].track.label for i in ids}) == 1

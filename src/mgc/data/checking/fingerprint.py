@@ -46,15 +46,12 @@ CANDIDATES_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class Pair:
-    """Two clips that contain the same recording, by their positions in the list; `first` < `second`.
-
-    The second clip starts `offset_seconds` after the first (before it if negative).
-    """
+    """Two clips that contain the same recording, by their positions in the list; `first` < `second`."""
 
     first: int
     second: int
     seconds_overlap: float
-    offset_seconds: float
+    offset_seconds: float  # at which the second clip starts in the first
     bit_error_rate: float
 
 
@@ -86,13 +83,6 @@ class Fingerprinter:
         windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
         starts = range(0, len(windows), WINDOWS_AT_ONCE)
         return _words(np.concatenate([_band_energies(windows[i : i + WINDOWS_AT_ONCE]) for i in starts]))
-
-
-def fingerprint(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """The fingerprint, (n,) uint32, of mono samples, (samples,) float32."""
-    fingerprinter = Fingerprinter()
-    fingerprinter.take(samples, sample_rate_hz)
-    return fingerprinter.words()
 
 
 def _band_energies(windows: np.ndarray) -> np.ndarray:

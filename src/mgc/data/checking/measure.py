@@ -46,10 +46,7 @@ LONGEST_OGG_PAGE_BYTES = 65_307  # RFC 3533
 
 @dataclass(frozen=True)
 class Measurement(Clip):
-    """Measurements of one file. Levels are relative to the full scale of the format, 1.0.
-
-    If there is a `problem`, the rest describes what could be decoded before it.
-    """
+    """Measurements of one file up to its `problem`, if any. Levels are relative to full scale, 1.0."""
 
     remarks: tuple[str, ...]  # what is odd about the header of a file that can be used all the same
     format: str  # in libsndfile's terms, "MP3", "WAV", "FLAC"; empty if ffmpeg decodes it
@@ -128,10 +125,19 @@ class _Meter:
         self.samples += len(block)
         with np.errstate(all="ignore"):  # a float file may contain 1e9: its levels may then be infinite
             self.sum += float(mono.sum())
-            self.is_dual_mono = self.is_dual_mono and _is_dual_mono(block)
+            apart = np.square(block - block[:, :1]).sum(axis=0)
+            if (apart > DUAL_MONO_POWER * np.square(block[:, 0]).sum()).any():
+                self.is_dual_mono = False
             self._count_clipped(block)
-            self._add_powers(block)
-            self._add_spectra(mono, rate // SPECTRA_PER_SECOND)
+            values = np.concatenate([self.rest, block.reshape(-1)])
+            whole = len(values) // self.frame_values * self.frame_values
+            frames, self.rest = values[:whole].reshape(-1, self.frame_values), values[whole:].copy()
+            self.powers.append(np.vecdot(frames, frames) / self.frame_values)
+            if len(mono) >= SPECTRUM_SAMPLES:
+                pieces = np.lib.stride_tricks.sliding_window_view(mono, SPECTRUM_SAMPLES)
+                spectra = np.fft.rfft(pieces[:: rate // SPECTRA_PER_SECOND] * HANN)
+                self.spectrum += (spectra.real**2 + spectra.imag**2).sum(axis=0, dtype=np.float64)
+                self.spectra += len(spectra)
         self.fingerprinter.take(mono, rate)
 
     def _count_clipped(self, block: np.ndarray) -> None:
@@ -141,22 +147,10 @@ class _Meter:
             self.clipped = 0  # runs at a lower level were not clipped
         self.peak = max(self.peak, highest)
         if self.peak >= CLIPPED_FROM and highest >= level:
-            self.clipped += sum(_count_in_runs(np.abs(channel) >= level) for channel in block.T)
-
-    def _add_powers(self, block: np.ndarray) -> None:
-        values = np.concatenate([self.rest, block.reshape(-1)])
-        whole = len(values) // self.frame_values * self.frame_values
-        frames = values[:whole].reshape(-1, self.frame_values)
-        self.powers.append(np.vecdot(frames, frames) / self.frame_values)
-        self.rest = values[whole:].copy()
-
-    def _add_spectra(self, mono: np.ndarray, step: int) -> None:
-        if len(mono) < SPECTRUM_SAMPLES:
-            return
-        pieces = np.lib.stride_tricks.sliding_window_view(mono, SPECTRUM_SAMPLES)[::step]
-        spectra = np.fft.rfft(pieces * HANN)
-        self.spectrum += (spectra.real**2 + spectra.imag**2).sum(axis=0, dtype=np.float64)
-        self.spectra += len(pieces)
+            for channel in block.T:
+                edges = np.flatnonzero(np.diff(np.abs(channel) >= level, prepend=False, append=False))
+                lengths = edges[1::2] - edges[::2]
+                self.clipped += int(lengths[lengths >= CLIPPED_RUN].sum())
 
     def result(self, path: Path, clip: Clip) -> Measurement:
         """All measurements; `clip` is the result of `inspect`."""
@@ -167,6 +161,8 @@ class _Meter:
         energy = float(powers.sum(dtype=np.float64)) * self.frame_values + float(self.rest @ self.rest)
         if len(self.rest):
             powers = np.append(powers, self.rest @ self.rest / len(self.rest))
+        spectrum = self.spectrum / (max(1, self.spectra) * float(HANN @ HANN))
+        present = np.flatnonzero(spectrum > max(NOISE_POWER, NOISE_SHARE * float(spectrum.max())))
         return Measurement(
             **vars(clip),
             remarks=remarks,
@@ -181,27 +177,9 @@ class _Meter:
             silent_share=float((powers < SILENT_POWER).sum()) / max(1, len(powers)),
             is_dual_mono=self.is_dual_mono and clip.channels > 1 and self.samples > 0,
             dc_offset=self.sum / samples,
-            bandwidth_hz=self._bandwidth_hz(clip.sample_rate_hz),
+            bandwidth_hz=(max([-0.5, *present[-1:].tolist()]) + 0.5) * clip.sample_rate_hz / SPECTRUM_SAMPLES,
             fingerprint=self.fingerprinter.words(),
         )
-
-    def _bandwidth_hz(self, sample_rate_hz: int) -> float:
-        power = self.spectrum / (max(1, self.spectra) * float(HANN @ HANN))
-        present = np.flatnonzero(power > max(NOISE_POWER, NOISE_SHARE * float(power.max())))
-        return float((present[-1] + 0.5) * sample_rate_hz / SPECTRUM_SAMPLES) if len(present) else 0.0
-
-
-def _is_dual_mono(block: np.ndarray) -> bool:
-    first = block[:, 0]
-    differences = (first - channel for channel in block.T[1:])
-    return not any(float(d @ d) > DUAL_MONO_POWER * float(first @ first) for d in differences)
-
-
-def _count_in_runs(high: np.ndarray) -> int:
-    """The number of True in `high`, (n,), that are in runs of at least three."""
-    edges = np.flatnonzero(np.diff(high, prepend=False, append=False))
-    lengths = edges[1::2] - edges[::2]
-    return int(lengths[lengths >= CLIPPED_RUN].sum())
 
 
 def _compare_lengths(path: Path, file: AudioFile, seconds: float) -> tuple[float | None, tuple[str, ...]]:
