@@ -15,12 +15,13 @@ from conftest import here, tone
 from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.audio import excerpt
-from mgc.report.content import Content, gather, recipe_toml
+from mgc.report.content import Content, gather
 from mgc.report.figures import Chart, Line, axis_for, share_axis
 from mgc.report.maps import kept_map
 from mgc.report.page import render_page, write_page
 from mgc.runs.record import RunRecord, tracks_file
 from mgc.util.errors import MgcError
+from mgc.util.text import to_toml
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = ("folk", "pop", "rock")
@@ -125,11 +126,11 @@ def test_content_finds_the_best_of_each_kind(runs: list[RunRecord]) -> None:
     assert best == {"floor": "majority", "baseline": "cnn", "probe": "musicnn"}
     assert [entry.record.system for entry in c.probes] == ["musicnn", "whisper"]
     assert c.baseline and c.baseline.record.system == "cnn"
-    assert {entry.kind for entry in c.front} == {"floor", "baseline", "probe"}
+    assert {entry.record.kind for entry in c.front} == {"floor", "baseline", "probe"}
     entry = c.probes[0]
     scores = entry.record.evaluation
-    assert entry.confusion.tolist() == [list(row) for row in scores.confusion]
-    assert entry.per_class["f1"] == pytest.approx([row.f1 for row in scores.per_class])
+    assert entry.system.confusion.tolist() == [list(row) for row in scores.confusion]
+    assert entry.system.per_class["f1"] == pytest.approx([row.f1 for row in scores.per_class])
     assert c.genres["label"].tolist() == [*CLASSES]
     assert c.genres[["tracks", "groups", "seconds"]].values.tolist() == [[20, 20, 600]] * 3
     assert "check" in c.missing[0] and len(c.missing) == 1
@@ -266,7 +267,7 @@ def test_writing_replaces_the_page_at_once(runs: list[RunRecord], tmp_path: Path
 )
 def test_a_recipe_is_read_back_from_its_toml(recipe: BaselineRecipe | ProbeRecipe, tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
-    file.write_text(recipe_toml(recipe.model_dump(mode="json")), encoding="utf-8")
+    file.write_text(to_toml(recipe.model_dump(mode="json")), encoding="utf-8")
     assert read_recipe(type(recipe), file) == recipe
 
 

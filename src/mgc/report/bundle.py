@@ -17,14 +17,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgc.report.content import Content, recipe_toml
+from mgc.report.content import Content
 from mgc.report.page import render_page
-from mgc.report.paper import FORMS, Figure, Table, blocks_of, write_papers
+from mgc.report.paper import FORMS, write_papers
+from mgc.report.paper.text import paper_of
 from mgc.runs.record import RunRecord, load_records, without_places
 from mgc.runs.tables import render
 from mgc.util import files
 from mgc.util.progress import say
-from mgc.util.text import one_line
+from mgc.util.text import one_line, to_toml
 
 NAME = "hand-in.zip"
 KEPT = (".json", ".parquet", ".csv", ".md", ".png", ".svg", ".toml")
@@ -47,10 +48,10 @@ def write_bundle(content: Content, folder: Path) -> Path:
         )
     records = [without_places(record) for record in load_records(content.data, content.workspace)]
     members = {path.name: path.read_bytes() for path in write_papers(content, [*FORMS], folder)}
-    for block in blocks_of(content):
-        names = [f"tables/{block.name}.csv"] if isinstance(block, Table) else []
-        names += [f"figures/{block.name}.{kind}" for kind in ("pdf", "png") if isinstance(block, Figure)]
-        members |= {name: (folder / name).read_bytes() for name in names}
+    paper = paper_of(content)
+    names = [f"tables/{name}.csv" for name in paper.tables]
+    names += [f"figures/{name}.{kind}" for name in paper.names("figure") for kind in ("pdf", "png")]
+    members |= {name: (folder / name).read_bytes() for name in names}
     members["table.md"] = (render(content.sections, "markdown") + "\n").encode()
     members["table.csv"] = (render(content.sections, "csv") + "\n").encode()
     silent = content.recipe.model_copy(update={"audio": False})
@@ -77,12 +78,12 @@ def write_bundle(content: Content, folder: Path) -> Path:
 
 def config_of(record: RunRecord) -> str:
     """The recipe of a run as a file for `mgc baseline --config` or `mgc probe --config`."""
-    return f"# mgc {record.kind} --config configs/{record.run_id}.toml\n\n{recipe_toml(record.recipe)}"
+    return f"# mgc {record.kind} --config configs/{record.run_id}.toml\n\n{to_toml(record.recipe)}"
 
 
 def commands_of(records: Sequence[RunRecord], first: RunRecord) -> str:
     """A shell script that repeats every recipe once, in the order of the runs, floors included."""
-    last = {recipe_toml(record.recipe): record for record in records if record.kind != "floor"}
+    last = {to_toml(record.recipe): record for record in records if record.kind != "floor"}
     runs = [f'mgc {r.kind} --config configs/{r.run_id}.toml --data "$DATA"' for r in last.values()]
     data = shlex.quote(first.recipe["data"]["source"])
     return _template("commands.sh").format(data=data, runs="\n".join(runs))
