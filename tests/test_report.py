@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from conftest import here, tone
 
-from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe
+from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe, recipe_toml
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.audio import excerpt
 from mgc.report.content import Content, gather
@@ -21,7 +21,6 @@ from mgc.report.maps import kept_map
 from mgc.report.page import render_page, write_page
 from mgc.runs.record import RunRecord, tracks_file
 from mgc.util.errors import MgcError
-from mgc.util.text import to_toml
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = ("folk", "pop", "rock")
@@ -52,7 +51,7 @@ def make_run(system: str, path: str, predictions: Predictions, **changes: object
         "representation_card": {
             "fingerprint": system, "source": EVIL, "parameters": 3, "licence": EVIL, "trained_on": "tags",
         },
-        "code": "c", "commit": None, "versions": {"mgc": EVIL}, "device": EVIL,
+        "revisions": {"split": 1}, "commit": None, "versions": {"mgc": EVIL}, "device": EVIL,
         "created": f"2026-01-01T00:00:0{len(system) % 10}", "name": f"{system} {EVIL}", "reported": EVIL,
     }  # fmt: skip
     plain["folder"] = here().results_of("tunes") / str(plain["run_id"])
@@ -267,7 +266,7 @@ def test_writing_replaces_the_page_at_once(runs: list[RunRecord], tmp_path: Path
 )
 def test_a_recipe_is_read_back_from_its_toml(recipe: BaselineRecipe | ProbeRecipe, tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
-    file.write_text(to_toml(recipe.model_dump(mode="json")), encoding="utf-8")
+    file.write_text(recipe_toml(recipe.model_dump(mode="json")), encoding="utf-8")
     assert read_recipe(type(recipe), file) == recipe
 
 

@@ -1,7 +1,6 @@
-"""The command line. Each command parses its arguments, calls one function and prints the result.
+"""The command line: it parses, calls one function and prints. Heavy modules are imported by commands.
 
-A module holds a group of commands. Importing it adds them to `app`, in the order in which `--help` lists
-them. Nothing that takes long to import is imported before a command runs.
+Each group of commands is a module. Importing it adds the commands to `app`, in the order of `mgc --help`.
 """
 
 import os
@@ -32,7 +31,10 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Compare pretrained audio encoders with a network trained from scratch, on your own music."""
+    """Compare pretrained audio encoders with networks trained from scratch, on your music and labels.
+
+    Start with: mgc data info --data FOLDER, mgc baseline, mgc probe --model musicnn, mgc compare.
+    """
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mgc.config import recipe_toml
 from mgc.report.content import Content
 from mgc.report.page import render_page
 from mgc.report.paper import FORMS, write_papers
@@ -25,7 +26,7 @@ from mgc.runs.record import RunRecord, load_records, without_places
 from mgc.runs.tables import render
 from mgc.util import files
 from mgc.util.progress import say
-from mgc.util.text import one_line, to_toml
+from mgc.util.text import one_line
 
 NAME = "hand-in.zip"
 KEPT = (".json", ".parquet", ".csv", ".md", ".png", ".svg", ".toml")
@@ -78,12 +79,12 @@ def write_bundle(content: Content, folder: Path) -> Path:
 
 def config_of(record: RunRecord) -> str:
     """The recipe of a run as a file for `mgc baseline --config` or `mgc probe --config`."""
-    return f"# mgc {record.kind} --config configs/{record.run_id}.toml\n\n{to_toml(record.recipe)}"
+    return f"# mgc {record.kind} --config configs/{record.run_id}.toml\n\n{recipe_toml(record.recipe)}"
 
 
 def commands_of(records: Sequence[RunRecord], first: RunRecord) -> str:
     """A shell script that repeats every recipe once, in the order of the runs, floors included."""
-    last = {to_toml(record.recipe): record for record in records if record.kind != "floor"}
+    last = {recipe_toml(record.recipe): record for record in records if record.kind != "floor"}
     runs = [f'mgc {r.kind} --config configs/{r.run_id}.toml --data "$DATA"' for r in last.values()]
     data = shlex.quote(first.recipe["data"]["source"])
     return _template("commands.sh").format(data=data, runs="\n".join(runs))

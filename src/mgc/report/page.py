@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mgc import __version__
+from mgc.config import recipe_toml
 from mgc.evaluate import Predictions, calibration_error, reliability, roc_aucs, roc_curves
 from mgc.report.audio import Excerpt, FoundDataset, excerpt, find_dataset
 from mgc.report.content import NAMES, Content, training_curves
@@ -23,7 +24,6 @@ from mgc.runs.tables import KINDS, Section, as_dict, caption, verdicts
 from mgc.util.errors import MgcError
 from mgc.util.files import write
 from mgc.util.progress import Progress
-from mgc.util.text import to_toml
 
 
 def write_page(content: Content, folder: Path) -> Path:
@@ -90,7 +90,7 @@ def render_page(content: Content) -> str:
         findings=_findings(content),
         hypotheses=[row for row in content.systems if row.record.hypothesis or row.record.reported],
         versions=_versions(content),
-        to_toml=to_toml,
+        recipe_toml=recipe_toml,
         missing=[*map(text_without_places, missing)],
         mgc_version=__version__,
     )

@@ -3,11 +3,9 @@
 import csv
 import io
 import itertools
-import json
 import re
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 from mgc.util.errors import printable
 
@@ -77,26 +75,6 @@ def csv_table(rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def to_toml(table: Mapping[str, Any], above: str = "") -> str:
-    """JSON values as TOML; keys are plain words, and values that are None are omitted.
-
-    Examples
-    --------
-    >>> print(to_toml({"seed": 0, "name": None, "train": {"lr": [0.1]}}), end="")
-    seed = 0
-    <BLANKLINE>
-    [train]
-    lr = [0.1]
-    """
-    text = "".join(
-        f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
-        for key, value in table.items()
-        if value is not None and not isinstance(value, Mapping)
-    ).replace("\x7f", "\\u007f")  # the only character that JSON allows in strings and TOML does not
-    inner = {f"{above}{key}": value for key, value in table.items() if isinstance(value, Mapping)}
-    return text + "".join(f"\n[{key}]\n{to_toml(value, f'{key}.')}" for key, value in inner.items())
 
 
 def one_line(text: object) -> str:

@@ -22,7 +22,6 @@ from mgc.evaluate import (
     paired,
     precision_recall_f1,
 )  # fmt: skip
-from mgc.representations import RANDOM_PREFIX
 from mgc.runs.record import NAMES_ONLY, RunRecord
 from mgc.util.errors import MgcError, did_you_mean
 
@@ -73,7 +72,7 @@ class System:
     @property
     def title(self) -> str:
         """Name and head, such as `musicnn + logistic`."""
-        return " + ".join(word for word in (self.record.display_name, self.record.head) if word)
+        return self.record.title
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def _system_key(record: RunRecord) -> str:
     recipe = {key: value for key, value in recipe.items() if key not in {*NAMES_ONLY, "seed"}}
     card = record.representation_card
     # Random weights differ between seeds of one system.
-    drawn = str(card.get("address")).startswith(RANDOM_PREFIX)
+    drawn = "random_seed" in card.get("spec", {})
     weights = None if drawn else card.get("weights")
     limit = record.recipe["data"]["limit"]
     return json.dumps([record.system, record.kind, recipe, weights, limit], sort_keys=True)
@@ -230,8 +229,8 @@ def systems_of(records: Sequence[RunRecord]) -> list[System]:
     return systems
 
 
-def _made_by(record: RunRecord) -> tuple[str, object]:
-    return record.code, record.representation_card.get("fingerprint")
+def _made_by(record: RunRecord) -> tuple[object, object]:
+    return record.revisions, record.representation_card.get("key")
 
 
 def _baseline(systems: Sequence[System], wanted: str | None) -> System | None:
