@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
+from scipy.special import entr
 
 from mgc.config import CompareRecipe, ReportRecipe
 from mgc.data.checking.check import Check
@@ -207,11 +208,13 @@ class Content:
         run = self.predictions
         seconds = self.tracks["seconds"].reindex(run.track_ids).to_numpy(float)  # (N,)
         tracks = pd.DataFrame({"label": run.labels, "group": run.groups, "seconds": seconds})
-        by_label = tracks.groupby("label")
-        counts = by_label["group"].agg(["size", "nunique"]).reindex(range(len(run.classes)), fill_value=0)
-        counts.columns = pd.Index(["tracks", "groups"])
-        total = by_label["seconds"].agg(lambda own: own.sum(skipna=False))
-        return counts.assign(label=run.classes, seconds=total)
+        genres = tracks.groupby("label").agg(
+            tracks=("group", "size"),
+            groups=("group", "nunique"),
+            seconds=("seconds", lambda own: own.sum(skipna=False)),
+        )
+        genres = genres.reindex(range(len(run.classes))).fillna({"tracks": 0, "groups": 0})
+        return genres.astype({"tracks": int, "groups": int}).assign(label=run.classes)
 
     @cached_property
     def clips(self) -> list[Clip]:
@@ -228,7 +231,7 @@ class Content:
         wrong = predicted != run.labels
         badness = np.where(wrong, confidence, 0.0).mean(axis=0)  # (N,)
         shares = np.stack([(predicted == k).mean(axis=0) for k in range(len(run.classes))])  # (C, N)
-        entropy = -(shares * np.log(shares, out=np.zeros_like(shares), where=shares > 0)).sum(axis=0)
+        entropy = entr(shares).sum(axis=0)
         several = wrong.sum(axis=0) >= min(2, len(trained))
         errors = [i for i in np.argsort(-badness, kind="stable") if several[i]][:CLIPS]
         disputed = [i for i in np.argsort(-entropy, kind="stable") if entropy[i] > 0 and i not in errors]

@@ -17,7 +17,7 @@ from mgc.config import recipe_toml
 from mgc.evaluate import Predictions, calibration_error, reliability, roc_aucs, roc_curves
 from mgc.report.audio import Excerpt, FoundDataset, excerpt, find_dataset
 from mgc.report.content import NAMES, Content, training_curves
-from mgc.report.figures import Axis, Chart, Line, axis_for, scaled, share_axis
+from mgc.report.figures import Axis, Chart, Line, axis_for, scaled
 from mgc.report.maps import MAPS, kept_map, make_map
 from mgc.runs.record import text_without_places
 from mgc.runs.tables import KINDS, Section, as_dict, caption, verdicts
@@ -78,7 +78,7 @@ def render_page(content: Content) -> str:
         kinds=KINDS,
         as_dict=as_dict,
         others=[row for row in content.systems if row.title not in front],
-        f1={row.title: row.system.per_class["f1"] for row in content.systems},
+        f1={row.title: row.system.per_class("f1") for row in content.systems},
         rocs=_rocs(content),
         auc={title: roc_aucs(run) for title, run in runs.items()},
         curves=curves,
@@ -121,7 +121,7 @@ def _table(section: Section) -> dict[str, Any]:
 def _rocs(content: Content) -> dict[str, Chart]:
     """For each genre, the ROC curves of the systems shown first, with their first seed."""
     curves = {row.title: roc_curves(row.system.predictions[0]) for row in content.front}
-    axes = share_axis("false positive rate"), share_axis("true positive rate")
+    axes = Axis("false positive rate"), Axis("true positive rate")
     rocs = {}
     for label in content.classes:
         drawn = [
@@ -156,7 +156,7 @@ def _curves(title: str, table: pd.DataFrame) -> list[Chart]:
 
 def _reliability(title: str, run: Predictions, colour: int) -> Chart:
     points = [(b.confidence, b.accuracy) for b in reliability(run)]
-    axes = share_axis("predicted probability"), share_axis("share of correct predictions")
+    axes = Axis("predicted probability"), Axis("share of correct predictions")
     x, y = np.array(points).T
     dots = [(*point, colour) for point in points]
     return Chart(f"Reliability of {title}", *axes, [Line(title, x, y, colour)], dots, diagonal=True)
@@ -197,7 +197,8 @@ def _excerpts(content: Content, found: FoundDataset, missing: list[str]) -> dict
         return excerpts
     with Progress("excerpts", len(content.clips), "clips") as progress:
         for clip in content.clips:
-            if track := found.track(clip.track_id, clip.label):
+            track = found.dataset.by_id.get(clip.track_id)
+            if track and track.label == clip.label:
                 try:
                     excerpts[clip.track_id] = excerpt(track.path, track.seconds)
                 except MgcError as error:

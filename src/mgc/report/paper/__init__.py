@@ -33,8 +33,7 @@ def write_papers(content: Content, forms: Sequence[str], folder: Path) -> list[P
         raise MgcError(f"unknown form of a paper: {unknown[0]!r}", fix=did_you_mean(unknown[0], FORMS))
     paper = paper_of(content)
     for name, table in paper.tables.items():
-        text = csv_table(table.full or table.rows).replace(MINUS, "-")
-        files.write(folder / "tables" / f"{name}.csv", text)
+        files.write(folder / "tables" / f"{name}.csv", csv_table(table.full).replace(MINUS, "-"))
     draw_figures(content, paper.names("figure"), folder / "figures")
     pdf, pages = _typeset(write_as("typst", paper), folder)
     for name in OPTIONAL:

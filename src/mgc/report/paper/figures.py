@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from mgc.evaluate import roc_aucs, roc_curves
 from mgc.report.content import Content
 from mgc.report.paper.forms import displayable
+from mgc.runs.record import draw_curves
 from mgc.runs.tables import KINDS, Row
 from mgc.util.files import write_figure
 from mgc.util.text import shortened
@@ -32,8 +33,6 @@ WIDE = 6.46  # inches, the width of the text
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f"]
 BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], COLOURS[-1]
 MARKS = {"floor": (GREY, "s"), "baseline": (BLUE, "o"), "probe": (ORANGE, "D")}
-
-
 OPTIONAL = ("curves", "roc")  # figures that are dropped, the first one first, if a paper gets too long
 
 
@@ -124,14 +123,4 @@ def _roc(canvas: Any, content: Content) -> None:
 
 def _curves(canvas: Any, content: Content) -> None:
     assert content.trained_network
-    _, curves = content.trained_network
-    axes, best = canvas.subplots(1, 2), curves[curves["best"]]
-    for axis, (quantity, name) in zip(axes, (("loss", "loss (nats)"), ("accuracy", "accuracy")), strict=True):
-        for part, label, colour in (("train", "training", "#999999"), ("val", "validation", BLUE)):
-            folds = [(f["epoch"] + 1, f[f"{part}_{quantity}"]) for _, f in curves.groupby("fold")]
-            for number, fold in enumerate(folds):
-                axis.plot(*fold, color=colour, lw=0.8, label=None if number else label)
-        axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color=ORANGE, ms=4, label="epoch kept")
-        axis.set(xlabel="epoch", ylabel=name)
-        axis.grid(alpha=0.25)
-    axes[0].legend()
+    draw_curves(canvas, content.trained_network[1])

@@ -36,11 +36,11 @@ class Block(NamedTuple):
 @dataclass(frozen=True)
 class Table:
     """`rows[0]` is the header. The first columns hold words; `widths` are their shares of the text width. The
-    other columns hold numbers. `full` is the content of `tables/<name>.csv`, if that has more rows."""
+    other columns hold numbers. `full` is the content of `tables/<name>.csv`, which may have more rows."""
 
     rows: list[list[str]]
     widths: tuple[float, ...]
-    full: list[list[str]] | None = None
+    full: list[list[str]]
 
     @property
     def number_widths(self) -> list[int]:

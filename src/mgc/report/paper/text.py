@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,9 @@ from mgc.util.text import listed, one_line, shortened
 def paper_of(content: Content) -> Paper:
     """The paper in the order of its template; each paragraph of that is a block."""
     marks = [" (a)", " (b)"] if len(content.pair) > 1 else [""]
+    named = {"setup": _setup(content), "systems": _systems(content), "genres": _genres(content, marks)}
     errors = _errors(content)
-    named = {
-        "setup": Table(_setup(content), (0.22, 0.14, 0.17, 0.33)),
-        "systems": Table(*_systems(content)),
-        "genres": Table(*_genres(content, marks)),
-        **({"errors": Table(errors, (0.42, 0.15, 0.33))} if errors[1:] else {}),
-    }
+    named |= {"errors": errors} if errors.rows[1:] else {}
     environment = Environment(loader=PackageLoader("mgc.report"), undefined=StrictUndefined, finalize=_plain)
     environment.filters |= {"listed": listed, "shortened": shortened, "percent": lambda x: f"{100 * x:.0f} %"}
     text = environment.get_template("paper.txt").render(
@@ -112,11 +108,12 @@ def _input(card: dict[str, Any]) -> str:
     return f"{rate / 1000:g} kHz, windows of {window / rate:.3g} s, {width} values"
 
 
-def _lines(rows: Iterable[Iterable[object]]) -> list[list[str]]:
-    return [[one_line(cell) for cell in row] for row in rows]
+def _table(rows: Sequence[Sequence[object]], *widths: float, full: Sequence[Sequence[object]] = ()) -> Table:
+    shown, every = ([[one_line(cell) for cell in row] for row in own] for own in (rows, full or rows))
+    return Table(shown, widths, every)
 
 
-def _setup(content: Content) -> list[list[str]]:
+def _setup(content: Content) -> Table:
     base = content.baseline
     settings = "settings other than the baseline's" if base else "settings"
     rows: list[list[object]] = [["system", "input", "pretrained on", settings, "trained par."]]
@@ -126,7 +123,7 @@ def _setup(content: Content) -> list[list[str]]:
             changed = "the baseline" if row is base else _changes(record, base)
             trained_on = record.representation_card.get("trained_on") or "unknown"
             rows.append([row.title, record.representation, trained_on, changed, f"{record.parameters:,}"])
-    return _lines(rows)
+    return _table(rows, 0.22, 0.14, 0.17, 0.33)
 
 
 def _changes(record: RunRecord, base: Row | None) -> str:
@@ -145,7 +142,7 @@ def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
     return {k: value for level in levels for k, value in level.items() if not isinstance(value, dict)}
 
 
-def _systems(content: Content) -> tuple[list[list[str]], tuple[float], list[list[str]]]:
+def _systems(content: Content) -> Table:
     head = ["system", "accuracy [95 %]", "macro-F1", "vs baseline [95 %]", "p (Holm)"]
     rows = {}
     for row in content.systems:
@@ -154,21 +151,21 @@ def _systems(content: Content) -> tuple[list[list[str]], tuple[float], list[list
         cells[head[1]] += f" {cells['over seeds']}"
         rows[row.title] = [cells[name] for name in head]
     shown = [rows[row.title] for row in content.main_rows]
-    return _lines([head, *shown]), (0.33,), _lines([head, *rows.values()])
+    return _table([head, *shown], 0.33, full=[head, *rows.values()])
 
 
-def _genres(content: Content, marks: list[str]) -> tuple[list[list[str]], tuple[float], list[list[str]]]:
+def _genres(content: Content, marks: list[str]) -> Table:
     keys = {"precision": "precision", "recall": "recall", "f1": "F1"}
     head = ["genre", "tracks", "artists", *(f"{word}{m}" for m in marks for word in keys.values())]
-    scores = [row.system.per_class[key] for row in content.pair for key in keys]
+    scores = [row.system.per_class(key) for row in content.pair for key in keys]
     rows = [
         [genre.label, genre.tracks, genre.groups, *(f"{score[k]:.2f}" for score in scores)]
         for k, genre in enumerate(content.genres.itertuples())
     ]
-    return _lines([head, *rows[:MOST_CLASSES]]), (0.22,), _lines([head, *rows])
+    return _table([head, *rows[:MOST_CLASSES]], 0.22, full=[head, *rows])
 
 
-def _errors(content: Content) -> list[list[str]]:
+def _errors(content: Content) -> Table:
     rows = [["track", "label", "predictions and number of systems", "highest"]]
     for clip in content.clips:
         if clip.why == "error":
@@ -176,4 +173,4 @@ def _errors(content: Content) -> list[list[str]]:
             votes = ", ".join(f"{label} {votes}" for label, votes in clip.votes[:3])
             highest = max(answer.probability for answer in clip.answers if answer.label != clip.label)
             rows.append([track, clip.label, votes, f"{highest:.2f}"])
-    return _lines(rows)
+    return _table(rows, 0.42, 0.15, 0.33)

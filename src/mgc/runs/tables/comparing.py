@@ -10,18 +10,7 @@ from typing import Any
 import numpy as np
 
 from mgc.config import BaselineRecipe, ProbeRecipe
-from mgc.evaluate import (
-    Difference,
-    Leak,
-    OverSeeds,
-    Predictions,
-    confusion_matrix,
-    holm,
-    leak,
-    over_seeds,
-    paired,
-    precision_recall_f1,
-)  # fmt: skip
+from mgc.evaluate import Difference, Leak, OverSeeds, Predictions, holm, leak, over_seeds, paired
 from mgc.runs.record import NAMES_ONLY, RunRecord
 from mgc.util.errors import MgcError, did_you_mean
 
@@ -52,22 +41,15 @@ class System:
         """(N, C) means over seeds, tracks sorted by id."""
         return np.mean([run.probabilities for run in self.predictions], axis=0)
 
-    @cached_property
-    def confusions(self) -> np.ndarray:
-        """(S, C, C) numbers of tracks for each seed; rows are the true class, columns the predicted one."""
-        runs = self.predictions
-        return np.stack([confusion_matrix(run.labels, run.predicted, len(run.classes)) for run in runs])
-
-    @cached_property
+    @property
     def confusion(self) -> np.ndarray:
-        """(C, C), the mean of `confusions` over seeds."""
-        return self.confusions.mean(axis=0)
+        """(C, C) numbers of tracks, means over seeds; rows are the true class, columns the predicted one."""
+        return np.mean([record.evaluation.confusion for record in self.records], axis=0)
 
-    @cached_property
-    def per_class(self) -> dict[str, np.ndarray]:
-        """ "precision", "recall" and "f1", (C,) means over seeds each."""
-        scores = np.mean([precision_recall_f1(confusion) for confusion in self.confusions], axis=0)
-        return dict(zip(("precision", "recall", "f1"), scores, strict=True))
+    def per_class(self, score: str) -> np.ndarray:
+        """(C,) means over seeds of "precision", "recall" or "f1"."""
+        classes = [record.evaluation.per_class for record in self.records]
+        return np.mean([[getattr(one, score) for one in run] for run in classes], axis=0)
 
     @property
     def title(self) -> str:
