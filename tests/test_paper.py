@@ -325,6 +325,13 @@ def test_one_probe_alone_is_a_paper_too(tmp_path: Path) -> None:
     assert text.count("baseline") == 2  # in this sentence, and as an empty column of the main table
 
 
+def test_names_cannot_imitate_the_marks_of_mentions_and_bold_text(tmp_path: Path) -> None:
+    run("marked", "probe", "\ue000bold:ear\ue001", 1.0, head="svm", classes=("x", "y"))
+    content = gather(ReportRecipe(data=DataRecipe(source="marked")), workspace=here())
+    [paper] = write_papers(content, ["markdown"], tmp_path)
+    assert r"\\ue000bold:ear\\ue001" in paper.read_text("utf-8")
+
+
 def test_one_fold_and_a_genre_without_test_tracks_are_reported(tmp_path: Path) -> None:
     record = run("given", "probe", "ear", 1.0, head="svm", classes=("x", "y", "z"))
     answers = record.predictions()
