@@ -68,14 +68,11 @@ Meter = Callable[[AudioFile], Callable[[np.ndarray, np.ndarray], None]]
 def decode(path: Path, sample_rate_hz: int | None = None) -> Iterator[np.ndarray]:
     """Blocks of mono float32 samples at `sample_rate_hz` (the file's own rate if None).
 
-    Channels are averaged; soxr resamples with its "HQ" setting.
-
-    Raises:
-        AudioError: the file cannot be decoded, or has samples that are not finite.
+    Channels are averaged; soxr resamples with its "HQ" setting. Raises `AudioError` if the file cannot be
+    decoded, or has samples that are not finite.
     """
     with _open(path) as file:
-        blocks = (_mono(block, path) for block in file.blocks)
-        rate = file.sample_rate_hz
+        blocks, rate = (_mono(block, path) for block in file.blocks), file.sample_rate_hz
         if sample_rate_hz in (None, rate):
             yield from blocks
             return

@@ -85,9 +85,7 @@ def load_windows(paths: Sequence[Path], cut: Windowing) -> Iterator[tuple[int, W
     At most `AHEAD_SECONDS` of audio wait to be used (`MIN_AHEAD_SECONDS` per thread, if that is more),
     regardless of the number and length of the files. Decoding, mixing and resampling are C code that
     releases the interpreter lock: threads are as fast as processes here, and nothing has to be copied.
-
-    Raises:
-        AudioError: of the first file that cannot be decoded, after the windows of all files before it.
+    The `AudioError` of a file that cannot be decoded is raised after the windows of all files before it.
     """
     count = min(cores(), len(paths))
     ahead = _DecodeAhead(paths, cut, int(cut.sample_rate_hz * max(AHEAD_SECONDS, count * MIN_AHEAD_SECONDS)))

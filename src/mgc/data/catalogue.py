@@ -32,8 +32,7 @@ SOURCES: dict[str, Source] = {
 def scan(recipe: DataRecipe, workspace: Workspace) -> Listing:
     """The tracks of `recipe.source`: a known name, `hf:...`, a folder, a zip of one, or a manifest.
 
-    Raises:
-        MgcError: the source does not exist or cannot be read.
+    Raises `MgcError` if the source does not exist or cannot be read.
     """
     if recipe.source in SOURCES:
         known = SOURCES[recipe.source]
@@ -93,14 +92,13 @@ def overview(root: Path) -> str:
 
 
 def fetch(name: str, root: Path, archive: Path | None = None) -> list[str]:
-    """Download, verify and unpack the archives of a known dataset. Archives that are complete are skipped.
+    """Download, verify and unpack the archives of a known dataset that are not complete: lines about it.
 
-    `archive` is a file that was downloaded by other means: it is verified, unpacked and kept. Returns lines
-    that say what was done.
+    `archive` is a file that was downloaded by other means: it is verified, unpacked and kept.
 
     Raises:
-        MgcError: an unknown name, no network (with what to download elsewhere, and where to put it), a wrong
-            digest, too little disk space, or an archive that cannot be unpacked.
+        MgcError: an unknown name, no network (with what to download elsewhere), a wrong digest, too little
+            disk space, or an archive that cannot be unpacked.
     """
     if name not in SOURCES:
         raise MgcError(f"there is no dataset {name!r}", fix=did_you_mean(name, SOURCES))
@@ -165,7 +163,6 @@ def _marker(archive: Archive, root: Path) -> Path:
 
 
 def _hint(name: str, archive: Archive) -> str:
-    source = SOURCES[name]
     where = f"download {archive.url}" if archive.url else f"get {archive.file}"
     text = f"{where} on a machine with a network, and run: mgc data fetch {name} --from {archive.file}"
-    return f"{text}; {source.about_archives}" if source.about_archives else text
+    return f"{text}; {SOURCES[name].about_archives}".removesuffix("; ")

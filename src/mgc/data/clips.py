@@ -64,8 +64,7 @@ def compute_all(
     def write() -> None:
         _write(index, table, fresh)
         if table.name != CLIPS.name:
-            clips: Sequence[tuple[Path, str, Clip]] = fresh
-            _write(index, CLIPS, clips)
+            _write(index, CLIPS, fresh)
         fresh.clear()
 
     with _open_index(cache, table, CLIPS) as index:
@@ -141,7 +140,7 @@ def _read(index: sqlite3.Connection, table: Table[Result], paths: Sequence[Path]
     return found
 
 
-def _write(index: sqlite3.Connection, table: Table[Result], rows: Sequence[tuple[Path, str, Result]]) -> None:
+def _write(index: sqlite3.Connection, table: Table[Any], rows: Sequence[tuple[Path, str, Any]]) -> None:
     """One short transaction, so that other processes do not wait for long."""
     values = [(as_text(path.absolute()), state, table.dumps(result)) for path, state, result in rows]
     with index:

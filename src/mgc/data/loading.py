@@ -24,8 +24,7 @@ def load(recipe: DataRecipe, workspace: Workspace) -> Dataset:
     """The usable tracks of `recipe.source`. Every file is inspected once.
 
     Raises:
-        MgcError: the source does not exist, no track is usable, or the share of unusable tracks that are not
-            in the quarantine file exceeds `recipe.max_excluded`.
+        MgcError: no such source, no usable track, or too many unusable tracks that are not quarantined.
     """
     listing = scan(recipe, workspace)
     tracks = limit_tracks(listing.tracks, recipe)
@@ -84,8 +83,8 @@ def limit_tracks(tracks: list[Track], recipe: DataRecipe) -> list[Track]:
     """
     if recipe.limit is None or recipe.limit >= len(tracks):
         return tracks
-    table = pd.DataFrame({"track": tracks})
-    table["label"], table["part"] = [t.label for t in tracks], [str(t.split) for t in tracks]
+    rows = [(track, track.label, str(track.split)) for track in tracks]
+    table = pd.DataFrame(rows, columns=["track", "label", "part"])
     drawn = [f"{recipe.split_seed} {track.track_id}" for track in tracks]
     table["drawn"] = [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in drawn]
     table = table.sort_values("drawn")
@@ -112,8 +111,10 @@ def _check_share(unexpected: Sequence[Excluded], total: int, recipe: DataRecipe)
 def _group_copies(
     tracks: list[Track], quarantine: Mapping[str, Quarantined], is_given: bool
 ) -> tuple[list[Track], list[str]]:
-    """Tracks with one group for identical files and for copies that a check has found, so that no split
-    separates them; and notes about them. Copies in different parts of a given split remain there."""
+    """Tracks with one group for identical files and for copies that a check has found, and notes about them.
+
+    Copies in different parts of a given split remain there.
+    """
     from scipy.cluster.hierarchy import DisjointSet
 
     groups = DisjointSet([track.group for track in tracks])

@@ -55,11 +55,7 @@ COLUMNS = [field.name for field in fields(Quarantined)]
 
 
 def read_quarantine(file: Path) -> dict[str, Quarantined]:
-    """The rows by track id; empty if the file does not exist.
-
-    Raises:
-        MgcError: the file cannot be read, lacks a column, or a value of `excluded` is not yes, no or keep.
-    """
+    """The rows by track id, none if the file does not exist; `MgcError` if it is not such a file."""
     if not file.exists():
         return {}
     fix = "fix it, or delete it and run mgc data check again"

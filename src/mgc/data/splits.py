@@ -82,8 +82,8 @@ class Split:
                     raise MgcError(f"{what} {reason}", where=where, fix=fix)
             untrained = {tracks[i].label for i in fold.test} - {tracks[i].label for i in fold.train}
             if untrained:
-                fact = f"the class {min(untrained)!r} is in the test set but not in the training set"
-                what = f"{fact}: it has too few artists or tracks for this split"
+                what = f"the class {min(untrained)!r} is in the test set but not in the training set: it has "
+                what += "too few artists or tracks for this split"
                 raise MgcError(what, where=where, fix=_TOO_FEW_TRACKS)
         for track_id, count in Counter(i for fold in self.folds for i in fold.test).items():
             if count > 1:

@@ -234,11 +234,10 @@ def _copies(
         elif split.is_given and split.separates(i, first):
             text += ", which is in another part of the given split"
             excluded.append(tracks[i].finding("copy", text))
-    action = f"{first} is used, copies in other parts of the split are excluded"
-    if not excluded:
-        action = "kept in one part of the split"
-    if first is None:
-        action = "all excluded: their labels differ"
+    action = "all excluded: their labels differ"
+    if first is not None:
+        used = f"{first} is used, copies in other parts of the split are excluded"
+        action = used if excluded else "kept in one part of the split"
     crosses = any(split.separates(ids[0], i) for i in ids[1:])
     return Copies(tuple(ids), how, detail, first, crosses, action), excluded
 

@@ -7,7 +7,6 @@ import os
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from io import BufferedReader
 from pathlib import Path
 
@@ -107,19 +106,19 @@ class _Meter:
         self.samples = self.clipped = self.spectra = 0
         self.sum = self.peak = 0.0
         self.is_dual_mono = True
-        self.frame_values = 1  # samples x channels of a frame
+        self.rate = self.frame_values = 1  # Hz; samples x channels of a frame
         self.rest = np.zeros(0, np.float32)  # of an incomplete frame
         self.powers = [np.zeros(0, np.float32)]  # of frames
         self.spectrum = np.zeros(SPECTRUM_SAMPLES // 2 + 1)
 
     def start(self, file: AudioFile) -> Callable[[np.ndarray, np.ndarray], None]:
         """Called by `inspect` before the first block."""
-        self.file = file
-        self.frame_values = max(1, round(FRAME_SECONDS * file.sample_rate_hz)) * file.channels
-        self.hash.update(f"{file.sample_rate_hz} {file.channels}".encode())
-        return partial(self.take, file.sample_rate_hz)
+        self.file, self.rate = file, file.sample_rate_hz
+        self.frame_values = round(FRAME_SECONDS * self.rate) * file.channels
+        self.hash.update(f"{self.rate} {file.channels}".encode())
+        return self.take
 
-    def take(self, rate: int, block: np.ndarray, mono: np.ndarray) -> None:
+    def take(self, block: np.ndarray, mono: np.ndarray) -> None:
         """Add one block, (samples, channels), and its mix-down."""
         self.hash.update(block.data)
         self.samples += len(block)
@@ -135,10 +134,10 @@ class _Meter:
             self.powers.append(np.vecdot(frames, frames) / self.frame_values)
             if len(mono) >= SPECTRUM_SAMPLES:
                 pieces = np.lib.stride_tricks.sliding_window_view(mono, SPECTRUM_SAMPLES)
-                spectra = np.fft.rfft(pieces[:: rate // SPECTRA_PER_SECOND] * HANN)
+                spectra = np.fft.rfft(pieces[:: self.rate // SPECTRA_PER_SECOND] * HANN)
                 self.spectrum += (spectra.real**2 + spectra.imag**2).sum(axis=0, dtype=np.float64)
                 self.spectra += len(spectra)
-        self.fingerprinter.take(mono, rate)
+        self.fingerprinter.take(mono, self.rate)
 
     def _count_clipped(self, block: np.ndarray) -> None:
         highest = max(float(block.max()), -float(block.min()))
@@ -157,7 +156,7 @@ class _Meter:
         file = self.file
         promised, remarks = _compare_lengths(path, file, clip.seconds) if file else (None, ())
         powers = np.concatenate(self.powers)
-        samples, values = max(1, self.samples), max(1, self.samples * clip.channels)
+        values = max(1, self.samples * clip.channels)
         energy = float(powers.sum(dtype=np.float64)) * self.frame_values + float(self.rest @ self.rest)
         if len(self.rest):
             powers = np.append(powers, self.rest @ self.rest / len(self.rest))
@@ -176,7 +175,7 @@ class _Meter:
             clipped_share=self.clipped / values,
             silent_share=float((powers < SILENT_POWER).sum()) / max(1, len(powers)),
             is_dual_mono=self.is_dual_mono and clip.channels > 1 and self.samples > 0,
-            dc_offset=self.sum / samples,
+            dc_offset=self.sum / max(1, self.samples),
             bandwidth_hz=(max([-0.5, *present[-1:].tolist()]) + 0.5) * clip.sample_rate_hz / SPECTRUM_SAMPLES,
             fingerprint=self.fingerprinter.words(),
         )
