@@ -22,10 +22,13 @@ import soxr
 from mgc.audio.mp3 import Mp3Header, UncountedMp3, read_mp3_header
 from mgc.util.errors import MgcError
 
-# Suffixes that are searched for in a folder. The second set needs ffmpeg, through audioread.
-SNDFILE_SUFFIXES = frozenset({".mp3", ".ogg", ".opus", ".flac", ".wav", ".au", ".aif", ".aiff", ".caf"})
+# Suffixes that are searched for in a folder. The others need ffmpeg, through audioread.
+SNDFILE_FORMATS = {
+    ".mp3": "MP3", ".ogg": "OGG", ".opus": "OGG", ".flac": "FLAC", ".wav": "WAV", ".au": "AU",
+    ".aif": "AIFF", ".aiff": "AIFF", ".caf": "CAF",
+}  # fmt: skip
 FFMPEG_SUFFIXES = frozenset({".m4a", ".mp4", ".aac", ".wma"})
-SUFFIXES = SNDFILE_SUFFIXES | FFMPEG_SUFFIXES
+SUFFIXES = FFMPEG_SUFFIXES.union(SNDFILE_FORMATS)
 
 # Beyond these the header is wrong. A file of 1 Hz would be resampled to thousands of times its samples.
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1_000, 1_000_000

@@ -125,8 +125,8 @@ def _unpack_given(name: str, source: Source, file: Path, root: Path) -> list[str
         else:
             return _unpack(file, archive, root)
     if len({archive.place for archive in source.archives}) > 1:
-        names = dict.fromkeys(archive.file for archive in source.archives)
-        fix = f"give {' or '.join(names)}, under its original name"
+        names = " or ".join(dict.fromkeys(archive.file for archive in source.archives))
+        fix = f"give {names}, under its original name"
         raise MgcError(f"{file.name!r} is not an archive of {name}", where=file, fix=fix)
     # A copy of the same dataset from another place, for which no digest is published.
     lines = _unpack(file, Archive(file.name, name, None, None), root, whole=True)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from mgc.audio import Clip, content_hash, inspect
+from mgc.audio import Clip, inspect
+from mgc.audio.decoding import content_hash
 from mgc.data.dataset import as_text
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress

@@ -1,13 +1,8 @@
-"""From a source to a `Dataset`: scan it, inspect every file, exclude unusable and quarantined tracks.
-
-`describe` prints one.
-"""
+"""From a source to a `Dataset`: scan it, inspect every file, exclude unusable and quarantined tracks."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-
-import pandas as pd
 
 from mgc.config import DataRecipe
 from mgc.data.catalogue import scan
@@ -70,8 +65,7 @@ def describe(recipe: DataRecipe, workspace: Workspace) -> str:
     for number, fold in enumerate(split.folds):
         sizes = ", ".join(f"{len(ids)} {part}" for part, ids in fold.parts.items())
         lines.append(f"  fold {number}: {sizes}")
-    lines += [f"  {line}" for line in unevaluated_classes(split)]
-    lines.append(f"excluded: {len(dataset.excluded)}")
+    lines += [*(f"  {line}" for line in unevaluated_classes(split)), f"excluded: {len(dataset.excluded)}"]
     lines += [f"  {line}" for line in by_reason(dataset.excluded)]
     return "\n".join(map(printable, lines))
 
@@ -81,13 +75,14 @@ def limit_tracks(tracks: list[Track], recipe: DataRecipe) -> list[Track]:
 
     The order is drawn with `recipe.split_seed`; a larger limit contains the tracks of a smaller one.
     """
+    import pandas as pd
+
     if recipe.limit is None or recipe.limit >= len(tracks):
         return tracks
-    rows = [(track, track.label, str(track.split)) for track in tracks]
-    table = pd.DataFrame(rows, columns=["track", "label", "part"])
-    drawn = [f"{recipe.split_seed} {track.track_id}" for track in tracks]
-    table["drawn"] = [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in drawn]
-    table = table.sort_values("drawn")
+    draws = [f"{recipe.split_seed} {track.track_id}".encode() for track in tracks]
+    hashes = [hashlib.blake2b(draw, digest_size=8).hexdigest() for draw in draws]
+    rows = [(t, t.label, str(t.split), drawn) for t, drawn in zip(tracks, hashes, strict=True)]
+    table = pd.DataFrame(rows, columns=["track", "label", "part", "drawn"]).sort_values("drawn")
     parts = table.groupby(["label", "part"])
     # The k-th of n is at (k + 1/2) / n in every part of the split: the first few include one of each.
     table["place"] = (parts.cumcount() + 0.5) / parts["drawn"].transform("size")

@@ -19,8 +19,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import pandas as pd
-
 from mgc.util import files
 from mgc.util.errors import MgcError
 
@@ -75,10 +73,12 @@ def read_quarantine(file: Path) -> dict[str, Quarantined]:
 
 
 def write_quarantine(file: Path, checked: Collection[str], found: Iterable[Quarantined]) -> None:
-    """Write the rows that a check `found`, and remove those of other `checked` tracks (ids).
+    """Write the rows that a check of tracks with the ids `checked` found.
 
-    Rows of tracks that were not checked, rows "by hand", and "keep" for the same content remain.
+    Rows of other tracks, rows "by hand", and "keep" for the same content remain.
     """
+    import pandas as pd
+
     before = read_quarantine(file)
     rows = {i: row for i, row in before.items() if i not in checked or row.kind == BY_HAND}
     for row in found:

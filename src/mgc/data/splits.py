@@ -1,7 +1,7 @@
 """Splits: which tracks are for training, validation and testing, and who decided that.
 
-A group (an artist, or files of the same content) is never in two parts of a fold: `Split` refuses it. The
-only exception is "random", which measures how much such a leak is worth and is marked as leaky everywhere.
+A group (an artist, or files of the same content) is never in two parts of a fold, except in "random", which
+measures how much such a leak is worth and is marked as leaky everywhere.
 """
 
 import hashlib
@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 
 from mgc.data.dataset import Dataset, Track
 from mgc.util.errors import MgcError
@@ -131,6 +130,8 @@ def subsample_training(split: Split, per_class: int, seed: int) -> Split:
 
     With the same seed, a larger `per_class` contains the tracks of a smaller one.
     """
+    import pandas as pd
+
     tracks = split.dataset.by_id
     folds = []
     for fold in split.folds:
@@ -144,8 +145,8 @@ def subsample_training(split: Split, per_class: int, seed: int) -> Split:
 def unevaluated_classes(split: Split) -> list[str]:
     """Warnings about genres of which no fold has a test track, or no fold has a validation track."""
     label_of = {track.track_id: track.label for track in split.dataset.tracks}
-    effects = {"test": "are not evaluated", "val": "are ignored in choosing epochs and hyperparameters"}
     lines = []
+    effects = {"test": "are not evaluated", "val": "are ignored in choosing epochs and hyperparameters"}
     for part, effect in effects.items():
         present = {label_of[i] for fold in split.folds for i in fold.parts[part]}
         if missing := ", ".join(label for label in split.dataset.classes if label not in present):
@@ -238,9 +239,8 @@ def _parts(tracks: Sequence[Track], count: int, seed: int) -> list[list[Track]]:
 
 
 def _grouping(dataset: Dataset) -> str:
-    if any(track.artist for track in dataset.tracks):
-        return "grouped by artist"
-    return "artists unknown: every track is its own group"
+    known = any(track.artist for track in dataset.tracks)
+    return "grouped by artist" if known else "artists unknown: every track is its own group"
 
 
 def _validation_share(folds: Sequence[Fold]) -> str:
@@ -255,8 +255,8 @@ def _leak(dataset: Dataset, folds: Sequence[Fold]) -> str:
     groups = {track.track_id: track.group for track in dataset.tracks}
     known = [{groups[i] for i in (*fold.train, *fold.val)} for fold in folds]
     is_shared = [groups[i] in own for fold, own in zip(folds, known, strict=True) for i in fold.test]
-    share = f"{100 * np.mean(is_shared):.0f} % of the test tracks"
-    return f"not grouped by artist ({share} share an artist with the training set)"
+    share = f"{100 * np.mean(is_shared):.0f} % of the test tracks share an artist with the training set"
+    return f"not grouped by artist ({share})"
 
 
 def _without(tracks: Iterable[Track], taken: Iterable[Track]) -> list[Track]:

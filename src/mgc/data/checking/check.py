@@ -1,7 +1,6 @@
 """`mgc data check`: faults in the audio, copies, and properties of the files that reveal the genre.
 
-One pass over the audio (`measure_all`), then arithmetic. Tracks that must not be used go into the quarantine
-file.
+One pass over the audio, then arithmetic. Tracks that must not be used go into the quarantine file.
 """
 
 from collections import Counter, defaultdict

@@ -12,17 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mgc.audio import AudioError, AudioFile, Clip, inspect, open_bytes
+from mgc.audio import AudioError, Clip, inspect
+from mgc.audio.decoding import SNDFILE_FORMATS, AudioFile, open_bytes
 from mgc.data import clips
 from mgc.data.checking.fingerprint import Fingerprinter
 
-# What a suffix promises, in libsndfile's terms; ".wav" is also right for the other two.
-SUFFIX_FORMATS = {
-    ".mp3": "MP3", ".ogg": "OGG", ".opus": "OGG", ".flac": "FLAC", ".wav": "WAV", ".au": "AU",
-    ".aif": "AIFF", ".aiff": "AIFF", ".caf": "CAF",
-}  # fmt: skip
-WAV_FORMATS = frozenset({"WAV", "WAVEX", "RF64"})
-
+WAV_FORMATS = frozenset({"WAV", "WAVEX", "RF64"})  # of files named .wav, in libsndfile's terms
 FRAME_SECONDS = 0.05
 SILENT_POWER = 1e-6  # -60 dBFS
 # Audacity's "Find Clipping" also counts from three samples in a row. If samples exceed full scale, full scale
@@ -167,7 +162,7 @@ class _Meter:
             remarks=remarks,
             format=file.format if file else "",
             subtype=file.subtype if file else "",
-            suffix_format=SUFFIX_FORMATS.get(path.suffix.lower(), ""),
+            suffix_format=SNDFILE_FORMATS.get(path.suffix.lower(), ""),
             seconds_promised=promised,
             samples_hash=self.hash.hexdigest() if self.samples else "",
             peak=self.peak,
