@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import datasets
 
 
-MAX_NAMED = 10  # at most so many tracks are named for one reason; of more, the first few and the number
+MAX_NAMED = 10  # largest number of tracks named for one reason; of more, the first few and the number
 
 
 def as_text(value: object) -> str:
