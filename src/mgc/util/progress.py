@@ -55,6 +55,10 @@ class Progress:
             self._last_line = time.monotonic()
             say(self._line())
 
+    def reach(self, done: int) -> None:
+        """Advance to `done` units, at most to the total; fewer than before are ignored."""
+        self.step(max(0, min(done, self.total) - self.done))
+
     def expect_less(self, count: int) -> None:
         """Lower the total: `count` units will not be needed."""
         self.total -= count

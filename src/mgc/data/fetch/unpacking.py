@@ -12,14 +12,14 @@ import tarfile
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from mgc.data.fetch.disk import MIB, ByteProgress, amount, check_free_space, disk_errors, reason_of
-from mgc.util.errors import MgcError, printable
+from mgc.data.fetch.disk import MIB, amount, check_free_space, mib
+from mgc.util.errors import MgcError, explaining, printable, reason_of
 from mgc.util.progress import Progress, say
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -90,49 +90,39 @@ def unpack(archive: Path, into: Path, top: str | None = None) -> Unpacked:
             cannot be written. Files that are already unpacked are kept.
     """
     result = Unpacked()
-    with _members_of(archive) as members, disk_errors(into, "make it writable, or choose another folder"):
+    fix = "make it writable, or choose another folder"
+    with _members_of(archive) as members, explaining(f"{into.name} cannot be written", into, fix):
         into.mkdir(parents=True, exist_ok=True)
         planned: list[tuple[_Member, Path]] = []
         for member in members:
-            if _is_litter(member.name):
+            name = member.name.replace("\\", "/")
+            *folders, last = name.split("/")
+            if "__MACOSX" in folders or last == ".DS_Store" or last.startswith("._"):
                 result.litter += 1
-                continue
-            try:
-                planned.append((member, _target(member, into, top)))
-            except _RefusedError as error:
-                result.refuse(member.name, str(error))
+            elif reason := _refusal(name, top) or member.problem:
+                result.refuse(member.name, reason)
+            else:
+                planned.append((member, into / name))
         _write_all(archive.name, into, planned, result)
     return result
 
 
-def _is_litter(name: str) -> bool:
-    *folders, last = name.replace("\\", "/").split("/")
-    return "__MACOSX" in folders or last == ".DS_Store" or last.startswith("._")
-
-
-def _target(member: _Member, into: Path, top: str | None) -> Path:
-    """The path to unpack a member to.
-
-    Raises:
-        _RefusedError: the member is a link or device, or its name leads out of `into`.
-    """
-    name = member.name.replace("\\", "/")
+def _refusal(name: str, top: str | None) -> str | None:
+    """Why a member of this name is not unpacked."""
     parts = PurePosixPath(name).parts
-    if re.search(r"[\x00-\x1f\x7f-\x9f]", name):
-        raise _RefusedError("its name contains a control character")
-    if name.startswith("/") or re.match("[A-Za-z]:", name):
-        raise _RefusedError("its name is an absolute path")
-    if ".." in parts:
-        raise _RefusedError("its name leads out of the folder")
-    if not parts:
-        raise _RefusedError("it has no name")
-    if len(parts) > MAX_DEPTH:
-        raise _RefusedError(f"it is nested more than {MAX_DEPTH} folders deep")
-    if member.problem:
-        raise _RefusedError(member.problem)
-    if top and (parts[0] != top or len(parts) == 1):
-        raise _RefusedError(f"it is not in the folder {top}")
-    return into.joinpath(*parts)
+    return _first({
+        "its name contains a control character": re.search(r"[\x00-\x1f\x7f-\x9f]", name),
+        "its name is an absolute path": re.match("/|[A-Za-z]:", name),
+        "its name leads out of the folder": ".." in parts,
+        "it has no name": not parts,
+        f"it is nested more than {MAX_DEPTH} folders deep": len(parts) > MAX_DEPTH,
+        f"it is not in the folder {top}": top and (parts[:1] != (top,) or len(parts) == 1),
+    })  # fmt: skip
+
+
+def _first(reasons: Mapping[str, object]) -> str | None:
+    """The first reason that applies."""
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def _write_all(archive: str, into: Path, planned: list[tuple[_Member, Path]], result: Unpacked) -> None:
@@ -150,10 +140,8 @@ def _write_all(archive: str, into: Path, planned: list[tuple[_Member, Path]], re
                 result.files.append(target)
             except _RefusedError as error:
                 result.refuse(member.name, str(error))
-            except UnicodeEncodeError:
-                result.refuse(member.name, "no such name is possible here")
-            except OSError as error:
-                if error.errno not in _NAME_ERRORS:
+            except (OSError, UnicodeEncodeError) as error:
+                if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
                     rest = [size for n, size in missing.items() if n >= number]
                     what = f"{printable(member.name)} of {archive} cannot be written: {reason_of(error)}"
                     fix = "free space or make it writable, and run the same command again; "
@@ -244,15 +232,13 @@ def _members_of(archive: Path) -> Iterator[list[_Member]]:
     if not name.endswith((".zip", *TAR_SUFFIXES)):
         fix = f"unpack it with another program; supported: {', '.join(('.zip', *TAR_SUFFIXES))}"
         raise MgcError("unknown type of archive", where=archive, fix=fix)
-    with disk_errors(archive, "make it readable, or correct its name", "opened"):
+    with explaining(f"{archive.name} cannot be opened", archive, "make it readable, or correct its name"):
         stream = archive.open("rb")
+    what = "the archive is damaged, truncated or not an archive"
+    fix = "download it again; if the error remains, unpack it with another program"
     with stream:
-        try:
+        with explaining(what, archive, fix, _DAMAGE):
             members = _zip_members(stream) if name.endswith(".zip") else _tar_members(stream, archive)
-        except _DAMAGE as error:
-            what = f"the archive is damaged, truncated or not an archive: {reason_of(error)}"
-            fix = "download it again; if the error remains, unpack it with another program"
-            raise MgcError(what, where=archive, fix=fix) from None
         yield members
 
 
@@ -272,15 +258,12 @@ def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
         with suppress(UnicodeError):
             name = name.encode("cp437").decode("utf-8")
     kind = stat.S_IFMT(info.external_attr >> 16)
-    problem = None
-    if info.flag_bits & 0x1:
-        problem = "it is encrypted"
-    elif kind == stat.S_IFLNK:
-        problem = "it is a link"
-    elif kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK):
-        problem = "it is a device or pipe"
-    elif _is_folder(info):
-        problem = "it is named like a folder but contains data"
+    problem = _first({
+        "it is encrypted": info.flag_bits & 0x1,
+        "it is a link": kind == stat.S_IFLNK,
+        "it is a device or pipe": kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK),
+        "it is named like a folder but contains data": _is_folder(info),
+    })  # fmt: skip
     if info.compress_type == zipfile.ZIP_BZIP2:
         return _Member(name, info.file_size, problem, lambda: _bzip2_data(opened, info), crc=info.CRC)
     # zipfile decompresses all of the LZMA data it reads at once, however large the result.
@@ -312,28 +295,25 @@ class _StrictHeader(tarfile.TarInfo):
 def _tar_members(stream: IO[bytes], archive: Path) -> list[_Member]:
     """All members. The whole archive is read, so that damage is found before anything is written."""
     members = []
-    progress = ByteProgress(f"read {archive.name}", archive.stat().st_size)
-    with progress:
+    with Progress(f"read {archive.name}", mib(archive.stat().st_size), "MiB") as progress:
         opened = tarfile.TarFile.open(fileobj=stream, mode="r:*", tarinfo=_StrictHeader)
         while (info := opened.next()) is not None:
             if info.size < 0 or opened.offset <= info.offset:  # would lead back to an earlier member forever
                 raise tarfile.ReadError(f"impossible size {info.size}")
             if not info.isdir():
                 members.append(_tar_member(opened, info))
-            progress.reach(stream.tell())
+            progress.reach(mib(stream.tell()))
         while opened.fileobj.read(MIB):  # to the checksum at the end
-            progress.reach(stream.tell())
+            progress.reach(mib(stream.tell()))
     return members
 
 
 def _tar_member(opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
-    problem = None
-    if info.issparse():
-        problem = "it is a sparse file"
-    elif info.issym() or info.islnk():
-        problem = "it is a link"
-    elif not info.isreg():
-        problem = "it is a device or pipe"
+    problem = _first({
+        "it is a sparse file": info.issparse(),
+        "it is a link": info.issym() or info.islnk(),
+        "it is a device or pipe": not info.isreg(),
+    })  # fmt: skip
 
     def data() -> IO[bytes]:
         stream = opened.extractfile(info)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from mgc.config import DataRecipe
 from mgc.data.dataset import Track
-from mgc.data.fetch import reason_of
 from mgc.data.listing import Archive, Listing, Source
 from mgc.data.sources.local import artist_group
 from mgc.data.splits import side_of
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, reason_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,11 +17,11 @@ from mgc.audio import SUFFIXES
 from mgc.config import DataRecipe
 from mgc.data.clips import file_hash
 from mgc.data.dataset import Excluded, Track, as_text
-from mgc.data.fetch import reason_of, unpack
+from mgc.data.fetch import unpack
 from mgc.data.listing import Listing
 from mgc.data.splits import SPLIT_WORDS, side_of
 from mgc.util import files
-from mgc.util.errors import MgcError, counted, did_you_mean
+from mgc.util.errors import MgcError, counted, did_you_mean, reason_of
 from mgc.workspace import Workspace
 
 # Common column names, compared without case; the first that exists is used.
