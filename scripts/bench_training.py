@@ -211,7 +211,7 @@ def accuracies(name: str, source: str, epochs: int, seeds: int) -> dict[str, lis
         load(DataRecipe(source=source), workspace=Workspace.from_environment()),
         open_representation("logmel", workspace=Workspace.from_environment()),
     )
-    embed_tracks(dataset, representation, "cpu", workspace=Workspace.from_environment())
+    embed_tracks(dataset.tracks, representation, device="cpu", workspace=Workspace.from_environment())
     store, fold = (
         Store(representation, root=Workspace.from_environment().cache),
         make_split(dataset, "auto", 0).folds[0],

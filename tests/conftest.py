@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mgc.util.compiled import librosa_ready
+from mgc.util.compiled import prepare_librosa
 from mgc.workspace import Workspace
 
 # Many small computations: a second thread would mostly wait for a core that other work holds.
@@ -20,8 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tests call librosa themselves, in several processes at once.
-librosa_ready()
+# Tests call librosa themselves.
+prepare_librosa()
 
 SHARED = Path(os.environ.get("MGC_SHARED") or Path(__file__).parents[2] / "shared")
 needs_emotify = pytest.mark.skipif(

@@ -51,7 +51,7 @@ def load(folder: Path) -> Dataset:
 
 
 def embed(folder: Path, seconds: float = 0.0) -> Embedded:
-    return embed_tracks(load(folder), card(seconds), "cpu", 1, workspace=here())
+    return embed_tracks(load(folder).tracks, card(seconds), "cpu", 1, workspace=here())
 
 
 def vectors(dataset: Dataset) -> dict[str, bytes]:
@@ -117,7 +117,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(music: Path) -> None:
         return changing
 
     with pytest.raises(MgcError, match=f"1 files changed while they were read: {track.track_id}"):
-        embed_tracks(dataset, replace(card(), load=touch), "cpu", 1, workspace=here())
+        embed_tracks(dataset.tracks, replace(card(), load=touch), "cpu", 1, workspace=here())
     assert Store(card(), root=here().cache).missing(t.content for t in dataset.tracks) == {track.content}
     assert embed(music).computed == 1
 

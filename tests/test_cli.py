@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,22 +49,22 @@ def refused(*words: object) -> str:
 def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
     assert "20 tracks, 2 genres" in ok("data", "info", "--data", music)
     assert "accuracy" in ok("baseline", "--data", music, *FAST)
-    assert "20 computed now, 0 were there" in ok("embed", "--model", tiny_encoder, "--data", music)
-    assert "nothing to do" in ok("embed", "--model", tiny_encoder, "--data", music)
+    assert "20 computed, 0 cached" in ok("embed", "--model", tiny_encoder, "--data", music)
+    assert "all cached, up to date" in ok("embed", "--model", tiny_encoder, "--data", music)
     assert "tiny-wav2vec2 + logistic" in ok("probe", "--data", music, "--split", "holdout")
     rows = json.loads(ok("compare", "--data", music, "--format", "json"))
-    assert [row["path"] for row in rows] == ["floor", "floor", "baseline", "probe"]
-    by_path = {row["path"]: row for row in rows}
-    assert by_path["baseline"]["system"] == "cnn"
-    assert by_path["baseline"]["vs_baseline"] is None
-    probe = by_path["probe"]
-    assert probe["vs_baseline"] == pytest.approx(probe["accuracy"] - by_path["baseline"]["accuracy"])
+    assert [row["kind"] for row in rows] == ["floor", "floor", "baseline", "probe"]
+    by_kind = {row["kind"]: row for row in rows}
+    assert by_kind["baseline"]["system"] == "cnn"
+    assert by_kind["baseline"]["vs_baseline"] is None
+    probe = by_kind["probe"]
+    assert probe["vs_baseline"] == pytest.approx(probe["accuracy"] - by_kind["baseline"]["accuracy"])
     assert 0 <= probe["p_value"] <= 1
     assert {row["n_tracks"] for row in rows} == {4}
     assert {row["split"] for row in rows} == {"holdout"}
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
 
-    run = here().results / "music" / by_path["baseline"]["run_id"]
+    run = here().results / "music" / by_kind["baseline"]["run_id"]
     names = {file.name for file in run.iterdir()}
     curves = {"curves.csv", "curves.png", "curves.svg"}
     assert names == {"record.json", "predictions.parquet", "validation.parquet", "fold0.safetensors", *curves}
@@ -70,7 +72,7 @@ def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
     assert len(lines) == 3
     assert lines["best"].sum() == 1
     record = json.loads((run / "record.json").read_text())
-    assert record["split_authority"].startswith("one fifth tested, stratified, artists unknown")
+    assert record["split_authority"].startswith("one fifth for testing, stratified, artists unknown")
     assert record["recipe"]["train"]["epochs"] == 3
     for file in ("table.md", "table.csv"):
         assert "tiny-wav2vec2" in (here().results / "music" / file).read_text()
@@ -87,7 +89,7 @@ def test_every_format_of_the_table(music: Path) -> None:
     assert r"\toprule" in latex
     assert r"95 \%" in latex
     lines = ok("compare", "--data", music, "--format", "csv").splitlines()
-    assert lines[0].startswith("system,path,representation,head,split,leaky,n_tracks,accuracy")
+    assert lines[0].startswith("system,kind,representation,head,split,leaky,n_tracks,accuracy")
     assert len(lines) == 4
     assert "known: " in refused("compare", "--data", music, "--set", "formt=csv")
     refused("compare", "--data", music, "--format", "html")
@@ -96,7 +98,7 @@ def test_every_format_of_the_table(music: Path) -> None:
 
 def test_the_same_seed_gives_the_same_predictions_bit_for_bit(music: Path) -> None:
     def predictions() -> list[pd.DataFrame]:
-        ok("baseline", "--data", music, "--again", *FAST)
+        ok("baseline", "--data", music, "--overwrite", *FAST)
         ok("probe", "--model", "logmel", "--data", music, "--split", "holdout")
         return [
             r.predictions().to_frame() for r in load_records("music", workspace=here()) if r.kind != "floor"
@@ -111,7 +113,7 @@ def test_the_same_seed_gives_the_same_predictions_bit_for_bit(music: Path) -> No
 def test_a_run_that_is_there_is_not_repeated_and_another_seed_is_another_run(music: Path) -> None:
     ok("baseline", "--data", music, *FAST)
     again = mgc("baseline", "--data", music, *FAST)
-    assert "is there already" in again.stderr
+    assert "run exists: " in again.stderr and "use --overwrite to repeat it" in again.stderr
     ok("baseline", "--data", music, "--seed", "1", *FAST)
     rows = json.loads(ok("compare", "--data", music, "--format", "json"))
     assert [row["seeds"] for row in rows if row["kind"] == "baseline"] == ["0 1"]
@@ -123,7 +125,7 @@ def test_several_seeds_are_one_row_of_means(music: Path) -> None:
     told = ok("baseline", "--data", music, "--seeds", "0,1,2", *FAST)
     assert told.count("cnn on music") == 3
     [row] = [
-        r for r in json.loads(ok("compare", "--data", music, "--format", "json")) if r["path"] == "baseline"
+        r for r in json.loads(ok("compare", "--data", music, "--format", "json")) if r["kind"] == "baseline"
     ]
     each = [r.evaluation.accuracy for r in load_records("music", workspace=here()) if r.kind == "baseline"]
     assert row["accuracy"] == pytest.approx(np.mean(each))
@@ -131,7 +133,7 @@ def test_several_seeds_are_one_row_of_means(music: Path) -> None:
     assert row["seeds"] == "0 1 2"
     table = ok("compare", "--data", music)
     assert f"±{np.std(each, ddof=1):.3f} (3)" in table
-    assert "the interval is over tracks" in table
+    assert "intervals are over tracks" in table
     for wrong in ("0,0", "1,x", ""):
         assert "--seeds" in refused("baseline", "--data", music, "--seeds", wrong, *FAST)
     refused("baseline", "--data", music, "--seeds", "0,1", "--seed", "2", *FAST)
@@ -156,16 +158,16 @@ def test_a_study_runs_what_it_names_and_only_once(music: Path, tmp_path: Path) -
     assert "99 % (elsewhere)" in mgc("compare", "--data", music, "--format", "markdown").stdout
     assert "naive_bayes" in first.stdout
     again = mgc("study", study, "--data", music)
-    assert again.stderr.count("is there already") == 2
+    assert again.stderr.count("run exists") == 2
     assert again.stdout == first.stdout
     (folder / "head.toml").write_text('model = "logmel"\nhaed = "svm"\n')
     message = refused("study", study, "--data", music)
     assert "'head'" in message
     assert "head.toml" in message
     (folder / "net.toml").write_text('network = "cnn"\nscan = "mel"\n')
-    assert "no scan" in refused("study", study, "--data", music)
+    assert "no option scan" in refused("study", study, "--data", music)
     study.write_text("[data]\n")
-    assert "names no runs" in refused("study", study, "--data", music)
+    assert "has no runs" in refused("study", study, "--data", music)
 
 
 def test_networks_train_on_hand_made_features(music: Path) -> None:
@@ -177,14 +179,14 @@ def test_networks_train_on_hand_made_features(music: Path) -> None:
     assert by_system["mlp57"].representation == "stats57"
     assert by_system["mlp57"].recipe["train"]["normalise"] == "train"
     message = refused("baseline", "--data", music, "--set", "representation=musicnn", *FAST)
-    assert "does not learn from scratch" in message
+    assert "is not trained from scratch" in message
     message = refused(
         "baseline", "--data", music, "--network", "cnn_gru", "--set", "representation=stats57", *FAST
     )
-    assert "frames or more" in message
+    assert "needs at least 8 frames" in message
     noisy = ("--network", "mlp57", "--set", "augment.noise=0.2")
     assert "train.normalise = 'l2'" in refused("baseline", "--data", music, *noisy, *FAST)
-    assert "no classifier_dropout" in refused(
+    assert "no option classifier_dropout" in refused(
         "baseline", "--data", music, "--set", "classifier_dropout=0.1", *FAST
     )
 
@@ -230,10 +232,10 @@ def test_columns_are_named_by_an_option(music: Path, tmp_path: Path) -> None:
     }
     pd.DataFrame(rows).to_csv(tmp_path / "tracks.csv", index=False)
     manifest = tmp_path / "tracks.csv"
-    assert "--column path=NAME" in refused("data", "info", "--data", manifest)
+    assert "--column path=" in refused("data", "info", "--data", manifest)
     told = ok("data", "info", "--data", manifest, "--column", "path=where", "--column", "label=style")
     assert "20 tracks, 2 genres" in told
-    assert "key=NAME" in refused("data", "info", "--data", manifest, "--column", "pth=where")
+    assert "KEY=NAME" in refused("data", "info", "--data", manifest, "--column", "pth=where")
 
 
 def test_mistakes_end_in_one_message(music: Path, tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def test_mistakes_end_in_one_message(music: Path, tmp_path: Path) -> None:
     assert "only the class 'calm'" in refused("baseline", "--data", tmp_path / "one")
     assert "unknown network 'cnnn'" in refused("baseline", "--data", music, "--network", "cnnn")
     assert "device = 'tpu'" in refused("embed", "--data", music, "--model", "logmel", "--device", "tpu")
-    assert "no head 'logistics'" in refused("probe", "--data", music, "--head", "logistics")
+    assert "unknown head 'logistics'" in refused("probe", "--data", music, "--head", "logistics")
     assert "seed = 2147483648" in refused("probe", "--data", music, "--model", "logmel", "--seed", 2**31)
     assert "seed = 4294967296" in refused("baseline", "--data", music, "--seeds", f"0,{2**32}")
     assert "split_seed = 4294967296" in refused("data", "info", "--data", music, "--split-seed", 2**32)
@@ -262,7 +264,7 @@ def test_a_genre_of_two_lines_stays_on_one(music: Path) -> None:
     assert "    calm\\nand\\x1b[31m slow  precision" in told
 
 
-def test_a_full_disk_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_ends_in_a_message_with_a_fix(capsys: pytest.CaptureFixture[str]) -> None:
     @guarded
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "results/x")
@@ -270,7 +272,7 @@ def test_a_full_disk_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(typer.Exit):
         full()
     told = capsys.readouterr().err
-    assert "where: results/x" in told and "to do: make room" in told
+    assert "where: results/x" in told and "to do: free some space" in told
 
 
 def test_unusable_tracks_are_named_and_left_out_of_every_path(music: Path, tiny_encoder: Path) -> None:
@@ -355,9 +357,7 @@ def test_a_killed_embedding_goes_on_where_it_stopped(music: Path, tiny_encoder: 
     assert "stopped" in told
     kept = sum(len(pd.read_feather(shard)) for shard in card.parent.glob("*.arrow"))
     assert 0 < kept < 20
-    assert f"{20 - kept} computed now, {kept} were there" in ok(
-        "embed", "--data", music, "--model", tiny_encoder
-    )
+    assert f"{20 - kept} computed, {kept} cached" in ok("embed", "--data", music, "--model", tiny_encoder)
     rows = pd.concat([pd.read_feather(shard) for shard in card.parent.glob("*.arrow")])
     assert rows["clip"].is_unique
     assert len(rows) == 20
@@ -368,7 +368,7 @@ def test_folds_side_by_side_are_the_same_twice(music: Path) -> None:
     quick = [word for word in FAST if word not in ("--split", "holdout")]
     tables = []
     for _ in range(2):
-        ok("baseline", "--data", music, "--again", *quick)
+        ok("baseline", "--data", music, "--overwrite", *quick)
         record = next(r for r in load_records("music", workspace=here()) if r.kind == "baseline")
         assert (record.split, record.evaluation.n_tracks) == ("cv5", 20)
         tables.append(record.predictions().to_frame())
@@ -415,3 +415,32 @@ def test_emotify_a_part_through_the_real_whisper_encoder() -> None:
     ok("probe", "--model", folder, "--data", manifest, "--limit", "80")
     record = next(r for r in load_records("emotify", workspace=here()) if r.kind == "probe")
     assert record.evaluation.accuracy > 0.45
+
+
+def commands() -> list[tuple[str, Any]]:
+    """Every command of the program by its words."""
+
+    def walk(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(f"{words} {name}", child)
+        if not hasattr(command, "commands"):
+            yield words, command
+
+    return [*walk("mgc", typer.main.get_command(app))]
+
+
+@pytest.mark.parametrize(("words", "command"), commands(), ids=lambda value: value if value is str else None)
+def test_help_documents_every_option_and_gives_examples(words: str, command: Any) -> None:
+    assert command.help
+    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    for parameter in command.params:
+        assert parameter.help.endswith("."), (words, parameter.name)
+    for option in options:
+        assert "Default: " in option.help or option.name == "help", (words, option.name)
+    title, *examples = command.epilog.split("\n\n")
+    assert title == "Examples:"
+    assert examples
+    known = {flag for option in options for flag in option.opts + option.secondary_opts}
+    for example in examples:
+        assert example.startswith(words)
+        assert {word for word in example.split() if word.startswith("--")} <= known, example

@@ -1,4 +1,4 @@
-"""Recipes: what overrides what, and mistakes that name the key, the place and the nearest right word."""
+"""Recipes: their sources in order, and errors that name the key, its origin and the nearest known key."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""Every file under configs/ is a recipe that its command takes, and says what it is for."""
+"""Every file under configs/ is a recipe that its command accepts, with a hypothesis."""
 
 from pathlib import Path
 
 import pytest
 
 from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe, StudyRecipe, TuneRecipe, read_recipe
-from mgc.experiments.study import plan
+from mgc.experiments.study import plan_runs
 from mgc.probing.heads import HEADS
 from mgc.representations.encoders.transformers_audio import SHORT_NAMES
 from mgc.training.networks import NETWORKS, resolved
@@ -29,7 +29,7 @@ def test_config(file: Path) -> None:
     if isinstance(recipe, BaselineRecipe):
         resolved(recipe)
     if isinstance(recipe, StudyRecipe):
-        assert plan(recipe, file)
+        assert plan_runs(recipe, file)
 
 
 def test_there_is_a_config_for_every_network_and_classical_head() -> None:
@@ -38,7 +38,7 @@ def test_there_is_a_config_for_every_network_and_classical_head() -> None:
     assert {recipe.network for recipe in recipes} == set(NETWORKS)
     assert {recipe.scan for recipe in recipes} >= {"time", "mel"}
     probes = [read_recipe(ProbeRecipe, file) for file in (CONFIGS / "probe").iterdir()]
-    # mlp768 is the head of one study of wav2vec2.
+    # mlp768 reproduces a published study of wav2vec2.
     assert {probe.head for probe in probes if probe.model == "stats57"} == set(HEADS) - {"mlp768"}
     assert {probe.head for probe in probes} == set(HEADS)
     assert {probe.model for probe in probes} >= {*SHORT_NAMES, "musicnn", "efficientat_mn04"}

@@ -1,4 +1,4 @@
-"""The doctor: nothing red for a sound encoder, and the right red for each way to be sick."""
+"""The doctor: no red check for a sound encoder, and the right red check for each defect."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,101 +11,78 @@ import torch
 from conftest import here
 from typer.testing import CliRunner
 
+from mgc import data
 from mgc.cli import app
 from mgc.config import DataRecipe, DoctorRecipe
-from mgc.evaluate import Difference
-from mgc.experiments import doctor
+from mgc.evaluate import Predictions
+from mgc.experiments.doctor import check_outputs, compare_with_twin
 from mgc.representations import Representation, open_representation
-from mgc.util.errors import MgcError
 
 Outputs = tuple[list[torch.Tensor], torch.Tensor]
+Defect = Callable[[Outputs, torch.Tensor], Outputs]
 
 
-def test_a_sound_encoder_and_its_twin_are_told_apart_in_words(tiny_encoder: Path, music: Path) -> None:
+def test_a_sound_encoder_has_no_red_check(tiny_encoder: Path, music: Path) -> None:
     done = CliRunner().invoke(app, ["doctor", "--model", str(tiny_encoder), "--data", str(music)])
     assert done.exit_code == 0, done.output
     lines = [line for line in done.stdout.splitlines() if line.split(" ")[0] in ("green", "amber", "red")]
     assert [line.split()[0] for line in lines[:-1]] == ["green"] * 6
     assert "16000 Hz" in lines[1]
-    assert "points [" in lines[-1]  # random against random: nothing can be said of who wins
-    assert "of 20 tracks" in lines[-1] or "on 20 tracks" in lines[-1]
-
-
-Sick = Callable[[Outputs, torch.Tensor], Outputs]
+    assert "better than random weights" in lines[-1]  # of either colour: both encoders are random
+    assert "points [" in lines[-1] and "on 20 tracks" in lines[-1]
 
 
 def constant(out: Outputs, waveforms: torch.Tensor) -> Outputs:
     return [torch.ones_like(layer) for layer in out[0]], out[1]
 
 
-def broken(out: Outputs, waveforms: torch.Tensor) -> Outputs:
+def not_a_number(out: Outputs, waveforms: torch.Tensor) -> Outputs:
     return [layer / 0 * 0 for layer in out[0]], out[1]
 
 
-def restless(out: Outputs, waveforms: torch.Tensor) -> Outputs:
+def random(out: Outputs, waveforms: torch.Tensor) -> Outputs:
     return [layer + torch.randn_like(layer) for layer in out[0]], out[1]
 
 
-def sociable(out: Outputs, waveforms: torch.Tensor) -> Outputs:
+def batch_dependent(out: Outputs, waveforms: torch.Tensor) -> Outputs:
     return [layer + layer.mean(dim=0) for layer in out[0]], out[1]
 
 
-SICK: dict[str, tuple[Sick, str]] = {
-    "constant": (constant, "reacts to the music"),
-    "NaN": (broken, "numbers"),
-    "never twice the same": (restless, "same input, same output"),
-    "looks at its neighbours": (sociable, "a batch gives what single windows give"),
-}
+def verdicts(representation: Representation, music: Path) -> dict[str, str]:
+    """The verdict of each check on a few clips, by its name."""
+    recipe = DoctorRecipe(model="any", data=DataRecipe(source=str(music)), clips=4)
+    dataset = data.load(recipe.data, here())
+    return {check.name: check.verdict for check in check_outputs(representation, dataset, recipe)}
 
 
-def found(
-    model: Path,
-    music: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    change: Callable[[Representation], Representation],
-) -> dict[str, str]:
-    """Question to verdict, of a changed encoder; nothing is probed."""
-    monkeypatch.setattr(
-        doctor,
-        "open_representation",
-        lambda address, trusted=False: change(open_representation(address, workspace=here())),
-    )
-    monkeypatch.setattr(doctor, "_judged", lambda *_: doctor.Finding("green", "judged", ""))
-    recipe = DoctorRecipe(model=str(model), data=DataRecipe(source=str(music)), clips=4)
-    return {finding.question: finding.verdict for finding in doctor.examine(recipe, workspace=here())}
+@pytest.mark.parametrize(
+    ("defect", "check"),
+    [
+        (constant, "depends on the clip"),
+        (not_a_number, "finite output"),
+        (random, "deterministic"),
+        (batch_dependent, "independent of the batch"),
+    ],
+)
+def test_each_defect_turns_its_check_red(defect: Defect, check: str, tiny_encoder: Path, music: Path) -> None:
+    representation = open_representation(str(tiny_encoder), here())
+
+    def load(device: torch.device) -> Any:
+        encoder = representation.load(device)
+        return lambda waveforms, covered, real: defect(encoder(waveforms, covered, real), waveforms)
+
+    assert verdicts(replace(representation, load=load), music)[check] == "red"
 
 
-def wrapped(sick: Sick) -> Callable[[Representation], Representation]:
-    def change(card: Representation) -> Representation:
-        def load(device: torch.device) -> Any:
-            encoder = card.load(device)
-            return lambda waveforms, covered, real: sick(encoder(waveforms, covered, real), waveforms)
-
-        return replace(card, load=load)
-
-    return change
+def test_another_sample_rate_than_that_of_the_preprocessor_is_red(tiny_encoder: Path, music: Path) -> None:
+    representation = open_representation(str(tiny_encoder), here())
+    cut = replace(representation.cut, sample_rate_hz=22_050)
+    found = verdicts(replace(representation, cut=cut), music)
+    assert found["sample rate"] == "red"
+    assert found["finite output"] == "green"  # no other check depends on it
 
 
-@pytest.mark.parametrize("what", SICK)
-def test_each_illness_is_named(
-    what: str, tiny_encoder: Path, music: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sick, question = SICK[what]
-    assert found(tiny_encoder, music, monkeypatch, wrapped(sick))[question] == "red"
-
-
-def test_another_rate_than_the_preprocessors_is_red(
-    tiny_encoder: Path, music: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def slower(card: Representation) -> Representation:
-        return replace(card, cut=replace(card.cut, sample_rate_hz=22_050))
-
-    verdicts = found(tiny_encoder, music, monkeypatch, slower)
-    assert verdicts["sample rate"] == "red"
-    assert verdicts["numbers"] == "green"  # and nothing else shows it
-
-
-def test_made_up_weights_end_in_a_red_line_and_code_1(tiny_encoder: Path, music: Path) -> None:
+def test_missing_weights_end_in_a_red_line_and_exit_code_1(tiny_encoder: Path, music: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = load_file(tiny_encoder / "model.safetensors")
@@ -113,48 +90,30 @@ def test_made_up_weights_end_in_a_red_line_and_code_1(tiny_encoder: Path, music:
     save_file(weights, tiny_encoder / "model.safetensors", {"format": "pt"})
     done = CliRunner().invoke(app, ["doctor", "--model", str(tiny_encoder), "--data", str(music)])
     assert done.exit_code == 1
-    assert done.stdout.startswith("red    weights: 1 weights of the model are not in the checkpoint")
+    assert done.stdout.startswith("red    weights: 1 weights of the model are missing in the checkpoint")
+
+
+def predictions(correct: int) -> Predictions:
+    """Of 60 tracks by as many artists, the first `correct` predicted correctly."""
+    labels = np.arange(60) % 2
+    hit = np.arange(60) < correct
+    rows = np.where((labels == 1)[:, None] == hit[:, None], [0.3, 0.7], [0.7, 0.3])
+    ids = tuple(f"t{number:02d}" for number in range(60))
+    return Predictions(("x", "y"), ids, labels, rows, ids, np.zeros(60, np.int64))
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "colour"),
-    [(0.1, 0.3, 0.01, "green"), (-0.1, 0.3, 0.4, "amber"), (-0.3, -0.1, 0.01, "red")],
+    ("pretrained", "untrained", "colour"), [(50, 30, "green"), (31, 30, "amber"), (30, 50, "red")]
 )
-def test_only_a_shown_defeat_is_red(
-    low: float, high: float, p: float, colour: str, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_a_significant_loss_against_random_weights_is_red(
+    pretrained: int, untrained: int, colour: str
 ) -> None:
-    class Judged:
-        accuracy = 0.5
-
-    class Record:
-        judged = Judged()
-
-        def predictions(self) -> None:
-            return None
-
-    asked: list[str | None] = []
-
-    def probe(recipe: Any) -> list[Record]:
-        asked.append(recipe.model)
-        return [Record()]
-
-    gain = Difference(40, 20, "group", (low + high) / 2, low, high, 9, 1, p)
-    monkeypatch.setattr(doctor, "probe", probe)
-    monkeypatch.setattr(doctor, "paired", lambda a, b: gain)
-
-    class Data:
-        name = "music"
-
-    card = open_representation(str(tiny_encoder), workspace=here())
-    finding = doctor._judged(card, Data(), DoctorRecipe(model=str(tiny_encoder), seed=5))  # type: ignore[arg-type]
-    assert finding.verdict == colour
-    assert asked == [card.address, f"random:5:{card.address}"]
-    assert np.isfinite(gain.accuracy_difference)
+    check = compare_with_twin(predictions(pretrained), predictions(untrained), "music")
+    assert check.verdict == colour
+    assert f"{pretrained / 60:.3f} against {untrained / 60:.3f}" in check.detail
 
 
-def test_what_has_no_twin_is_amber() -> None:
-    card = open_representation("logmel", workspace=here())
-    finding = doctor._judged(card, None, DoctorRecipe(model="logmel"))  # type: ignore[arg-type]
-    assert finding.verdict == "amber"
-    with pytest.raises(MgcError, match="no 'logmel' with random weights"):
-        open_representation("random:0:logmel", workspace=here())
+def test_a_feature_without_weights_has_no_twin(music: Path) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--model", "logmel", "--data", str(music)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].startswith("amber  better than random weights: skipped")

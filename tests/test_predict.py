@@ -1,4 +1,4 @@
-"""A run put to use: its models again, calibration, a person's own files, a folder that predicts elsewhere."""
+"""The models of a run: loaded, calibrated, predicting new files, and exported."""
 
 import csv
 import errno
@@ -29,7 +29,7 @@ from mgc.experiments import systems as experiment
 from mgc.experiments.systems import baseline, probe
 from mgc.predict import Calibration, export, find_files, load_models, open_run, predict_files
 from mgc.predict.calibrate import temperature, tempered
-from mgc.predict.predict import _pooled
+from mgc.predict.predict import pool_windows
 from mgc.representations.cache.store import Store
 from mgc.runs.record import RunRecord, load_record
 from mgc.util.errors import MgcError
@@ -39,7 +39,7 @@ RATE = 16_000
 
 @dataclass(frozen=True)
 class Lab:
-    """A network and a probe, run once for all tests; each test has its own copy of results and encoder."""
+    """A network and a probe, run once for all tests; each test has its own copy of the results."""
 
     music: Path
     encoder: Path
@@ -82,43 +82,45 @@ def lab(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("MGC_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(template / "cache"))
     records = [load_record(file) for file in (tmp_path / "results" / "music").glob("*/record.json")]
-    by_path = {record.kind: record for record in records}
-    yield Lab(template / "music", template / "ear", by_path["baseline"], by_path["probe"])
+    by_kind = {record.kind: record for record in records}
+    yield Lab(template / "music", template / "ear", by_kind["baseline"], by_kind["probe"])
 
 
 @pytest.mark.parametrize("which", ["network", "probe"])
-def test_the_model_of_a_fold_says_again_what_the_record_says(lab: Lab, which: str) -> None:
+def test_the_model_of_a_fold_predicts_what_the_record_says(lab: Lab, which: str) -> None:
     record: RunRecord = getattr(lab, which)
-    models = load_models(record)
+    models = load_models(record, here())
     tracks = data.load(DataRecipe.model_validate(record.recipe["data"]), workspace=here()).by_id
     store = Store(models.representation, root=here().cache)
-    said = record.predictions()
-    arrays = [store.read(tracks[track_id].content) for track_id in said.track_ids]
-    assert models.classes == said.classes == ("calm", "pulse")
-    np.testing.assert_allclose(models.folds[0].probabilities(arrays), said.probabilities, atol=1e-4)
-    # Not the same for whatever it is given.
-    assert not np.allclose(models.folds[0].probabilities(arrays[::-1]), said.probabilities, atol=1e-4)
+    recorded = record.predictions()
+    arrays = [store.read(tracks[track_id].content) for track_id in recorded.track_ids]
+    assert models.classes == recorded.classes == ("calm", "pulse")
+    np.testing.assert_allclose(models.folds[0].probabilities(arrays), recorded.probabilities, atol=1e-4)
+    # The predictions depend on the input.
+    assert not np.allclose(models.folds[0].probabilities(arrays[::-1]), recorded.probabilities, atol=1e-4)
 
 
-def test_parts_are_normalised_by_the_whole_clip(lab: Lab) -> None:
-    (trained,) = load_models(lab.network).folds
-    fold: Any = replace(trained, normalise="track", learned=None)  # type: ignore[type-var]
+def test_segments_are_normalised_by_the_whole_clip(lab: Lab) -> None:
+    (trained,) = load_models(lab.network, here()).folds
+    fold: Any = replace(trained, normalise="track", train=None)  # type: ignore[type-var]
     rng = np.random.default_rng(0)
     loud, quiet = rng.normal(0, 10, (60, 128)), rng.normal(-60, 10, (60, 128))
     clip = np.concatenate([loud, quiet]).astype(np.float16)
     alone = fold.probabilities([clip[:60], clip[60:]])
-    parts = fold.of_parts(clip, [slice(0, 60), slice(60, 120)])
+    parts = fold.segment_probabilities(clip, [slice(0, 60), slice(60, 120)])
     assert not np.allclose(parts, alone, atol=1e-3)
-    np.testing.assert_allclose(fold.of_parts(clip, [slice(0, 120)]), fold.probabilities([clip]), atol=1e-6)
+    np.testing.assert_allclose(
+        fold.segment_probabilities(clip, [slice(0, 120)]), fold.probabilities([clip]), atol=1e-6
+    )
 
 
-def side(probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
+def predictions(probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
     ids = tuple(f"{number:03d}" for number in range(len(labels)))
     names = tuple("abc"[: probabilities.shape[1]])
     return Predictions(names, ids, labels, probabilities, ids, np.zeros(len(labels), np.int64))
 
 
-def test_calibration_mends_what_is_too_sure_and_never_worsens() -> None:
+def test_calibration_corrects_overconfidence_and_never_worsens() -> None:
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 1.5, (300, 3))
     true = tempered(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), 1.0)
@@ -132,19 +134,19 @@ def test_calibration_mends_what_is_too_sure_and_never_worsens() -> None:
         "not sure enough": (tempered(true, 3.0), labels),
     }
     for name, (probabilities, truth) in hard.items():
-        calibration = Calibration.of([side(probabilities, truth)])
+        calibration = Calibration.fit([predictions(probabilities, truth)])
         assert calibration.log_loss_after <= calibration.log_loss_before + 1e-12, name
         assert np.isfinite(calibration.temperatures[0]), name
-    # A handful of tracks, all right, does not make it infinitely sure.
+    # A few tracks without an error do not lead to a temperature of 0.
     assert temperature(np.tile([0.8, 0.2], (5, 1)), np.zeros(5, int)) > 0.3
     assert Calibration.model_validate(json.loads(calibration.model_dump_json())) == calibration
 
 
-def test_the_threshold_costs_what_it_says() -> None:
+def test_the_threshold_has_the_stated_cost() -> None:
     rng = np.random.default_rng(2)
     sure = rng.uniform(0.5, 1.0, 400)
     labels = (rng.random(400) > sure).astype(int)
-    calibration = Calibration.of([side(np.stack([sure, 1 - sure], axis=1), labels)])
+    calibration = Calibration.fit([predictions(np.stack([sure, 1 - sure], axis=1), labels)])
     assert calibration.threshold is not None
     confidence = tempered(np.stack([sure, 1 - sure], axis=1), calibration.temperatures[0]).max(axis=1)
     named = confidence >= calibration.threshold
@@ -152,49 +154,50 @@ def test_the_threshold_costs_what_it_says() -> None:
     assert calibration.named == pytest.approx(named.mean())
     assert calibration.accuracy_named == pytest.approx((labels == 0)[named].mean())
     assert calibration.accuracy_named > calibration.accuracy
-    assert Calibration.of([side(np.array([[0.9, 0.1]]), np.array([1]))]).threshold is None
+    assert Calibration.fit([predictions(np.array([[0.9, 0.1]]), np.array([1]))]).threshold is None
 
 
-def test_an_older_run_predicts_uncalibrated_and_a_floor_not_at_all(lab: Lab) -> None:
-    (lab.probe.folder / "validation.parquet").unlink()
-    ready = open_run(lab.probe.run_id, workspace=here())
-    assert (ready.calibration.temperatures, ready.calibration.threshold) == ((1.0,), None)
-    assert "not calibrated" in ready.calibration.told()
+def test_a_run_without_its_files_is_refused(lab: Lab) -> None:
+    (lab.probe.folder / "validation.parquet").rename(lab.probe.folder / "moved")
+    with pytest.raises(MgcError) as caught:
+        open_run(lab.probe.run_id, workspace=here())
+    assert caught.value.where == lab.probe.folder / "validation.parquet"
+    (lab.probe.folder / "moved").rename(lab.probe.folder / "validation.parquet")
     (lab.probe.folder / "head0.safetensors").unlink()
-    with pytest.raises(MgcError, match="head of a fold is not there"):
+    with pytest.raises(MgcError, match="head of a fold is missing"):
         open_run(lab.probe.run_id, workspace=here())
     floor = next(lab.probe.folder.parent.glob("majority*"))
     with pytest.raises(MgcError, match="a floor without a model"):
         open_run(str(floor), workspace=here())
-    with pytest.raises(MgcError, match="there is no run") as caught:
+    with pytest.raises(MgcError, match="no run") as caught:
         open_run(lab.network.run_id[:-2], workspace=here())
     assert lab.network.run_id in str(caught.value)
 
 
-def test_files_of_any_name_are_told_and_broken_ones_named(lab: Lab, tmp_path: Path) -> None:
+def test_files_of_any_name_are_predicted_and_broken_ones_named(lab: Lab, tmp_path: Path) -> None:
     own = tmp_path / "own"
     (own / "deep" / "er").mkdir(parents=True)
-    (own / "deep" / "up").symlink_to(own)  # a way round in a circle
+    (own / "deep" / "up").symlink_to(own)  # a cycle
     odd = own / "deep" / 'a,"b"\n<script>alert(1)<.wav'
     soundfile.write(odd, tone(0, 3.0, RATE, 90), RATE)
     soundfile.write(own / "deep" / "er" / "two.wav", tone(1, 3.0, RATE, 91), RATE)
     (own / "broken.mp3").write_bytes(b"no music")
     (own / "notes.txt").write_text("no audio")
     run = CliRunner().invoke
-    told = run(app, ["predict", lab.probe.run_id, str(own), "--format", "json"])
-    assert told.exit_code == 0, told.output
-    files = json.loads(told.stdout)["files"]
+    done = run(app, ["predict", lab.probe.run_id, str(own), "--format", "json"])
+    assert done.exit_code == 0, done.output
+    files = json.loads(done.stdout)["files"]
     assert [file["file"] for file in files] == [
         str(odd), str(own / "deep/er/two.wav"), str(own / "broken.mp3")
     ]  # fmt: skip
     assert files[1]["likeliest"] == "pulse"
     assert sum(files[0]["probabilities"].values()) == pytest.approx(1)
     assert "cannot be decoded" in files[2]["error"]
-    assert "1 file not looked at, whose names do not end like audio" in told.stderr
+    assert "1 file skipped: the name does not end like that of an audio file" in done.stderr
     table = run(app, ["predict", lab.probe.run_id, str(own)])
     assert "\\n<script>" in table.stdout
     assert "broken.mp3: cannot be decoded" in table.stderr
-    assert len(table.stdout.splitlines()) == 4
+    assert len(table.stdout.splitlines()) == 3
     rows = [
         *csv.DictReader(
             io.StringIO(run(app, ["predict", lab.probe.run_id, str(own), "--format", "csv"]).stdout)
@@ -214,26 +217,26 @@ def test_below_the_threshold_a_genre_is_unknown(lab: Lab) -> None:
     strict = replace(ready, calibration=ready.calibration.model_copy(update={"threshold": 1.1}))
     lax = replace(ready, calibration=ready.calibration.model_copy(update={"threshold": None}))
     file = [lab.music / "pulse" / "3.wav"]
-    assert predict_files(strict, file).files[0].stretches[0].genre == "unknown"
-    assert predict_files(lax, file).files[0].stretches[0].genre == "pulse"
+    assert predict_files(strict, file).files[0].segments[0].genre == "unknown"
+    assert predict_files(lax, file).files[0].segments[0].genre == "pulse"
 
 
 @pytest.mark.parametrize("which", ["network", "probe"])
-def test_over_time_the_stretches_cover_a_long_file(lab: Lab, tmp_path: Path, which: str) -> None:
+def test_segments_cover_a_long_file(lab: Lab, tmp_path: Path, which: str) -> None:
     long = tmp_path / "long.wav"
     soundfile.write(long, np.concatenate([tone(0, 65, RATE, 50), tone(1, 70, RATE, 51)]), RATE)
     ready = open_run(getattr(lab, which).run_id, workspace=here())
-    (answer,) = predict_files(ready, [long], over_time=True).files
-    stretches = answer.stretches
-    assert [s.start for s in stretches[1:]] == [s.end for s in stretches[:-1]]
-    assert (stretches[0].start, stretches[-1].end) == (0, pytest.approx(135))
-    assert all(s.end - s.start >= 10 for s in stretches)
+    (prediction,) = predict_files(ready, [long], over_time=True).files
+    segments = prediction.segments
+    assert [s.start for s in segments[1:]] == [s.end for s in segments[:-1]]
+    assert (segments[0].start, segments[-1].end) == (0, pytest.approx(135))
+    assert all(s.end - s.start >= 10 for s in segments)
     if which == "probe":
-        first, last = stretches[0].probabilities, stretches[-1].probabilities
+        first, last = segments[0].probabilities, segments[-1].probabilities
         assert (first.argmax(), last.argmax()) == (0, 1)
 
 
-def test_windows_together_have_the_statistics_of_the_clip(lab: Lab, tmp_path: Path) -> None:
+def test_windows_pool_to_the_statistics_of_the_clip(lab: Lab, tmp_path: Path) -> None:
     long = tmp_path / "long.wav"
     soundfile.write(long, np.concatenate([tone(0, 40, RATE, 50), tone(1, 35, RATE, 51)]), RATE)
     ready = open_run(lab.probe.run_id, workspace=here())
@@ -245,28 +248,29 @@ def test_windows_together_have_the_statistics_of_the_clip(lab: Lab, tmp_path: Pa
     length = ready.models.representation.cut.window / RATE
     assert len(windows) > 3
     share = np.clip(clip.seconds / length - np.arange(len(windows) // 3), 0, 1)
-    np.testing.assert_allclose(_pooled(windows, share), whole, atol=0.01)
+    pooled = pool_windows(windows.reshape(len(share), 3, -1), share)
+    np.testing.assert_allclose(pooled, whole, atol=0.01)
 
 
 def test_an_export_predicts_the_same_without_data_and_results(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = sorted(lab.music.glob("*/1*.wav"))
-    said = {}
+    predicted = {}
     for record, with_encoder in ((lab.network, False), (lab.probe, True)):
         ready = open_run(record.run_id, workspace=here())
-        said[record.kind] = predict_files(ready, files)
+        predicted[record.kind] = predict_files(ready, files)
         export(ready.models, ready.calibration, tmp_path / record.kind, with_encoder)
     shutil.rmtree(tmp_path / "results")
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(tmp_path / "new cache"))
-    for path, before in said.items():
-        shutil.move(tmp_path / path, tmp_path / "elsewhere" / path)
-        after = predict_files(open_run(str(tmp_path / "elsewhere" / path), workspace=here()), files)
+    for kind, before in predicted.items():
+        shutil.move(tmp_path / kind, tmp_path / "elsewhere" / kind)
+        after = predict_files(open_run(str(tmp_path / "elsewhere" / kind), workspace=here()), files)
         assert after.threshold == before.threshold
         for one, other in zip(before.files, after.files, strict=True):
-            np.testing.assert_array_equal(one.stretches[0].probabilities, other.stretches[0].probabilities)
+            np.testing.assert_array_equal(one.segments[0].probabilities, other.segments[0].probabilities)
         texts = [
-            file.read_text() for file in (tmp_path / "elsewhere" / path).glob("*.[jm]*") if file.is_file()
+            file.read_text() for file in (tmp_path / "elsewhere" / kind).glob("*.[jm]*") if file.is_file()
         ]
         assert len(texts) == 3
         assert not any(str(lab.music.parent) in text or "/tmp" in text for text in texts)
@@ -283,19 +287,21 @@ def test_an_export_asks_for_its_encoder_and_refuses_another(lab: Lab, tmp_path: 
     model = Wav2Vec2Model.from_pretrained(other)
     torch.nn.init.normal_(model.encoder.layers[0].attention.k_proj.weight)
     model.save_pretrained(other)
-    with pytest.raises(MgcError, match="not what the run has learned from: other weights"):
+    with pytest.raises(MgcError, match="not what the run was trained on: different weights"):
         open_run(str(folder), model=str(other), workspace=here())
 
 
-def test_other_code_of_the_representation_is_told_and_not_refused(
+def test_changed_code_of_the_representation_is_a_warning(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = lab.network.representation_card | {"code": "older", "fingerprint": "older"}
-    load_models(replace(lab.network, representation_card=card))
-    assert "code that computes logmel has changed" in capsys.readouterr().err
+    load_models(replace(lab.network, representation_card=card), here())
+    assert "warning: the code of logmel has changed" in capsys.readouterr().err
 
 
-def test_the_card_tells_the_record_and_a_folder_of_others_is_left_alone(lab: Lab, tmp_path: Path) -> None:
+def test_the_card_has_the_figures_of_the_record_and_other_folders_are_not_overwritten(
+    lab: Lab, tmp_path: Path
+) -> None:
     ready = open_run(lab.probe.run_id, workspace=here())
     folder = export(ready.models, ready.calibration, tmp_path / "out")
     card = (folder / "README.md").read_text()
@@ -307,31 +313,37 @@ def test_the_card_tells_the_record_and_a_folder_of_others_is_left_alone(lab: Lab
     assert json.loads((folder / "labels.json").read_text()) == ["calm", "pulse"]
     export(ready.models, ready.calibration, folder)  # of the same run: written again
     other = open_run(lab.network.run_id, workspace=here())
-    with pytest.raises(MgcError, match="not empty, and no export of cnn"):
+    with pytest.raises(MgcError, match="not empty and not an export of cnn"):
         export(other.models, other.calibration, folder)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.doc").write_text("years of work")
     with pytest.raises(MgcError, match="not empty"):
         export(ready.models, ready.calibration, tmp_path / "mine")
     (folder / "labels.json").write_text('["pulse", "calm"]')
-    with pytest.raises(MgcError, match="does not name the genres"):
+    with pytest.raises(MgcError, match="does not list the genres"):
         open_run(str(folder), model=str(lab.encoder), workspace=here())
 
 
-def test_a_store_that_cannot_be_written_does_not_stop_it(
+def test_a_cache_that_cannot_be_written_is_replaced(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(tmp_path / "file"))
-    answers = predict_files(open_run(lab.network.run_id, workspace=here()), [lab.music / "calm" / "1.wav"])
-    assert len(answers.told) == 1
+    predictions = predict_files(
+        open_run(lab.network.run_id, workspace=here()), [lab.music / "calm" / "1.wav"]
+    )
+    assert len(predictions.predicted) == 1
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_damage_that_still_reads_is_refused_with_the_file(lab: Lab) -> None:
-    """Validation of other folds or genres, weights that are no numbers, a record without what was chosen."""
-    sides = pd.read_parquet(lab.probe.folder / "validation.parquet")
-    for damaged in (sides.drop(columns="fold"), sides[:0], sides.rename(columns={"p_calm": "p_quiet"})):
+def test_damaged_files_are_named(lab: Lab) -> None:
+    """Validation predictions of other folds or genres, NaN weights, a record without its choices."""
+    validation = pd.read_parquet(lab.probe.folder / "validation.parquet")
+    for damaged in (
+        validation.drop(columns="fold"),
+        validation[:0],
+        validation.rename(columns={"p_calm": "p_quiet"}),
+    ):
         damaged.to_parquet(lab.probe.folder / "validation.parquet")
         with pytest.raises(MgcError) as refusal:
             open_run(lab.probe.run_id, workspace=here())
@@ -344,10 +356,10 @@ def test_damage_that_still_reads_is_refused_with_the_file(lab: Lab) -> None:
         open_run(lab.network.run_id, workspace=here())
     for changes in ({"chosen": []}, {"chosen": [{}]}, {"scores": {}}, {"representation_card": {}}):
         with pytest.raises(MgcError, match="damaged"):
-            load_models(replace(lab.probe, **changes))  # type: ignore[arg-type]
+            load_models(replace(lab.probe, **changes), here())  # type: ignore[arg-type]
 
 
-def test_an_export_that_fails_leaves_nothing_in_the_way(
+def test_an_export_that_fails_can_be_repeated(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: Path, target: Path) -> None:
@@ -374,12 +386,14 @@ def test_an_export_with_too_few_temperatures_is_refused(lab: Lab, tmp_path: Path
 
 
 @pytest.mark.parametrize("said", ["[enforce fail at inline_container.cc:603]", "I/O error: No space left"])
-def test_a_full_disk_while_training_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+def test_a_full_disk_while_training_ends_in_a_message(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     def full(*_: object) -> None:
         raise SafetensorError(said) if "I/O" in said else RuntimeError(said)
 
     monkeypatch.setattr(experiment, "train_folds", full)
     recipe = BaselineRecipe.model_validate(lab.network.recipe)
     with pytest.raises(MgcError, match="weights cannot be written") as caught:
-        experiment.baseline(recipe, again=True, workspace=here())
+        experiment.baseline(recipe, overwrite=True, workspace=here())
     assert lab.network.run_id in str(caught.value)

@@ -12,10 +12,10 @@ import pytest
 import soundfile
 from conftest import here, tone
 
-from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe
+from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, read_recipe, recipe_toml
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.audio import excerpt
-from mgc.report.content import Content, gather, recipe_toml
+from mgc.report.content import Content, gather
 from mgc.report.figures import Chart, Line, axis_for, share_axis
 from mgc.report.maps import kept_map
 from mgc.report.page import render_page, write_page

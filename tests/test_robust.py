@@ -1,5 +1,7 @@
-"""Altered clips are what they are called, and models hear them with nothing else changed."""
+"""Altered clips have the named property, and trained models are evaluated on them."""
 
+import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,17 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import here, tone
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from mgc.audio import inspect, load
 from mgc.cli import app
 from mgc.config import DataRecipe
 from mgc.data import load as load_data
-from mgc.experiments.robust import _written
+from mgc.experiments.robust import altered_files
 from mgc.representations import open_representation
 from mgc.representations.altered import RATE_HZ, Alteration, altered, parsed
 from mgc.representations.cache.store import Store
-from mgc.runs.record import load_records
+from mgc.runs.record import RunRecord, load_records
 from mgc.util.errors import MgcError
 
 SECONDS = 12.0
@@ -25,13 +27,13 @@ SECONDS = 12.0
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, str]:
-    """A clip at another rate than clips are altered at, what it is at that one, and its hash."""
+    """A clip at another rate than that of alterations, its samples at that rate, and its content hash."""
     file = tmp_path_factory.mktemp("clip") / "clip.wav"
     soundfile.write(file, tone(1, SECONDS, 22_050, 0), 22_050)
     return file, load(file, RATE_HZ), inspect(file).content
 
 
-def heard(clip: tuple[Path, np.ndarray, str], text: str, folder: Path, content: str = "") -> np.ndarray:
+def written(clip: tuple[Path, np.ndarray, str], text: str, folder: Path, content: str = "") -> np.ndarray:
     parsed(text).write(clip[0], content or clip[2], folder / "out.caf")
     assert [file.name for file in folder.iterdir()] == ["out.caf"]
     assert soundfile.info(folder / "out.caf").samplerate == RATE_HZ
@@ -43,21 +45,21 @@ def power_db(samples: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("snr", [20, 0])
-def test_noise_has_its_level_and_depends_on_nothing_but_the_clip(clip, snr, tmp_path) -> None:
-    noisy = heard(clip, f"noise={snr}", tmp_path)
+def test_noise_has_its_level_and_depends_on_the_clip_only(clip, snr, tmp_path) -> None:
+    noisy = written(clip, f"noise={snr}", tmp_path)
     noise = noisy - clip[1]
     assert power_db(clip[1]) - power_db(noise) == pytest.approx(snr, abs=0.05)
     spectrum = np.abs(np.fft.rfft(noise)) ** 2
     low, high = spectrum[: len(spectrum) // 2].mean(), spectrum[len(spectrum) // 2 :].mean()
     assert low == pytest.approx(high, rel=0.05)
-    assert np.array_equal(noisy, heard(clip, f"noise={snr}", tmp_path))
-    other = heard(clip, f"noise={snr}", tmp_path, content="ab" * 16) - clip[1]
+    assert np.array_equal(noisy, written(clip, f"noise={snr}", tmp_path))
+    other = written(clip, f"noise={snr}", tmp_path, content="ab" * 16) - clip[1]
     assert abs(np.corrcoef(noise, other)[0, 1]) < 0.01
 
 
-def test_gain_is_cut_off_at_full_scale(clip, tmp_path) -> None:
-    assert np.allclose(heard(clip, "gain=-20", tmp_path), clip[1] / 10, atol=1e-6)
-    loud = heard(clip, "gain=20", tmp_path)
+def test_gain_is_clipped_at_full_scale(clip, tmp_path) -> None:
+    assert np.allclose(written(clip, "gain=-20", tmp_path), clip[1] / 10, atol=1e-6)
+    loud = written(clip, "gain=20", tmp_path)
     assert np.abs(loud).max() == 1.0
     assert np.allclose(loud, np.clip(10 * clip[1], -1, 1), atol=1e-5)
 
@@ -73,7 +75,7 @@ def test_mp3_has_its_bitrate_and_comes_back_in_place(clip, kbits, tmp_path, monk
         unlink(self, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", weigh)
-    back = heard(clip, f"mp3={kbits}", tmp_path)
+    back = written(clip, f"mp3={kbits}", tmp_path)
     assert sizes[-1] * 8 / SECONDS / 1000 == pytest.approx(kbits, rel=0.03)
     assert len(back) == len(clip[1])
     product = np.fft.rfft(back) * np.conj(np.fft.rfft(clip[1]))
@@ -97,19 +99,19 @@ def test_crops_are_ten_seconds_of_the_clip(clip, tmp_path) -> None:
     ten = 10 * RATE_HZ
     begin = round((len(clip[1]) - ten) / 2)
     for word, start in (("first", 0), ("middle", begin), ("last", len(clip[1]) - ten)):
-        assert np.array_equal(heard(clip, f"crop={word}", tmp_path), clip[1][start : start + ten])
+        assert np.array_equal(written(clip, f"crop={word}", tmp_path), clip[1][start : start + ten])
 
 
 @pytest.mark.parametrize(
     "text", ["reverb=1", "noise", "noise=loud", "noise=nan", "noise=200", "mp3=33", "mp3=16.5", "crop=second"]
 )
-def test_what_alters_nothing_known_is_refused(text) -> None:
+def test_an_unknown_effect_or_value_is_refused(text) -> None:
     with pytest.raises(MgcError) as error:
         parsed(text)
     assert error.value.fix
 
 
-def test_cards_are_apart_and_cannot_be_filled_by_mistake() -> None:
+def test_each_alteration_has_a_cache_key_of_its_own_and_no_encoder() -> None:
     plain = open_representation("logmel", workspace=here())
     cards = [altered(plain, parsed(text)) for text in ("noise=10", "noise=20", "mp3=32")]
     assert len({plain.fingerprint, *(card.fingerprint for card in cards)}) == 4
@@ -121,79 +123,133 @@ def test_cards_are_apart_and_cannot_be_filled_by_mistake() -> None:
         cards[0].load(None)  # type: ignore[arg-type]
 
 
-def mgc(*words: object) -> str:
-    done = CliRunner().invoke(app, [str(word) for word in words])
+def mgc(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def rows_of(*words: object) -> list[dict[str, str]]:
+    """The rows of `mgc robust --format csv`."""
+    done = mgc("robust", *words, "--format", "csv")
     assert done.exit_code == 0, (done.output, done.exception)
-    return done.stdout
+    return [*csv.DictReader(done.stdout.splitlines())]
 
 
 def refused(*words: object) -> str:
-    done = CliRunner().invoke(app, [str(word) for word in words])
+    done = mgc("robust", *words)
     assert done.exit_code == 2, (done.output, done.exception)
     return done.stderr
 
 
-def test_robust_end_to_end(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mgc("baseline", "--data", music, "--split", "holdout", "--set", "train.epochs=1")
-    records = {record.head or record.kind: record for record in load_records("music", workspace=here())}
-    run = records["baseline"]
-    few = ["robust", "--data", music, "--only", "noise=0,gain=-20", "--format", "csv"]
-    told = mgc(*few)
-    names, *lines = [line.split(",") for line in told.splitlines()]
-    rows = [dict(zip(names, line, strict=True)) for line in lines]
-    assert [row["alteration"] for row in rows] == ["as it is", "noise 0 dB SNR", "gain -20 dB"]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Music, and the results and the cache of one network that was trained on it."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MGC_RESULTS", str(folder / "mgc_results"))
+        patch.setenv("MGC_EMBEDDINGS_CACHE", str(folder / "mgc_embeddings_cache"))
+        for genre, name in enumerate(("calm", "pulse")):
+            (folder / "music" / name).mkdir(parents=True)
+            for number in range(10):
+                wave = tone(genre, 3.0, 16_000, number)
+                soundfile.write(folder / "music" / name / f"{number}.wav", wave, 16_000)
+        done = mgc("baseline", "--data", folder / "music", "--split", "holdout", "--set", "train.epochs=1")
+        assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> RunRecord:
+    """The record of the network; results and cache are a copy for this test, the music is not."""
+    for name in ("mgc_results", "mgc_embeddings_cache"):
+        shutil.copytree(trained / name, tmp_path / name)
+    return next(record for record in load_records("music", here()) if record.kind == "baseline")
+
+
+def test_a_run_is_evaluated_on_unaltered_and_on_altered_tracks(run: RunRecord, trained: Path) -> None:
+    rows = rows_of("--data", trained / "music", "--only", "noise=0,gain=-20")
+    assert [row["alteration"] for row in rows] == ["unaltered", "noise 0 dB SNR", "gain -20 dB"]
     assert float(rows[0]["accuracy"]) == pytest.approx(run.scores["accuracy"])
-    # The log-mel of a clip turned down is the clip's, 20 dB lower: normalised by track, nothing has changed.
+    # Normalised by track, the log-mel of a clip that is 20 dB quieter is the same.
     assert float(rows[2]["change"]) == 0
     assert {file.suffix for file in here().results.glob("music/robust.*")} == {".csv", ".md", ".png", ".svg"}
 
-    # The store holds the noisy clip beside the clip, under the hash of the one file.
-    plain = open_representation("logmel", workspace=here())
-    noisy = Store(altered(plain, parsed("noise=0")), root=here().cache)
-    contents = [track.content for track in load_data(DataRecipe(source=str(music)), workspace=here()).tracks]
-    held = {*contents} - noisy.missing(contents)
-    assert len(held) == 4
-    assert all(
-        np.median(noisy.read(one) - Store(plain, root=here().cache).read(one)) > 1 for one in held
-    )  # dB
 
-    with monkeypatch.context() as patch:
-        patch.setattr("mgc.experiments.robust._written", None)  # a second call alters nothing
-        assert mgc(few[0], run.run_id, *few[1:]) == told
-        assert mgc(few[0], run.run_id, "--data", "music", *few[3:]) == told  # the name of its results
-        assert len(mgc(*few, "--limit", 2).splitlines()) == 4
+def test_embeddings_of_altered_clips_are_cached_beside_the_others(run: RunRecord, trained: Path) -> None:
+    rows_of("--data", trained / "music", "--only", "noise=0")
+    plain = open_representation("logmel", here())
+    noisy = Store(altered(plain, parsed("noise=0")), here().cache)
+    tracks = load_data(DataRecipe(source=str(trained / "music")), here()).tracks
+    cached = {track.content for track in tracks} - noisy.missing(track.content for track in tracks)
+    assert len(cached) == run.evaluation.n_tracks == 4
+    unaltered = Store(plain, here().cache)
+    assert all(np.median(noisy.read(clip) - unaltered.read(clip)) > 1 for clip in cached)  # dB
 
-    assert "known: crop" in refused("robust", "--data", music, "--only", "reverb")
-    assert "floor" in refused("robust", records["floor"].run_id, "--data", music)
-    said = run.predictions()
-    run.save(replace(said, probabilities=said.probabilities[:, ::-1]))
-    assert "something else of 100 %" in refused(*few)
+
+def test_a_second_call_alters_nothing(run: RunRecord, trained: Path) -> None:
+    words = ("robust", run.run_id, "--data", trained / "music", "--only", "noise=0")
+    first, second = mgc(*words), mgc(*words)
+    assert "alter: noise 0 dB SNR: 4/4 clips" in first.stderr
+    assert "alter: " not in second.stderr
+    assert second.stdout == first.stdout
+
+
+def test_the_dataset_can_be_given_by_the_name_of_its_results(run: RunRecord) -> None:
+    assert len(rows_of(run.run_id, "--data", "music", "--only", "gain=-20")) == 2
+
+
+def test_limit_takes_some_of_the_test_tracks(run: RunRecord, trained: Path) -> None:
+    rows = rows_of("--data", trained / "music", "--only", "gain=-20", "--limit", 2)
+    assert {row["n_tracks"] for row in rows} == {"2"}
+
+
+def test_an_unknown_alteration_is_refused(run: RunRecord, trained: Path) -> None:
+    assert "known: crop" in refused("--data", trained / "music", "--only", "reverb")
+
+
+def test_a_floor_without_a_model_is_refused(run: RunRecord, trained: Path) -> None:
+    majority = next(record for record in load_records("music", here()) if record.system == "majority")
+    assert "floor without a model" in refused(majority.run_id, "--data", trained / "music")
+
+
+def test_models_that_do_not_predict_what_the_record_says_are_refused(run: RunRecord, trained: Path) -> None:
+    predictions = run.predictions()
+    run.save(replace(predictions, probabilities=predictions.probabilities[:, ::-1]))
+    message = refused("--data", trained / "music", "--only", "gain=-20")
+    assert "predict 100 % of the unaltered tracks differently" in message
+
+
+def test_missing_weights_are_named(run: RunRecord, trained: Path) -> None:
     (run.folder / "fold0.safetensors").unlink()
-    assert "not there" in refused(*few)
+    message = refused("--data", trained / "music", "--only", "gain=-20")
+    assert "weights of a fold are missing" in message and "fold0.safetensors" in message
 
 
-def test_nothing_is_left_behind(music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_altered_clips_are_removed_also_after_an_error(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     tracks = load_data(DataRecipe(source=str(music)), workspace=here()).tracks
+    with altered_files(parsed("gain=-6"), tracks[:2]) as files:
+        assert all(track.path.is_file() for track in files)
+    assert not [*tmp_path.glob("mgc-altered-*")]
     broken = [*tracks[:3], replace(tracks[3], path=tmp_path / "none.wav")]
-    with pytest.raises(MgcError, match="cannot be read"), _written(parsed("gain=-6"), broken):
+    with pytest.raises(MgcError, match="cannot be read"), altered_files(parsed("gain=-6"), broken):
         pass
     assert not [*tmp_path.glob("mgc-altered-*")]
 
 
-def test_a_full_disk_is_told(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_in_an_error_with_the_folder(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise soundfile.LibsndfileError(2)
 
     monkeypatch.setattr(Alteration, "write", full)
     tracks = load_data(DataRecipe(source=str(music)), workspace=here()).tracks
-    with (
-        pytest.raises(MgcError, match="altered clips cannot be written"),
-        _written(parsed("gain=-6"), tracks),
-    ):
-        pass
+    with pytest.raises(MgcError, match="altered clips cannot be written") as caught:  # noqa: SIM117
+        with altered_files(parsed("gain=-6"), tracks):
+            pass
+    assert "mgc-altered-" in str(caught.value.where)
 
 
-def test_a_leaky_run_alone_is_not_called_a_floor(music: Path) -> None:
-    mgc("probe", "--data", music, "--split", "random", "--model", "logmel")
-    assert "a split that leaks" in refused("robust", "--data", music)
+def test_runs_on_a_leaky_split_are_not_chosen_automatically(music: Path) -> None:
+    assert mgc("probe", "--data", music, "--split", "random", "--model", "logmel").exit_code == 0
+    assert "use a leaky split" in refused("--data", music)

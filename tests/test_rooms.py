@@ -1,4 +1,4 @@
-"""The house: who may import whom, and what the command line loads before a command runs."""
+"""Which rooms may import which, and what the command line loads before a command runs."""
 
 import ast
 import subprocess
@@ -54,18 +54,63 @@ def test_the_design_names_every_room_in_order() -> None:
     assert places == sorted(places)
 
 
-def test_help_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; sys.argv = ['mgc', '--help']\n"
-        "from mgc.cli import main\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'optuna', 'transformers', 'datasets', 'sklearn', 'pandas', 'librosa'}\n"
-        "heavy |= {'pydantic', 'python_stretch', 'joblib'}\n"
-        "print('LOADED', sorted(heavy & set(sys.modules)))"
-    )
+def modules_after(code: str) -> set[str]:
+    """The top-level modules, and `scipy.stats`, that a fresh process has loaded after `code`."""
+    code += "\nimport sys\nprint('LOADED', *(m for m in sys.modules if '.' not in m or m == 'scipy.stats'))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "LOADED []" in out
-    assert "baseline" in out
+    return set(out.splitlines()[-1].split()[1:])
+
+
+LEARNING = {
+    "torch",
+    "transformers",
+    "accelerate",
+    "sklearn",
+    "skops",
+    "scipy.stats",
+    "librosa",
+    "optuna",
+    "datasets",
+}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = """
+import sys; sys.argv = ['mgc', '--help']
+from mgc.cli import main
+try: main()
+except SystemExit: pass
+"""
+    assert not modules_after(code) & {
+        *LEARNING,
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "pydantic",
+        "python_stretch",
+        "joblib",
+    }
+
+
+def test_run_records_and_tables_load_nothing_heavy() -> None:
+    assert not modules_after("import mgc.runs.listing, mgc.runs.record, mgc.runs.tables") & {
+        *LEARNING,
+        "pandas",
+    }
+
+
+def test_comparing_runs_loads_nothing_that_trains() -> None:
+    """Reads a record and its predictions, and compares two runs."""
+    code = """
+import numpy as np
+from mgc.evaluate import Predictions, evaluate, paired
+ids = [str(n) for n in range(40)]
+half = np.full((40, 2), 0.5)
+run = Predictions(classes=("a", "b"), track_ids=tuple(ids), labels=np.arange(40) % 2, probabilities=half,
+                  groups=tuple(ids), fold=np.zeros(40, int))
+evaluate(run); paired([run], [run]); run.to_frame()
+"""
+    assert not modules_after(code) & LEARNING
 
 
 def test_nothing_is_swallowed_or_left_open() -> None:

@@ -1,4 +1,4 @@
-"""Runs after the fact: the list is what lies there, removing stays within, a rerun tells the truth."""
+"""Finished runs: listed, found, described, removed and reproduced."""
 
 import json
 import shlex
@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from mgc import runs
 from mgc.cli import app
 from mgc.evaluate import Predictions
+from mgc.experiments.rerun import RERUNS
 from mgc.runs.record import RunRecord, load_records
 from mgc.util.errors import MgcError
 
@@ -43,7 +44,7 @@ def refused(*words: object) -> str:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Music, and the results and the store of one probe of it with its floors."""
+    """Music, and the results and the cache of one probe of it with its floors."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MGC_RESULTS", str(folder / "mgc_results"))
@@ -59,29 +60,30 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def music(made: Path, tmp_path: Path) -> Path:
-    """A copy of its own of all that."""
+    """A copy of all of it for this test."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path / "music"
 
 
 @pytest.fixture
 def probed(music: Path) -> RunRecord:
-    """The probe's record, as if it had been made of the copy."""
+    """The record of the probe, with the copied music as its data."""
     found = next(record for record in load_records("music", workspace=here()) if record.kind == "probe")
     data = {**found.recipe["data"], "source": str(music)}
     return written(replace(found, recipe={**found.recipe, "data": data}))
 
 
 def written(record: RunRecord) -> RunRecord:
-    """The record as it is now, on disk beside the predictions that are there."""
+    """The record, saved with its present predictions."""
     record.save(record.predictions())
     return record
 
 
-def test_the_list_tells_every_folder_of_a_run(probed: RunRecord) -> None:
-    newer = replace(probed, run_id="mfcc-newer", code="other", created="2999-01-01T00:00:00")
-    newer.save(probed.predictions())
+def test_the_list_shows_every_folder_of_a_run_and_its_state(probed: RunRecord) -> None:
     data = here().results / "music"
+    newer = replace(probed, run_id="mfcc-newer", code="other", created="2999-01-01")
+    newer = replace(newer, folder=data / newer.run_id)
+    newer.save(probed.predictions())
     for name in ("broken", "begun", "tune-cnn-1"):
         (data / name).mkdir()
     (data / "broken" / "record.json").write_text("{")
@@ -101,7 +103,7 @@ def test_the_list_tells_every_folder_of_a_run(probed: RunRecord) -> None:
     assert "unfinished" in ok("runs", "show", data / "begun")
 
 
-def test_a_run_is_found_by_id_or_folder_and_a_wrong_word_is_answered(probed: RunRecord) -> None:
+def test_a_run_is_found_by_id_or_folder_and_a_wrong_id_gets_a_suggestion(probed: RunRecord) -> None:
     for word in (probed.run_id, str(probed.folder), f"{probed.folder}/record.json"):
         assert runs.find_run(word, workspace=here()).record == probed
     with pytest.raises(MgcError) as refusal:
@@ -110,10 +112,10 @@ def test_a_run_is_found_by_id_or_folder_and_a_wrong_word_is_answered(probed: Run
     other = here().results / "elsewhere" / probed.run_id
     other.mkdir(parents=True)
     (other / "record.json").write_text((probed.folder / "record.json").read_text())
-    assert "2 runs are called" in refused("runs", "show", probed.run_id)
+    assert "2 runs have the id" in refused("runs", "show", probed.run_id)
 
 
-def test_show_names_what_is_not_default_and_a_command_that_makes_this_very_run(probed: RunRecord) -> None:
+def test_show_names_changed_settings_and_a_command_that_reproduces_the_run(probed: RunRecord) -> None:
     told = ok("runs", "show", probed.run_id)
     assert 'data.split = "holdout"' in told
     assert "data.limit = 16" in told
@@ -122,7 +124,7 @@ def test_show_names_what_is_not_default_and_a_command_that_makes_this_very_run(p
     assert "predictions.parquet" in told
     assert "strength" in told
     odd = replace(probed, recipe={**probed.recipe, "name": "a 'b' é", "hypothesis": "h"})
-    words = shlex.split(runs.command_of(odd))
+    words = shlex.split(runs.command_line(odd))
     assert words[:2] == ["mgc", "probe"]
     assert "name=\"a 'b' é\"" in words
     (probed.folder / "record.json").unlink()
@@ -132,7 +134,7 @@ def test_show_names_what_is_not_default_and_a_command_that_makes_this_very_run(p
     assert again[0].name == "a 'b' é"
 
 
-def test_rm_shows_first_and_writes_the_tables_anew(probed: RunRecord, tmp_path: Path) -> None:
+def test_rm_lists_first_and_updates_the_tables(probed: RunRecord, tmp_path: Path) -> None:
     table = probed.folder.parent / "table.md"
     assert "mfcc" in table.read_text()
     assert "nothing was removed" in ok("runs", "rm", probed.run_id)
@@ -154,34 +156,34 @@ def test_rm_shows_first_and_writes_the_tables_anew(probed: RunRecord, tmp_path: 
     assert not table.exists()
 
 
-def test_a_rerun_is_the_same_to_the_bit_wherever_the_tracks_lie(probed: RunRecord, music: Path) -> None:
+def test_a_rerun_is_bit_identical_also_after_the_tracks_moved(probed: RunRecord, music: Path) -> None:
     music.rename(music.parent / "moved")
     assert "--data" in refused("rerun", probed.run_id)
     before = {file: file.read_bytes() for file in probed.folder.parent.rglob("*") if file.is_file()}
     told = ok("rerun", probed.run_id, "--data", music.parent / "moved")
-    assert "predictions: the same to the bit, 3 tracks" in told
-    for what in ("tracks", "split", "representation", "code that learns"):
-        assert f"{what}: the same" in told
+    assert "predictions: bit-identical, 3 tracks" in told
+    for what in ("tracks", "split", "representation", "code"):
+        assert f"{what}: same" in told
     assert {file: file.read_bytes() for file in probed.folder.parent.rglob("*") if file.is_file()} == before
-    assert not [*(here().results / runs.RERUNS).iterdir()]
+    assert not [*(here().results / RERUNS).iterdir()]
     floor = next(record for record in load_records("music", workspace=here()) if record.system == "majority")
     patched = replace(floor, recipe={**floor.recipe, "data": probed.recipe["data"]})
-    assert "the same to the bit" in ok("rerun", written(patched).run_id, "--data", music.parent / "moved")
+    assert "bit-identical" in ok("rerun", written(patched).run_id, "--data", music.parent / "moved")
 
 
-def test_a_rerun_of_other_predictions_or_code_says_so(probed: RunRecord) -> None:
+def test_a_rerun_with_other_predictions_or_code_reports_the_difference(probed: RunRecord) -> None:
     said = probed.predictions()
     shifted = said.probabilities @ np.array([[0.9, 0.1], [0.1, 0.9]])
     old = replace(probed, code="0123", versions={**probed.versions, "torch": "1.0"}, commit="abc")
     old.save(Predictions(said.classes, said.track_ids, said.labels, shifted, said.groups, said.fold))
     done = mgc("rerun", probed.run_id)
     assert done.exit_code == 1, done.output
-    assert "0 of 3 tracks predicted otherwise, a probability by at most 0." in done.output
-    for reason in ("code that learns: OTHER, 0123 then", "torch 1.0 then", "commit abc then", "DIFFERENT"):
+    assert "0 of 3 tracks predicted differently, probabilities differ by at most 0." in done.output
+    for reason in ("code: DIFFERENT, 0123 then", "torch 1.0 then", "commit abc then", "DIFFERENT. Poss"):
         assert reason in done.output
-    [left] = (here().results / runs.RERUNS / probed.run_id).glob("*/mfcc-*")
+    [left] = (here().results / RERUNS / probed.run_id).glob("*/mfcc-*")
     assert str(left) in done.output
-    ok("rerun", probed.run_id, "--tolerance", "0.1")  # what was left is not taken for the answer
+    ok("rerun", probed.run_id, "--tolerance", "0.1")  # the earlier rerun is not reused
     assert not left.exists()
 
 
@@ -191,11 +193,11 @@ def test_a_rerun_on_other_tracks_compares_those_in_both(probed: RunRecord, music
     (music / gone[0]).unlink()
     done = mgc("rerun", probed.run_id)
     assert done.exit_code == 1, done.output
-    assert "tracks: OTHER" in done.output
-    assert "of those in both" in done.output
+    assert "tracks: DIFFERENT" in done.output
+    assert "of the tracks in both" in done.output
 
 
-def test_a_rerun_obeys_the_quarantine(probed: RunRecord) -> None:
+def test_a_rerun_uses_the_quarantine(probed: RunRecord) -> None:
     file = here().quarantine_file("music")
     file.parent.mkdir(exist_ok=True)
     header = "track_id,excluded,kind,reason,copy_of,label,path,content"
@@ -203,15 +205,15 @@ def test_a_rerun_obeys_the_quarantine(probed: RunRecord) -> None:
     file.write_text(f"{header}\n{tested},yes,by hand,noise,,calm,,\n")
     done = mgc("rerun", probed.run_id)
     assert done.exit_code == 1
-    assert "tracks: OTHER" in done.output
+    assert "tracks: DIFFERENT" in done.output
 
 
-def test_an_older_recipe_is_told_in_words(probed: RunRecord) -> None:
+def test_settings_of_another_version_are_named(probed: RunRecord) -> None:
     data = {key: value for key, value in probed.recipe["data"].items() if key != "per_class"}
     written(replace(probed, recipe={**probed.recipe, "data": data}))
-    assert "the record does not say data.per_class" in ok("rerun", probed.run_id)
+    assert "set to their defaults: data.per_class" in ok("rerun", probed.run_id)
     written(replace(probed, recipe={**probed.recipe, "tempo": 3}))
-    assert "today's recipes have no tempo" in refused("rerun", probed.run_id)
+    assert "unknown settings in this version of mgc: tempo" in refused("rerun", probed.run_id)
     assert "tempo = 3" in ok("runs", "show", probed.run_id)
     written(replace(probed, recipe={**probed.recipe, "keep": "frames"}))
     assert "keep = 'frames'" in refused("rerun", probed.run_id)
@@ -231,19 +233,19 @@ def study_file(tmp_path: Path) -> Iterator[Path]:
     yield file
 
 
-def test_a_study_goes_on_without_a_missing_encoder_and_says_so(music: Path, study_file: Path) -> None:
+def test_a_study_skips_a_missing_encoder_and_names_it(music: Path, study_file: Path) -> None:
     done = mgc("study", study_file, "--data", music)
     assert done.exit_code == 0, done.output
     assert "mfcc" in done.stdout
     assert "skipped: probe model=" in done.stderr
     assert "2 of 3 systems could not run and are not in the table" in done.stderr
-    assert "there is no folder, manifest or data set" in refused("study", study_file, "--data", music / "no")
+    assert "no folder, manifest or dataset" in refused("study", study_file, "--data", music / "no")
     study_file.write_text(study_file.read_text().replace('"model=mfcc"', '"model=also-not-there"'))
     assert "not-there" in refused("study", study_file, "--data", music)
 
 
-def test_a_reader_that_leaves_is_no_mistake(probed: RunRecord) -> None:
-    """`mgc ... | head`: silence and exit code 1."""
+def test_a_closed_pipe_is_not_an_error(probed: RunRecord) -> None:
+    """`mgc ... | head` ends silently, with exit code 1."""
     command = [sys.executable, "-m", "mgc", "runs", "show", probed.run_id]
     writer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert writer.stdout and writer.stderr

@@ -1,4 +1,4 @@
-"""The search: a stand-in that scores settings at once, and one real search through the command line."""
+"""The search: with a stand-in for training that scores settings at once, and once for real."""
 
 import csv
 import json
@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from mgc.cli import app
 from mgc.config import BaselineRecipe, DataRecipe, TuneRecipe, read_recipe
 from mgc.data import Dataset, Fold, Track
-from mgc.experiments.tune import Search, render, report, search, tune
+from mgc.experiments.tune import Search, format_search, report, search, tune
 from mgc.training.loop import DivergedError, Epoch
 from mgc.util.errors import MgcError
+from mgc.workspace import Workspace
 
 TPE = {"name": "rate", "sampler": "tpe", "trials": 9, "epochs": 4, "prune": "median"}
 TPE["space"] = {"train.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "dropout": [0.0, 0.2, 0.4]}
@@ -46,13 +47,14 @@ def stand_in(
     given: BaselineRecipe,
     dataset: Dataset,
     fold: Fold,
+    workspace: Workspace,
     *,
     seed: int,
     checkpoint: Path,
     report: Callable[..., None],
 ) -> Any:
-    """What `fit_fold` promises, without music: every fold is a hundredth better than the one before."""
-    assert not fold.test, "the test side is within reach"
+    """Like `fit_fold`, without music: every fold is a hundredth better than the one before."""
+    assert not fold.test, "the test set is available to a trial"
     assert checkpoint.parent.is_dir()
     history = []
     for epoch in range(given.train.epochs):
@@ -86,22 +88,22 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     tracks = tuple(Track(f"{n}", Path(f"{n}"), "ab"[n % 2], f"{n}", content=f"{n}") for n in range(12))
     folds = (Fold(("0", "1"), ("2", "3"), ("4", "5")), Fold(("2", "3"), ("4", "5"), ("0", "1")))
     split = SimpleNamespace(name="cv2", folds=folds, hash="s")
-    monkeypatch.setattr(search, "load_tracks", lambda given: (Dataset("made", tracks), split))
+    monkeypatch.setattr(search, "load_dataset_and_split", lambda *given: (Dataset("made", tracks), split))
     monkeypatch.setattr(search, "prepare", lambda *given: None)
     monkeypatch.setattr(search, "revisions_of", lambda *given: {})
-    monkeypatch.setattr(report, "_picture", lambda *given: None)
+    monkeypatch.setattr(report, "plot_trials", lambda *given: None)  # seconds for each search
     made = Bench()
     monkeypatch.setattr(search, "fit_fold", made.fit)
     return made
 
 
 def tried(search: Search) -> list[Any]:
-    return [(t.number, t.state.name, t.params, t.values) for row in search.rows() for t in row.trials]
+    return [(t.number, t.state.name, t.params, t.values) for phase in search.phases() for t in phase.trials]
 
 
 def test_phases_build_on_each_other_and_the_best_is_a_recipe(bench: Bench) -> None:
     search = tune(recipe(TPE, GRID, folds=2), workspace=here())
-    first, second = search.rows()
+    first, second = search.phases()
     assert len(first.trials) == TPE["trials"]
     assert first.best is not None
     points = {json.dumps(trial.params, sort_keys=True) for trial in second.trials}
@@ -116,11 +118,11 @@ def test_phases_build_on_each_other_and_the_best_is_a_recipe(bench: Bench) -> No
     assert (best.train.batch_size, best.train.optimizer) == (8, "adamw")
     value = score(best, best.train.epochs - 1) + 0.005  # the mean of two folds
     assert value == pytest.approx(max(t[3][0] for t in tried(search) if t[1] == "COMPLETE"))
-    opening, _, *said = file.read_text(encoding="utf-8").splitlines()
+    opening, _, *summary = file.read_text(encoding="utf-8").splitlines()
     assert opening == f"# mgc baseline --config {file}"
-    assert f"{value:.4f} (mean of 2 folds" in said[0]
-    assert f"best of {TPE['trials'] + POINTS} trials" in said[1]
-    assert "optimistic" in render(search)
+    assert f"{value:.4f} (mean of 2 folds" in summary[0]
+    assert f"best of {TPE['trials'] + POINTS} trials" in summary[1]
+    assert "optimistic" in format_search(search)
     rows = [*csv.DictReader((search.folder / "trials.csv").open(encoding="utf-8"))]
     assert [row["phase"] for row in rows] == ["rate"] * TPE["trials"] + ["size"] * POINTS
     assert {row["dropout"] for row in rows[-POINTS:]} == {str(best.dropout)}
@@ -132,23 +134,23 @@ def test_a_phase_that_finds_nothing_better_changes_nothing(bench: Bench) -> None
     search = tune(recipe(GRID, worse), workspace=here())
     best = read_recipe(BaselineRecipe, search.folder / "best.toml")
     assert best.train.batch_size == 8
-    assert "nothing better" in render(search)
+    assert "nothing better" in format_search(search)
 
 
-def test_hopeless_trials_are_given_up_early(bench: Bench) -> None:
+def test_unpromising_trials_are_pruned(bench: Bench) -> None:
     search = tune(recipe({**TPE, "trials": 20, "epochs": 10}), workspace=here())
-    pruned = [t for t in search.rows()[0].trials if t.state.name == "PRUNED"]
-    complete = [t for t in search.rows()[0].trials if t.state.name == "COMPLETE"]
+    pruned = [t for t in search.phases()[0].trials if t.state.name == "PRUNED"]
+    complete = [t for t in search.phases()[0].trials if t.state.name == "COMPLETE"]
     assert pruned
     assert all(t.user_attrs["epochs"] < 10 for t in pruned)
     assert all(t.user_attrs["epochs"] == 10 for t in complete)
-    best = search.rows()[0].best
+    best = search.phases()[0].best
     assert best is not None
     assert best.values == max(t.values for t in complete)
 
 
 @pytest.mark.parametrize("prune", ["median", "halving"])
-def test_a_killed_search_goes_on_as_if_nothing_had_happened(
+def test_an_interrupted_search_resumes_with_the_same_trials(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prune: str
 ) -> None:
     phases = recipe({**TPE, "prune": prune}, GRID)
@@ -180,7 +182,7 @@ def test_another_seed_space_or_base_is_another_search(bench: Bench) -> None:
     assert tune(recipe(GRID, workers=2, hypothesis="So."), workspace=here()).folder == plain.folder
 
 
-def test_a_training_that_diverges_is_a_finding_and_any_other_failure_ends_the_search(bench: Bench) -> None:
+def test_a_diverging_training_fails_its_trial_and_any_other_error_ends_the_search(bench: Bench) -> None:
     bench.at = {2: DivergedError("the training loss is not finite in epoch 2"), 5: MgcError("no class 'pop'")}
     with pytest.raises(MgcError, match="no class 'pop'"):
         tune(recipe(GRID), workspace=here())
@@ -200,22 +202,22 @@ def test_a_training_that_diverges_is_a_finding_and_any_other_failure_ends_the_se
         ({"dropout": {"low": 0.5, "high": 0.1}}, "low below high", ""),
         ({"dropout": {"low": 0.0, "high": 0.1, "log": True}}, "dropout = ", ""),
         ({"dropout": {"low": 0.0, "hihg": 0.1}}, "dropout = ", "low"),
-        ({"dropout": []}, "nothing to draw from", "list"),
-        ({"augment.pitch": [[1.0]]}, "nothing to draw from", "list"),
+        ({"dropout": []}, "not a search space", "list"),
+        ({"augment.pitch": [[1.0]]}, "not a search space", "list"),
         ({"train": [1]}, "train is a table", "train.epochs"),
-        ({"seed": [1, 2]}, "seed is not a setting to search", "not searched"),
-        ({"data.split_seed": [1, 2]}, "data.split_seed is not", "not searched"),
-        ({"network": ["cnn"]}, "network is not", "the base has the network"),
+        ({"seed": [1, 2]}, "seed cannot be searched", "fixed in a search"),
+        ({"data.split_seed": [1, 2]}, "data.split_seed cannot", "fixed in a search"),
+        ({"network": ["cnn"]}, "network cannot", "[base]"),
         ({"scan": ["time", "mel"]}, "scan", ""),
         ({"augment.strong_class": ["c"], "augment.strong_factor": [2.0]}, "'c'", "a"),
-        ({}, "empty space", ""),
+        ({}, "space is empty", ""),
     ],
 )
-def test_a_wrong_space_is_told_before_anything_is_trained(
+def test_an_invalid_space_is_refused_before_anything_is_trained(
     bench: Bench, space: dict[str, Any], what: str, fix: str
 ) -> None:
     with pytest.raises(MgcError, match=re.escape(what)) as caught:
-        tune(recipe(GRID, {**TPE, "space": space}), Path("search.toml"), workspace=here())
+        tune(recipe(GRID, {**TPE, "space": space}), here(), Path("search.toml"))
     assert fix in (caught.value.fix or "")
     assert "search.toml, phase 'rate'" in str(caught.value.where)
     assert not bench.seen

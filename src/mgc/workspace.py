@@ -4,9 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mgc"
+from platformdirs import user_cache_path
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Workspace:
     results: Path = Path("results")
     cache: Path = Path("embeddings_cache")
     data: Path = Path("data")
-    weights: Path = field(default_factory=_user_cache)
+    weights: Path = field(default_factory=lambda: user_cache_path("mgc"))
     quarantine: Path = Path("quarantine")
     encoders: Path | None = None
 

@@ -1,6 +1,6 @@
-"""The command line: parses, calls one function, prints. Nothing heavy is imported until a command runs.
+"""The command line: it parses, calls one function and prints. Heavy modules are imported by commands.
 
-A group of commands is a module here; importing it adds them to `app`, in the order in which help lists them.
+Each group of commands is a module. Importing it adds the commands to `app`, in the order of `mgc --help`.
 """
 
 import os
@@ -17,8 +17,8 @@ from mgc.cli import demo, learn, encode, data, cache, runs, report, predict, stu
 __all__ = ["app", "cache", "data", "demo", "encode", "learn", "main", "predict", "report", "runs", "studies"]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         import mgc
 
         typer.echo(mgc.__version__)
@@ -31,15 +31,18 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Which pretrained ear knows your music? Frozen audio encoders against a network from scratch."""
+    """Compare pretrained audio encoders with networks trained from scratch, on your music and labels.
+
+    Start with: mgc data info --data FOLDER, mgc baseline, mgc probe --model musicnn, mgc compare.
+    """
 
 
 def main() -> None:
-    """Run the command line; a mistake a person can mend ends in a message and exit code 2."""
-    # OpenMP's threads shall sleep while they wait, not spin: beside other work on the same cores spinning
-    # made embedding five times slower, alone it gains nothing. It counts only before torch is imported.
+    """Run the command line. An error that the user can fix ends in a message and exit code 2."""
+    # Waiting OpenMP threads sleep instead of spinning. Spinning made embedding five times slower when other
+    # work used the same cores, and gained nothing otherwise. torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # The published filter banks of AST and Whisper have such filters: nothing for the user to mend.
+    # The published filter banks of AST and Whisper have such filters, and the user cannot change them.
     warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
     signal.signal(signal.SIGTERM, _interrupt)
     app()

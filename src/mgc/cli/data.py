@@ -1,110 +1,80 @@
-"""Data sets: listed, fetched, looked at."""
+"""Commands for datasets: list, download, describe, check."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mgc.cli.options import (
-    Column,
-    Config,
-    Data,
-    DataRoot,
-    Device,
-    Limit,
-    Seed,
-    Set,
-    SplitName,
-    SplitSeed,
-    app,
-    guarded,
-    recipe_of,
-    workspace_of,
-)
+from mgc.cli.options import ALL, Shared, app, command
 
-data_app = typer.Typer(help="Look at the music.", no_args_is_help=True)
+data_app = typer.Typer(help="List, download, describe and check datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
-@data_app.command("info")
-@guarded
-def data_info(
-    data: Data = None,
-    data_root: DataRoot = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
-) -> None:
-    """What is there: tracks, genres, artists, the split and what cannot be used."""
-    from mgc.config import InfoRecipe
+@command(data_app, ALL, name="info")
+def data_info(shared: Shared) -> None:
+    """Describe a dataset: tracks, genres, artists, the split, and the files that cannot be used.
 
-    recipe = recipe_of(
-        InfoRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        seed=seed, device=device,
-    )  # fmt: skip
+    Examples:
+        mgc data info --data ~/music
+        mgc data info --data ~/music/tracks.csv --column label=style
+    """
+    from mgc.config import InfoRecipe
     from mgc.data import describe
 
-    typer.echo(describe(recipe.data, workspace_of(data_root)))
+    typer.echo(describe(shared.recipe(InfoRecipe).data, shared.workspace))
 
 
-@data_app.command("list")
-@guarded
-def data_list(data_root: DataRoot = None) -> None:
-    """The data sets known by name: what is here, licence, size, and where each should lie."""
+@command(data_app, {"data_root"}, name="list")
+def data_list(shared: Shared) -> None:
+    """List the datasets known by name: availability, licence, size, and the folder each is expected in.
+
+    Examples:
+        mgc data list
+    """
     from mgc.data import overview
 
-    typer.echo(overview(workspace_of(data_root).data))
+    typer.echo(overview(shared.workspace.data))
 
 
-@data_app.command("fetch")
-@guarded
+@command(data_app, {"data_root"}, name="fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="A known name, see mgc data list.")],
-    from_: Annotated[
-        Path | None, typer.Option("--from", help="An archive that was downloaded elsewhere.", dir_okay=False)
-    ] = None,
-    data_root: DataRoot = None,
+    shared: Shared, name: str, from_: Annotated[Path | None, typer.Option(dir_okay=False)] = None
 ) -> None:
-    """Download a known data set, check it and unpack it; goes on where it was stopped."""
+    """Download a known dataset, verify it and unpack it. An interrupted download is resumed.
+
+    NAME  Name of a dataset; see mgc data list.
+    --from FILE  Archive that was downloaded elsewhere. Default: download it.
+
+    Examples:
+        mgc data fetch gtzan
+        mgc data fetch fma_small --from ~/Downloads/fma_small.zip
+    """
     from mgc.data import fetch
 
-    for line in fetch(name, workspace_of(data_root).data, from_):
+    for line in fetch(name, shared.workspace.data, from_):
         typer.echo(line)
 
 
-@data_app.command("check")
-@guarded
-def data_check(
-    data: Data = None,
-    data_root: DataRoot = None,
-    format_: Annotated[str | None, typer.Option("--format", help="table, markdown or json.")] = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
-) -> None:
-    """Look at every file: what is broken, doubled, cut short, or tells the genre without the music."""
-    from mgc.config import CheckRecipe
+@command(data_app, ALL, name="check")
+def data_check(shared: Shared, format_: str | None = None) -> None:
+    """Check every file for problems.
 
-    recipe = recipe_of(
-        CheckRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        format=format_, seed=seed, device=device,
-    )  # fmt: skip
+    It finds files that are corrupt, duplicated, truncated, or revealing the genre by something other than
+    the music.
+
+    --format NAME  Format: table, markdown or json. Default: table.
+
+    Examples:
+        mgc data check --data ~/music
+        mgc data check --data gtzan --format markdown
+    """
+    from mgc.config import CheckRecipe
     from mgc.data.checking.check import check
     from mgc.data.checking.report import render, save
 
-    workspace = workspace_of(data_root)
+    recipe = shared.recipe(CheckRecipe, format=format_)
+    workspace = shared.workspace
     found = check(recipe.data, workspace)
     save(found, workspace)
     typer.echo(render(found, recipe.format))

@@ -4,33 +4,29 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from mgc.cli.options import DataRoot, Device, app, guarded, workspace_of
+from mgc.cli.options import Shared, app, command
 
 
-@app.command()
-@guarded
-def demo(
-    data_root: DataRoot = None,
-    device: Device = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Train the network again even if its run exists.")
-    ] = False,
-) -> None:
+@command(app, {"data_root", "device"})
+def demo(shared: Shared, overwrite: bool = False) -> None:
     """Render the demo dataset, run a frozen encoder and a network from scratch on it, and compare them.
 
     Takes a few minutes on two CPU cores. Needs no download except the weights of musicnn (29 MB from PyPI).
 
-    Examples: `mgc demo`, `mgc demo --overwrite`.
+    --overwrite  Train the network again even if its run exists. Default: keep it.
+
+    Examples:
+        mgc demo
+        mgc demo --overwrite
     """
-    from mgc.config import BaselineRecipe, read_recipe
+    from mgc.config import BaselineRecipe
     from mgc.experiments.demo import demo as run_demo
 
-    recipe = read_recipe(BaselineRecipe, options={"device": device})
-    done = run_demo(workspace_of(data_root), device=recipe.device, overwrite=overwrite)
+    recipe = shared.recipe(BaselineRecipe)
+    done = run_demo(shared.workspace, device=recipe.device, overwrite=overwrite)
     mgc, run, clip = program(), shlex.quote(str(done.best.folder)), shlex.quote(str(done.clip))
     typer.echo(f"{done.table}\n\nNext:")
     typer.echo(f"  {mgc} predict {run} {clip}")

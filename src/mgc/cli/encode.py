@@ -1,119 +1,81 @@
-"""Encoders: run over the music, listed, examined."""
-
-from typing import Annotated
+"""Commands for encoders: compute embeddings, list encoders, check one."""
 
 import typer
 
-from mgc.cli.options import (
-    Column,
-    Config,
-    Data,
-    DataRoot,
-    Device,
-    Keep,
-    Limit,
-    RandomWeights,
-    Seed,
-    Set,
-    SplitName,
-    SplitSeed,
-    TrustRemoteCode,
-    app,
-    guarded,
-    recipe_of,
-    workspace_of,
-)
+from mgc.cli.options import ALL, Shared, app, command
 
 
-@app.command()
-@guarded
+@command(app, ALL - {"split", "split_seed"})
 def embed(
-    model: Annotated[
-        str | None, typer.Option(help="A short name (musicnn, ast ...), a local folder, or a hub id.")
-    ] = None,
-    keep: Keep = None,
-    random_weights: RandomWeights = False,
-    trust_remote_code: TrustRemoteCode = False,
-    data: Data = None,
-    data_root: DataRoot = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
+    shared: Shared,
+    model: str | None = None,
+    keep: str | None = None,
+    random_weights: bool | None = None,
+    trust_remote_code: bool | None = None,
 ) -> None:
-    """Run a frozen encoder over every clip and keep the pooled vectors. Done work is not done again."""
+    """Compute the embeddings of every track with a frozen encoder. Tracks that are cached are skipped.
+
+    Examples:
+        mgc embed --model musicnn --data ~/music
+        mgc embed --model facebook/wav2vec2-base --limit 100
+    """
     from mgc.config import EmbedRecipe
 
-    recipe = recipe_of(
-        EmbedRecipe, config, set_, column,
-        data_source=data, data_limit=limit, model=model, keep=keep, seed=seed,
-        device=device, random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
-    )  # fmt: skip
+    settings = {"random_weights": random_weights, "trust_remote_code": trust_remote_code}
+    recipe = shared.recipe(EmbedRecipe, model=model, keep=keep, **settings)
     from mgc.representations.cache import embed as embedding
 
-    done = embedding.embed(recipe, workspace_of(data_root))
+    done = embedding.embed(recipe, shared.workspace)
     if not done.first:
         return
     card = done.representation
     typer.echo(f"{card.name}: {card.source}")
     typer.echo(f"  licence: {card.licence}; trained on: {card.trained_on}")
-    already = done.tracks - done.computed
-    what = (
-        f"{done.computed} computed now, {already} were there"
-        if done.computed
-        else "all were there: nothing to do"
-    )
-    typer.echo(f"  {done.tracks} tracks: {what}; {done.seconds:.0f} s of computing in all")
+    cached = done.tracks - done.computed
+    what = f"{done.computed} computed, {cached} cached" if done.computed else "all cached, up to date"
+    typer.echo(f"  {done.tracks} tracks: {what}; {done.seconds:.0f} s of computation in total")
     typer.echo(f"  {done.folder}")
 
 
-@app.command()
-@guarded
-def encoders(
-    format_: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
-) -> None:
-    """The encoders known by name: rate, window, size, licence, and whether the weights are here."""
+@command(app, set())
+def encoders(shared: Shared, format_: str = "table") -> None:
+    """List the known encoders: sample rate, window, size, licence, and whether the weights are available.
+
+    Examples:
+        mgc encoders
+        mgc encoders --format json
+    """
     from mgc.representations.overview import encoders as known_encoders
     from mgc.representations.overview import render
 
-    typer.echo(render(known_encoders(workspace_of()), format_))
+    typer.echo(render(known_encoders(shared.workspace), format_))
 
 
-@app.command()
-@guarded
+@command(app, ALL)
 def doctor(
-    model: Annotated[str | None, typer.Option(help="As in mgc embed.")] = None,
-    random_weights: RandomWeights = False,
-    trust_remote_code: TrustRemoteCode = False,
-    data: Data = None,
-    data_root: DataRoot = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
+    shared: Shared,
+    model: str | None = None,
+    random_weights: bool | None = None,
+    trust_remote_code: bool | None = None,
 ) -> None:
-    """Examine an encoder: right rate, whole weights, sane output, better than random. Any red: exit 1."""
+    """Check an encoder: sample rate, weights, plausible output, better than random weights.
+
+    The exit code is 1 if any check is red.
+
+    Examples:
+        mgc doctor --model musicnn --data ~/music
+        mgc doctor --model path/to/encoder --limit 100
+    """
     from mgc.config import DoctorRecipe
+    from mgc.experiments.doctor import check_encoder
     from mgc.util.errors import printable
 
-    recipe = recipe_of(
-        DoctorRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        model=model, seed=seed, device=device,
-        random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
-    )  # fmt: skip
-    from mgc.experiments.doctor import examine
-
+    settings = {"random_weights": random_weights, "trust_remote_code": trust_remote_code}
+    recipe = shared.recipe(DoctorRecipe, model=model, **settings)
     colours = {"green": typer.colors.GREEN, "amber": typer.colors.YELLOW, "red": typer.colors.RED}
-    sick = False
-    for finding in examine(recipe, workspace_of(data_root)):
-        typer.secho(printable(str(finding)), fg=colours[finding.verdict])
-        sick |= finding.verdict == "red"
-    if sick:
+    any_red = False
+    for check in check_encoder(recipe, shared.workspace):
+        typer.secho(printable(str(check)), fg=colours[check.verdict])
+        any_red |= check.verdict == "red"
+    if any_red:
         raise typer.Exit(1)

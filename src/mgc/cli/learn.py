@@ -1,208 +1,146 @@
-"""Systems run, judged and set side by side."""
+"""Commands that run systems, evaluate them and compare them."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from mgc.cli.options import (
-    Column,
-    Config,
-    Data,
-    DataRoot,
-    Device,
-    Keep,
-    Limit,
-    RandomWeights,
-    Seed,
-    Seeds,
-    Set,
-    SplitName,
-    SplitSeed,
-    TrustRemoteCode,
-    app,
-    guarded,
-    recipe_of,
-    with_seeds,
-    workspace_of,
-)
+from mgc.cli.options import ALL, Shared, app, command
 
 if TYPE_CHECKING:
     from mgc.runs.record import RunRecord
 
 
-@app.command()
-@guarded
+@command(app, ALL)
 def baseline(
-    data: Data = None,
-    data_root: DataRoot = None,
-    network: Annotated[
-        str | None, typer.Option(help="cnn, efficient_cnn, cnn_gru, unet_encoder ...: see the README.")
-    ] = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    seeds: Seeds = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
-    again: Annotated[bool, typer.Option("--again", help="Repeat a run that is there already.")] = False,
+    shared: Shared, network: str | None = None, seeds: str | None = None, overwrite: bool = False
 ) -> None:
-    """Train a network from scratch on log-mel spectrograms, and judge it."""
+    """Train a network from scratch on log-mel spectrograms and evaluate it.
+
+    --network NAME  Network: cnn, efficient_cnn, cnn_gru, unet_encoder ...; configs/baseline/ has an example
+        of each. Default: cnn.
+    --overwrite  Repeat a run that exists. Default: keep it.
+
+    Examples:
+        mgc baseline --data ~/music --split cv5
+        mgc baseline --network cnn_gru --seeds 0,1,2 --set train.epochs=30
+    """
     from mgc.config import BaselineRecipe
+    from mgc.experiments import systems
 
-    recipe = recipe_of(
-        BaselineRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        network=network, seed=seed, device=device,
-    )  # fmt: skip
-    from mgc.experiments import systems as experiment
-
-    for each in with_seeds(recipe, seed, seeds):
-        _show(experiment.baseline(each, workspace_of(data_root), again))
+    for recipe in shared.recipes(BaselineRecipe, seeds, network=network):
+        _print_scores(systems.baseline(recipe, shared.workspace, overwrite))
 
 
-@app.command()
-@guarded
+@command(app, ALL)
 def probe(
-    model: Annotated[
-        str | None, typer.Option(help="As in mgc embed. Default: every encoder in the store.")
-    ] = None,
-    head: Annotated[str | None, typer.Option(help="logistic, knn, svm, mlp, random_forest ...")] = None,
-    layers: Annotated[
-        str | None,
-        typer.Option(help="A layer by name, last, sweep (best on validation) or weighted (learned sum)."),
-    ] = None,
-    pool: Annotated[str | None, typer.Option(help="mean, std, max, or several: mean+std.")] = None,
-    keep: Keep = None,
-    random_weights: RandomWeights = False,
-    trust_remote_code: TrustRemoteCode = False,
-    data: Data = None,
-    data_root: DataRoot = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    seeds: Seeds = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
+    shared: Shared,
+    model: str | None = None,
+    head: str | None = None,
+    layers: str | None = None,
+    pool: str | None = None,
+    keep: str | None = None,
+    random_weights: bool | None = None,
+    trust_remote_code: bool | None = None,
+    seeds: str | None = None,
 ) -> None:
-    """Fit a small classifier on pooled vectors, and judge it. Embeds first what is not in the store."""
+    """Fit a small head on the embeddings of a frozen encoder and evaluate it.
+
+    Embeddings that are not cached are computed first.
+
+    --model NAME  Encoder or feature, as in mgc embed. Default: every encoder with cached embeddings of all
+        tracks.
+    --head NAME  Head: logistic, knn, svm, mlp, random_forest ...; configs/probe/ has an example of each.
+        Default: logistic.
+    --layers NAME  Layer of the encoder: a layer's name, last, sweep (the best on the validation set) or
+        weighted (a learned sum of all layers). Default: last.
+    --pool NAME  Pooling over time: mean, std, max, mean+std, mean+max or mean+std+max. Default: that of the
+        encoder.
+
+    Examples:
+        mgc probe --data ~/music --model musicnn
+        mgc probe --model ast --head svm --layers sweep --split cv5
+    """
     from mgc.config import ProbeRecipe
+    from mgc.experiments import systems
 
-    recipe = recipe_of(
-        ProbeRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        model=model, head=head, layers=layers, pool=pool, keep=keep, seed=seed, device=device,
-        random_weights=random_weights or None, trust_remote_code=trust_remote_code or None,
-    )  # fmt: skip
-    from mgc.experiments import systems as experiment
-
-    for each in with_seeds(recipe, seed, seeds):
-        for record in experiment.probe(each, workspace_of(data_root)):
-            _show(record)
+    settings = {
+        "model": model, "head": head, "layers": layers, "pool": pool, "keep": keep,
+        "random_weights": random_weights, "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
+    for recipe in shared.recipes(ProbeRecipe, seeds, **settings):
+        for record in systems.probe(recipe, shared.workspace):
+            _print_scores(record)
 
 
-@app.command()
-@guarded
-def study(
-    file: Annotated[Path, typer.Argument(help="A list of configs, see configs/study/.")],
-    data: Data = None,
-    data_root: DataRoot = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    device: Device = None,
-    set_: Set = None,
-    column: Column = None,
-) -> None:
-    """Run many systems on one data set, and show the table. What is there already is not run again."""
+@command(app, ALL - {"config"})
+def study(shared: Shared, file: Path) -> None:
+    """Run many systems on one dataset and print the table. Runs that exist are not repeated.
+
+    FILE  TOML file with a list of configs; see configs/study/.
+
+    Examples:
+        mgc study configs/study/emotify.toml
+        mgc study my-study.toml --data ~/music --seed 1
+    """
     from mgc.config import StudyRecipe
-
-    recipe = recipe_of(
-        StudyRecipe, file, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        seed=seed, device=device,
-    )  # fmt: skip
     from mgc.experiments.study import study as run_study
     from mgc.runs.tables import compare_records, render
 
-    typer.echo(render(compare_records(run_study(recipe, file, workspace_of(data_root))), "table"))
+    recipe = replace(shared, config=file).recipe(StudyRecipe)
+    typer.echo(render(compare_records(run_study(recipe, file, shared.workspace)), "table"))
 
 
-@app.command()
-@guarded
+@command(app, ALL - {"split", "split_seed"})
 def compare(
-    data: Data = None,
-    data_root: DataRoot = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="table, markdown, latex, csv or json.")
-    ] = None,
-    baseline: Annotated[str | None, typer.Option(help="The run_id to compare with.")] = None,
-    best: Annotated[
-        int | None, typer.Option(help="Show so many of each kind: floors, from scratch, probes, leaky ones.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only runs with this --limit.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Only runs with this --seed.")] = None,
-    device: Annotated[str | None, typer.Option(help="Only runs on this kind of device.")] = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
+    shared: Shared, format_: str | None = None, baseline: str | None = None, best: int | None = None
 ) -> None:
-    """All runs on a data set side by side, each against the baseline."""
-    from mgc.config import CompareRecipe
+    """Compare all runs on a dataset with the baseline, with intervals and paired tests.
 
-    recipe = recipe_of(
-        CompareRecipe, config, set_, column,
-        data_source=data, data_limit=limit,
-        format=format_, baseline=baseline, best=best, seed=seed, device=device,
-    )  # fmt: skip
+    --format NAME  Format: table, markdown, latex, csv or json. Default: table.
+    --baseline RUN  Id of the run that the others are compared with. Default: the newest cnn, or else the
+        newest network from scratch.
+    --best N  Show the N best of each kind: floors, networks from scratch, probes, leaky runs. Default: all.
+    --limit N  Only runs with this --limit. Default: all runs.
+    --seed N  Only runs with this --seed. Default: all runs.
+    --device NAME  Only runs on this kind of device: cpu, cuda or mps. Default: all runs.
+
+    Examples:
+        mgc compare --data ~/music
+        mgc compare --data emotify --best 4 --format markdown
+    """
+    from mgc.config import CompareRecipe
     from mgc.runs.record import select_records
     from mgc.runs.tables import compare_records, render
 
-    sections = compare_records(select_records(recipe, workspace_of(data_root)), recipe.baseline, recipe.best)
+    recipe = shared.recipe(CompareRecipe, format=format_, baseline=baseline, best=best)
+    sections = compare_records(select_records(recipe, shared.workspace), recipe.baseline, recipe.best)
     typer.echo(render(sections, recipe.format))
 
 
-@app.command()
-@guarded
-def tune(
-    data: Data = None,
-    data_root: DataRoot = None,
-    network: Annotated[str | None, typer.Option(help="The network whose settings are searched.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Trials at once, a process each.")] = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    seed: Seed = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
-) -> None:
-    """Search the settings of a network from scratch by validation; the test side is never read."""
-    from mgc.config import TuneRecipe
+@command(app, ALL)
+def tune(shared: Shared, network: str | None = None, workers: int | None = None) -> None:
+    """Search the settings of a network from scratch on the validation set. The test set is never used.
 
-    recipe = recipe_of(
-        TuneRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        **{"base.network": network}, workers=workers, seed=seed, device=device,
-    )  # fmt: skip
+    --network NAME  Network whose settings are searched. Default: cnn.
+    --workers N  Number of trials that run at the same time. Default: 1.
+
+    Examples:
+        mgc tune --config configs/tune/quick.toml --data ~/music
+        mgc tune --config my-search.toml --network cnn_gru --workers 2
+    """
+    from mgc.config import TuneRecipe
     from mgc.experiments import tune as search
 
-    typer.echo(search.render(search.tune(recipe, workspace_of(data_root), config)))
+    recipe = shared.recipe(TuneRecipe, **{"base.network": network}, workers=workers)
+    typer.echo(search.format_search(search.tune(recipe, shared.workspace, shared.config)))
 
 
-def _show(record: "RunRecord") -> None:
+def _print_scores(record: "RunRecord") -> None:
     from mgc.util.errors import printable
 
     scores = record.evaluation
-    what = " + ".join(word for word in (record.display_name, record.head) if word)
-    typer.echo(f"{what} on {record.data}, split {record.split}, {scores.n_tracks} tracks")
+    typer.echo(f"{record.title} on {record.data}, split {record.split}, {scores.n_tracks} tracks")
     for line in [*scores.lines(), str(record.folder)]:
         typer.echo(printable(f"  {line}"))

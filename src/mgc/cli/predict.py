@@ -1,76 +1,84 @@
-"""A run put to use: genres of a person's own files, and a folder that predicts elsewhere."""
+"""Commands that use a finished run: predict new files, export the models."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from mgc.cli.options import Device, TrustRemoteCode, app, guarded, workspace_of
-
-Run = Annotated[str, typer.Argument(help="A run's id, its folder, or a folder that mgc export made.")]
-Model = Annotated[
-    str | None, typer.Option(help="Where the run's encoder lies now, if not where it lay then.")
-]
+from mgc.cli.options import Shared, app, command
 
 
-@app.command()
-@guarded
+@command(app, {"device"})
 def predict(
-    run: Run,
-    files: Annotated[list[Path], typer.Argument(help="Audio files, and folders of them at any depth.")],
-    format_: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
-    over_time: Annotated[
-        bool, typer.Option("--over-time", help="The genre of each stretch of 10 s or more.")
-    ] = False,
-    model: Model = None,
-    trust_remote_code: TrustRemoteCode = False,
-    device: Device = None,
+    shared: Shared,
+    run: str,
+    files: list[Path],
+    format_: str = "table",
+    over_time: bool | None = None,
+    model: str | None = None,
+    trust_remote_code: bool | None = None,
 ) -> None:
-    """Tell the genres of audio files by the models of a run. Exit code 2 if no file could be used."""
-    from mgc.config import PredictRecipe, read_recipe
+    """Predict the genres of audio files with a trained run. The exit code is 2 if no file could be used.
 
-    options = {"format": format_, "over_time": over_time, "model": model, "device": device}
-    recipe = read_recipe(PredictRecipe, options=options | {"trust_remote_code": trust_remote_code})
+    RUN  Id of a run, its folder, or a folder made by mgc export.
+    FILES...  Audio files, and folders of them at any depth.
+    --format NAME  Format: table, csv or json. Default: table.
+    --over-time  Predict every segment of 10 s or more. Default: one prediction per file.
+    --model FOLDER  Encoder of the run, if it has moved. Default: where it was during training.
+
+    Examples:
+        mgc predict musicnn-logistic-cv5-s0-1a2b3c4d new-songs/
+        mgc predict exported-run/ song.mp3 --over-time --format json
+    """
+    from mgc.config import PredictRecipe
     from mgc.data import Excluded, by_reason
-    from mgc.predict import find_files, open_run, predict_files, render
+    from mgc.predict import find_files, format_predictions, open_run, predict_files
     from mgc.util.progress import say
 
+    settings = {"format": format_, "over_time": over_time, "trust_remote_code": trust_remote_code}
+    recipe = shared.recipe(PredictRecipe, model=model, **settings)
     found = find_files(files)
-    ready = open_run(
+    opened = open_run(
         run,
-        workspace_of(),
+        shared.workspace,
         model=recipe.model,
         trust_remote_code=recipe.trust_remote_code,
         device=recipe.device,
     )
-    answers = predict_files(ready, found, recipe.over_time)
-    if answers.told or recipe.format != "table":
-        typer.echo(render(answers, recipe.format))
-    if answers.told:
-        say(ready.calibration.told())
-    failed = [Excluded(answer.file, Path(answer.file), "", answer.error) for answer in answers.failed]
+    predictions = predict_files(opened, found, recipe.over_time)
+    if predictions.predicted or recipe.format != "table":
+        typer.echo(format_predictions(predictions, recipe.format))
+    if predictions.predicted:
+        say(opened.calibration.summary())
+    failed = [Excluded(file.file, Path(file.file), "", file.error) for file in predictions.failed]
     for line in by_reason(failed):
-        say(f"no answer: {line}")
-    if not answers.told:
+        say(f"not predicted: {line}")
+    if not predictions.predicted:
         raise typer.Exit(2)
 
 
-@app.command()
-@guarded
+@command(app, set())
 def export(
-    run: Run,
-    folder: Annotated[Path, typer.Argument(help="New, empty, or an export of the same run.")],
-    with_encoder: Annotated[
-        bool, typer.Option("--with-encoder", help="Copy the encoder's files too, where it has a folder.")
-    ] = False,
-    model: Model = None,
-    trust_remote_code: TrustRemoteCode = False,
+    shared: Shared,
+    run: str,
+    folder: Path,
+    with_encoder: bool = False,
+    model: str | None = None,
+    trust_remote_code: bool = False,
 ) -> None:
-    """Make a folder with which mgc predict works elsewhere, without the data or results; and a model card."""
-    from mgc.predict import open_run
-    from mgc.predict.export import export as write
+    """Export a run as a folder that mgc predict can use on any machine, with a model card.
 
-    ready = open_run(run, workspace_of(), model=model, trust_remote_code=trust_remote_code)
-    write(ready.models, ready.calibration, folder, with_encoder)
-    typer.echo(f"{folder}: {len(ready.models.folds)} models; use: mgc predict {folder} FILES")
-    typer.echo(f"  read {folder / 'README.md'} before you share it: it names the licences")
+    FOLDER  Output: a new or empty folder, or an export of the same run.
+    --with-encoder  Also copy the encoder's files, if it is a local folder. Default: do not copy them.
+    --model FOLDER  Encoder of the run, if it has moved. Default: where it was during training.
+
+    Examples:
+        mgc export musicnn-logistic-cv5-s0-1a2b3c4d genre-model/
+        mgc export results/demo/cnn-cv5-s0-1a2b3c4d genre-model/ --with-encoder
+    """
+    from mgc.predict import export as export_run
+    from mgc.predict import open_run
+
+    opened = open_run(run, shared.workspace, model=model, trust_remote_code=trust_remote_code)
+    export_run(opened.models, opened.calibration, folder, with_encoder)
+    typer.echo(f"{folder}: {len(opened.models.folds)} models; use: mgc predict {folder} FILES")
+    typer.echo(f"  read {folder / 'README.md'} before you share it: it lists the licences")

@@ -1,70 +1,83 @@
-"""Runs after the fact: listed, shown, removed, made again."""
+"""Commands for finished runs: list, show, remove, reproduce."""
 
 from typing import Annotated
 
 import typer
 
-from mgc.cli.options import DataRoot, Device, app, guarded, workspace_of
+from mgc.cli.options import Shared, app, command
 
-runs_app = typer.Typer(help="Look at the runs that are kept, and tidy them.", no_args_is_help=True)
+runs_app = typer.Typer(help="List, show and remove runs.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its folder.")]
+
+@command(runs_app, {"data"}, name="ls")
+def runs_ls(shared: Shared, format_: str = "table") -> None:
+    """List every run: score, date, commit, files, and whether the comparison tables show it.
+
+    --data DATASET  Only runs on this dataset. Default: all datasets.
+
+    Examples:
+        mgc runs ls
+        mgc runs ls --data demo --format json
+    """
+    from mgc.runs import format_runs, list_runs
+
+    workspace = shared.workspace
+    typer.echo(format_runs(list_runs(workspace, shared.data), format_, workspace))
 
 
-@runs_app.command("ls")
-@guarded
-def runs_ls(
-    data: Annotated[str | None, typer.Option("--data", help="Only runs on this data set.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
-) -> None:
-    """Every run: its score, when and by which code it was made, what is kept, whether tables show it."""
-    from mgc import runs
+@command(runs_app, set(), name="show")
+def runs_show(shared: Shared, run: str) -> None:
+    """Show a run: settings, data, split, scores, choices on the validation set, versions, files, command.
 
-    workspace = workspace_of()
-    typer.echo(runs.render(runs.runs(workspace, data), format_, workspace))
+    Examples:
+        mgc runs show cnn-cv5-s0-1a2b3c4d
+    """
+    from mgc.runs import describe_run, find_run
 
-
-@runs_app.command("show")
-@guarded
-def runs_show(run: RunName) -> None:
-    """Recipe, data, split, scores, what validation chose, versions, files, and the command that makes it."""
-    from mgc import runs
-
-    typer.echo(runs.show(runs.find_run(run, workspace_of())))
+    typer.echo(describe_run(find_run(run, shared.workspace)))
 
 
-@runs_app.command("rm")
-@guarded
-def runs_rm(
-    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids, or folders.")],
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without, it is only shown.")] = False,
-) -> None:
-    """Show what would go with these runs. --apply removes it, and writes the tables anew."""
-    from mgc import runs
+@command(runs_app, set(), name="rm")
+def runs_rm(shared: Shared, run: list[str], apply: bool = False) -> None:
+    """List the files that removing these runs deletes. --apply removes them and updates the tables.
 
-    typer.echo("\n".join(runs.remove(run, apply, workspace_of())))
+    RUN...  Ids of runs, or their folders.
+
+    Examples:
+        mgc runs rm cnn-cv5-s0-1a2b3c4d
+        mgc runs rm results/demo/cnn-cv5-s0-1a2b3c4d --apply
+    """
+    from mgc.runs import remove_runs
+
+    typer.echo("\n".join(remove_runs(run, apply, shared.workspace)))
 
 
-@app.command()
-@guarded
+@command(app, {"data", "data_root", "device"})
 def rerun(
-    run: RunName,
-    data: Annotated[str | None, typer.Option("--data", help="Where the tracks lie now.")] = None,
-    data_root: DataRoot = None,
-    model: Annotated[str | None, typer.Option(help="Where a probe's encoder lies now.")] = None,
-    device: Device = None,
-    tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Probabilities that differ by no more count as the same.")
-    ] = 0.0,
+    shared: Shared,
+    run: str,
+    model: str | None = None,
+    tolerance: Annotated[float, typer.Option(min=0.0)] = 0.0,
 ) -> None:
-    """Make a run again from its record, beside the results, and compare. Same: exit 0; different: 1."""
-    from mgc import runs
-    from mgc.experiments.rerun import rerun as reproduce
+    """Reproduce a run from its record and compare the predictions. The results are not changed.
 
-    workspace = workspace_of(data_root)
-    changes = {"data.source": data, "model": model, "device": device}
-    done = reproduce(runs.find_run(run, workspace), workspace, changes, tolerance)
-    typer.echo("\n".join(done.lines))
-    if not done.same:
+    The exit code is 0 if the predictions are the same, 1 if they differ.
+
+    --data DATASET  Where the tracks are now. Default: where they were then.
+    --model FOLDER  Where the encoder is now. Default: where it was then.
+    --tolerance X  Largest difference of a probability that counts as equal. Default: 0.
+
+    Examples:
+        mgc rerun cnn-cv5-s0-1a2b3c4d
+        mgc rerun cnn-cv5-s0-1a2b3c4d --data /mnt/music --tolerance 1e-6
+    """
+    from mgc.experiments.rerun import rerun as reproduce
+    from mgc.runs import find_run
+
+    workspace = shared.workspace
+    changes = {"data.source": shared.data, "model": model, "device": shared.device}
+    result = reproduce(find_run(run, workspace), workspace, changes, tolerance)
+    typer.echo("\n".join(result.lines))
+    if not result.same:
         raise typer.Exit(1)

@@ -1,98 +1,64 @@
-"""Studies of what is known: by how much music it is learned, and what is left of it on altered tracks."""
-
-from typing import Annotated
+"""Commands that study trained systems: by amount of training data, and on altered tracks."""
 
 import typer
 
-from mgc.cli.options import (
-    Column,
-    Config,
-    Data,
-    DataRoot,
-    Device,
-    Limit,
-    Seeds,
-    Set,
-    SplitName,
-    SplitSeed,
-    TrustRemoteCode,
-    app,
-    guarded,
-    recipe_of,
-    workspace_of,
-)
+from mgc.cli.options import ALL, Shared, app, command
 
 
-@app.command()
-@guarded
+@command(app, ALL - {"seed"})
 def curve(
-    data: Data = None,
-    data_root: DataRoot = None,
-    systems: Annotated[
-        str | None, typer.Option(help="Networks and encoders, with commas. Default: cnn,musicnn.")
-    ] = None,
-    sizes: Annotated[
-        str | None, typer.Option(help="Training tracks a genre: 5,10,20,all. Default: doubled from 5 to all.")
-    ] = None,
-    seeds: Seeds = None,
-    split: SplitName = None,
-    split_seed: SplitSeed = None,
-    limit: Limit = None,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
+    shared: Shared, systems: str | None = None, sizes: str | None = None, seeds: str | None = None
 ) -> None:
-    """Accuracy by the number of training tracks, a network from scratch beside probes."""
+    """Measure accuracy against the number of training tracks, for networks from scratch and for probes.
+
+    --systems NAME,NAME...  Networks and encoders. Default: cnn,musicnn.
+    --sizes N,N...  Training tracks per genre, for example 5,10,20,all. Default: 5, doubled up to all.
+    --seeds N,N...  Seeds for the training tracks and for the weights, averaged. Default: 0,1,2.
+
+    Examples:
+        mgc curve --data ~/music
+        mgc curve --systems cnn,musicnn --sizes 5,10,20,all --seeds 0,1,2
+    """
     from mgc.config import CurveRecipe
+    from mgc.experiments import curve as curves
     from mgc.util.errors import MgcError
 
-    recipe = recipe_of(
-        CurveRecipe, config, set_, column,
-        data_source=data, data_split=split, data_split_seed=split_seed, data_limit=limit,
-        systems=_words(systems), sizes=_numbers(sizes), seeds=_numbers(seeds), device=device,
-    )  # fmt: skip
+    settings = {"systems": _words(systems), "sizes": _numbers(sizes), "seeds": _numbers(seeds)}
+    recipe = shared.recipe(CurveRecipe, **settings)
     if recipe.runs and systems:
-        raise MgcError("--systems beside a config that names runs", where=config, fix="leave one of them out")
-    from mgc.experiments import curve as learned
+        what = "--systems cannot be combined with a config that lists runs"
+        raise MgcError(what, where=shared.config, fix="remove one of the two")
+    typer.echo(curves.format_curve(curves.curve(recipe, shared.workspace, shared.config)))
 
-    typer.echo(learned.render(learned.curve(recipe, workspace_of(data_root), config)))
 
-
-@app.command()
-@guarded
+@command(app, ALL - {"split", "split_seed", "limit", "seed"})
 def robust(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Ids, or folders. Default: the best baseline and probe."),
-    ] = None,
-    data: Data = None,
-    data_root: DataRoot = None,
-    only: Annotated[
-        str | None,
-        typer.Option(help="Of noise, gain, mp3, lowpass, highpass, crop; or noise=15: with commas."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="At most so many test tracks, spread over genres.")
-    ] = None,
-    format_: Annotated[str | None, typer.Option("--format", help="table, markdown or csv.")] = None,
-    trust_remote_code: TrustRemoteCode = False,
-    device: Device = None,
-    config: Config = None,
-    set_: Set = None,
-    column: Column = None,
+    shared: Shared,
+    run: list[str] | None = None,
+    only: str | None = None,
+    limit: int | None = None,
+    format_: str | None = None,
+    trust_remote_code: bool | None = None,
 ) -> None:
-    """What is left of a run's accuracy when its test tracks are noisy, quiet, compressed, filtered or cut."""
+    """Evaluate trained runs on altered test tracks: noisy, quiet, compressed, filtered or cropped.
+
+    [RUN]...  Ids of runs, or their folders. Default: the best baseline and the best probe.
+    --only NAME,NAME...  Only these effects (noise, gain, mp3, lowpass, highpass, crop) or single alterations
+        (noise=15). Default: all effects.
+    --limit N  Use at most N test tracks, balanced over genres. Default: all test tracks.
+    --format NAME  Format: table, markdown or csv. Default: table.
+
+    Examples:
+        mgc robust --data ~/music
+        mgc robust cnn-cv5-s0-1a2b3c4d --only noise,mp3=16 --limit 100
+    """
     from mgc.config import RobustRecipe
+    from mgc.experiments import robust as robustness
 
-    recipe = recipe_of(
-        RobustRecipe, config, set_, column,
-        data_source=data, runs=runs or None, only=_words(only), limit=limit,
-        format=format_, trust_remote_code=trust_remote_code or None, device=device,
-    )  # fmt: skip
-    from mgc.experiments import robust as altered
-
-    typer.echo(altered.render(altered.robust(recipe, workspace_of(data_root)), recipe.format))
+    settings = {"only": _words(only), "limit": limit, "format": format_}
+    recipe = shared.recipe(RobustRecipe, runs=run or None, **settings, trust_remote_code=trust_remote_code)
+    results = robustness.robust(recipe, shared.workspace)
+    typer.echo(robustness.format_results(results, recipe.format))
 
 
 def _words(text: str | None) -> list[str] | None:

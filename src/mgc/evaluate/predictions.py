@@ -1,7 +1,7 @@
 """`Predictions`: the validated output of a model on the test tracks; and the check for equal splits."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -160,10 +160,16 @@ class Predictions:
             Missing, unknown or duplicate columns, a label that is not a class, a `predicted` that is not the
             class of highest probability, and everything that the constructor refuses.
         """
-        classes = _classes_of_columns([str(name) for name in frame.columns])
+        _classes_of_columns([str(name) for name in frame.columns])
+        return cls.from_columns({str(name): frame[name].tolist() for name in frame.columns})
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> "Predictions":
+        """`from_frame` for columns that were read without pandas, which takes long to import."""
+        classes = _classes_of_columns([*columns])
         numbers = {name: number for number, name in enumerate(classes)}
-        track_ids = _names("track_id", frame["track_id"].tolist())
-        labels = _names("label", frame["label"].tolist())
+        track_ids = _names("track_id", columns["track_id"])
+        labels = _names("label", columns["label"])
         if unknown := sorted(set(labels) - set(classes)):
             raise MgcError(
                 f"labels without a probability column: {few(unknown)}", fix=did_you_mean(unknown[0], classes)
@@ -172,11 +178,13 @@ class Predictions:
             classes=classes,
             track_ids=track_ids,
             labels=np.array([numbers[label] for label in labels], dtype=np.int64),
-            probabilities=frame[[PROBABILITY_PREFIX + name for name in classes]].to_numpy(),
-            groups=_names("group", frame["group"].tolist()),
-            fold=frame["fold"].to_numpy(),
+            probabilities=np.stack(
+                [np.asarray(columns[PROBABILITY_PREFIX + name]) for name in classes], axis=1
+            ),
+            groups=_names("group", columns["group"]),
+            fold=np.asarray(columns["fold"]),
         )
-        given = dict(zip(track_ids, frame["predicted"].tolist(), strict=True))
+        given = dict(zip(track_ids, columns["predicted"], strict=True))
         pairs = zip(predictions.track_ids, predictions.predicted, strict=True)
         expected = {track_id: classes[number] for track_id, number in pairs}
         if wrong := [track_id for track_id in expected if given[track_id] != expected[track_id]]:

@@ -1,7 +1,7 @@
-"""`mgc doctor`: is an encoder fed what it wants, loaded whole, and better than one that has learned nothing?
+"""`mgc doctor`: check an encoder's input, weights and output, and that it beats its untrained twin.
 
-Each question is answered by running the encoder, not by reading about it. For the last one the encoder and
-its twin with random weights are probed alike, on all of the data set, by the one judge.
+Each check runs the encoder. For the last one the encoder and the same encoder with random weights are probed
+on the whole dataset.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import torch
 from mgc import audio, data
 from mgc.config import DoctorRecipe, ProbeRecipe
 from mgc.data import Dataset, Track
-from mgc.evaluate import Verdict, paired
+from mgc.evaluate import Predictions, Verdict, paired
 from mgc.experiments.systems import probe
 from mgc.representations import Representation, address_of, open_representation
 from mgc.representations.card import Encoder
@@ -29,164 +29,174 @@ from mgc.workspace import Workspace
 
 Colour = Literal["green", "amber", "red"]
 COLOURS: dict[Verdict, Colour] = {"better": "green", "no difference shown": "amber", "worse": "red"}
-TOLERANCE = 1e-3  # of the largest value: what the order of float32 sums may cost
-CONSTANT = 1e-5  # of the largest value: below this, float32 can hardly tell clips apart
+TOLERANCE = 1e-3  # relative to the largest value: what another order of float32 sums may change
+CONSTANT = 1e-5  # relative to the largest value: below this, float32 hardly distinguishes clips
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The answer to one question: green, red, or amber where nothing is shown either way."""
+class Check:
+    """The result of one check; amber if it is inconclusive."""
 
     verdict: Colour
-    question: str
-    answer: str
+    name: str
+    detail: str
 
     def __str__(self) -> str:
-        return f"{self.verdict:<5}  {self.question}: {self.answer}"
+        return f"{self.verdict:<5}  {self.name}: {self.detail}"
 
 
-def examine(recipe: DoctorRecipe, workspace: Workspace) -> Iterator[Finding]:
-    """One finding after another; the last takes by far the longest.
+def check_encoder(recipe: DoctorRecipe, workspace: Workspace) -> Iterator[Check]:
+    """The checks of an encoder, one after another; the last takes by far the longest.
 
     Raises:
         MgcError: no such encoder, data, split or device.
     """
     address = address_of(recipe.model, recipe.random_weights, recipe.seed)
     representation = open_representation(address, workspace, recipe.trust_remote_code)
+    dataset = data.load(recipe.data, workspace)
+    check = None
+    for check in check_outputs(representation, dataset, recipe):
+        yield check
+    if check and check.name == "depends on the clip":  # otherwise no head can be fitted on the outputs
+        yield _check_against_twin(representation, dataset, recipe, workspace)
+
+
+def check_outputs(representation: Representation, dataset: Dataset, recipe: DoctorRecipe) -> Iterator[Check]:
+    """The checks on a few clips: weights, sample rate and outputs.
+
+    Raises:
+        MgcError: no such device, or fewer than two different clips.
+    """
     device = make_accelerator(recipe.device).device
     tune_cpu()
-    dataset = data.load(recipe.data, workspace)
     clips = _spread(dataset, recipe.clips)
     try:
         encoder = representation.encoder(device)
     except MgcError as error:
-        yield Finding("red", "weights", f"{error.what}; to do: {error.fix}")
+        yield Check("red", "weights", f"{error.what}; to do: {error.fix}")
         return
-    yield _weights(representation, encoder)
-    yield _rate(representation, encoder, clips[0])
-    for finding in _outputs(representation, encoder, clips, device, recipe.batch_size):
-        yield finding
-        if finding.verdict == "red" and finding.question == "numbers":
-            return  # nothing could be fitted on them
-    yield _judged(representation, dataset, recipe, workspace)
+    yield _check_weights(representation, encoder)
+    yield _check_sample_rate(representation, encoder, clips[0])
+    batched, repeated, single = _outputs(representation, encoder, clips, device, recipe.batch_size)
+    broken = [clip.track_id for clip, row in zip(clips, batched, strict=True) if not np.isfinite(row).all()]
+    if broken:
+        detail = f"NaN or infinity for {len(broken)} of {len(clips)} clips, the first is {broken[0]}"
+        yield Check("red", "finite output", detail)
+        return
+    yield Check("green", "finite output", f"for {len(clips)} clips")
+    yield from _check_stability(batched, repeated, single)
 
 
 def _spread(dataset: Dataset, wanted: int) -> list[Track]:
-    """Different clips from all over the data set, so from several classes."""
+    """Different clips from all parts of the dataset, hence from several classes."""
     distinct = list({track.content: track for track in dataset.tracks}.values())
     if len(distinct) < 2:
-        raise MgcError("two different clips are needed to tell them apart", where=dataset.name)
+        raise MgcError("the checks need at least two different clips", where=dataset.name)
     places = np.linspace(0, len(distinct) - 1, min(wanted, len(distinct))).round().astype(int)
     return [distinct[place] for place in places]
 
 
-def _weights(representation: Representation, encoder: Encoder) -> Finding:
-    """Loading refuses weights that the checkpoint lacks; here, that all of them are numbers."""
+def _check_weights(representation: Representation, encoder: Encoder) -> Check:
+    """All weights are finite. Loading has refused weights that the checkpoint lacks."""
     parts = [part for part in vars(encoder).values() if isinstance(part, torch.nn.Module)]
     if not parts:
-        return Finding("green", "weights", "none to look at")
+        return Check("green", "weights", "the representation has none")
     model = torch.nn.ModuleList(parts)
     weights = dict(model.named_parameters()) | dict(model.named_buffers())
     bad = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if bad:
-        return Finding("red", "weights", f"{len(bad)} of {len(weights)} tensors are not finite: {bad[0]}")
+        return Check("red", "weights", f"{len(bad)} of {len(weights)} tensors are not finite: {bad[0]}")
     count = sum(weight.numel() for weight in weights.values()) / 1e6
-    origin = "drawn" if RANDOM in representation.name else "read from the checkpoint, none was made up"
-    return Finding("green", "weights", f"all {count:.2f} million numbers {origin}")
+    origin = "randomly initialised" if RANDOM in representation.name else "read from the checkpoint"
+    return Check("green", "weights", f"{count:.2f} million, all {origin}")
 
 
-def _rate(representation: Representation, encoder: Encoder, clip: Track) -> Finding:
-    """The rate that the preprocessor says, that the card asks for, and that the loader delivers."""
+def _check_sample_rate(representation: Representation, encoder: Encoder, clip: Track) -> Check:
+    """The rates of the preprocessor, of the representation and of the loaded audio agree."""
     cut = representation.cut
-    said = getattr(encoder, "sample_rate_hz", cut.sample_rate_hz)
-    if said != cut.sample_rate_hz:
-        return Finding(
-            "red",
-            "sample rate",
-            f"the preprocessor says {said} Hz, the loader is asked for {cut.sample_rate_hz}",
-        )
-    came = sum(window.real - window.covered for window in audio.windows(clip.path, cut))
-    if abs(came - clip.seconds * said) > cut.ignore + 0.05 * said:
-        return Finding("red", "sample rate", f"{clip.seconds:.2f} s at {said} Hz came as {came} samples")
-    return Finding(
-        "green", "sample rate", f"{said} Hz asked for, and {came} samples of {clip.seconds:.2f} s came"
-    )
+    rate = getattr(encoder, "sample_rate_hz", cut.sample_rate_hz)
+    if rate != cut.sample_rate_hz:
+        detail = f"the preprocessor expects {rate} Hz, the representation loads {cut.sample_rate_hz} Hz"
+        return Check("red", "sample rate", detail)
+    samples = sum(window.real - window.covered for window in audio.windows(clip.path, cut))
+    right = abs(samples - clip.seconds * rate) <= cut.ignore + 0.05 * rate
+    detail = f"{rate} Hz; a clip of {clip.seconds:.2f} s was loaded as {samples} samples"
+    return Check("green" if right else "red", "sample rate", detail)
 
 
 def _outputs(
     representation: Representation, encoder: Encoder, clips: list[Track], device: torch.device, batch: int
-) -> Iterator[Finding]:
-    """What comes out, of all layers: alone and in a batch, twice, and of different clips."""
+) -> list[np.ndarray]:
+    """(clips, 2 D) of all layers, three times: in batches, in batches once more, and one by one."""
     paths = [clip.path for clip in clips]
     runs = []
-    with Progress(f"examine {representation.name}", 3 * len(clips), "clips") as progress:
+    with Progress(f"check {representation.name}", 3 * len(clips), "clips") as progress:
         for size in (batch, batch, 1):
-            vectors = {}
+            rows = {}
             for position, array in represent(representation, encoder, paths, device, size):
-                vectors[position] = (array if representation.pooled else statistics(array)).ravel()
+                rows[position] = (array if representation.pooled else statistics(array)).ravel()
                 progress.step()
-            runs.append(np.stack([vectors[position] for position in range(len(paths))]))
-    together, again, alone = runs  # (clips, 2 width) each
-    broken = [clip.track_id for clip, row in zip(clips, together, strict=True) if not np.isfinite(row).all()]
-    if broken:
-        yield Finding(
-            "red", "numbers", f"{len(broken)} of {len(clips)} clips give NaN or infinity: {broken[0]}"
-        )
-        return
-    yield Finding("green", "numbers", f"finite for {len(clips)} clips")
-    largest = max(float(np.abs(together).max()), 1e-12)
-    repeated, batched = (float(np.abs(together - other).max()) / largest for other in (again, alone))
-    yield Finding(
-        "green" if repeated == 0 else "amber" if repeated <= TOLERANCE else "red",
-        "same input, same output",
-        "to the bit" if repeated == 0 else f"differs by {repeated:.1e} of the largest value",
+            runs.append(np.stack([rows[position] for position in range(len(paths))]))
+    return runs
+
+
+def _check_stability(batched: np.ndarray, repeated: np.ndarray, single: np.ndarray) -> Iterator[Check]:
+    """Equal input gives equal output, whatever the batch; different clips give different output."""
+    largest = max(float(np.abs(batched).max()), 1e-12)
+    repeat, batch = (float(np.abs(batched - other).max()) / largest for other in (repeated, single))
+    yield Check(
+        "green" if repeat == 0 else "amber" if repeat <= TOLERANCE else "red",
+        "deterministic",
+        "identical when repeated" if repeat == 0 else f"differs by {repeat:.1e} of the largest value",
     )
-    yield Finding(
-        "green" if batched <= TOLERANCE else "red",
-        "a batch gives what single windows give",
-        f"within {batched:.1e} of the largest value ({TOLERANCE:g} is allowed)",
+    yield Check(
+        "green" if batch <= TOLERANCE else "red",
+        "independent of the batch",
+        f"differs by {batch:.1e} of the largest value ({TOLERANCE:g} is allowed)",
     )
-    spread = float(together.std(axis=0).max()) / largest
+    spread = float(batched.std(axis=0).max()) / largest
+    between = min(float(np.linalg.norm(a - b)) for a, b in combinations(batched, 2))
+    within = max(float(np.linalg.norm(a - b)) for a, b in zip(batched, single, strict=True))
     if spread < CONSTANT:
-        yield Finding(
-            "red", "reacts to the music", f"constant: clips differ by {spread:.1e} of the largest value"
+        detail = f"constant: clips differ by {spread:.1e} of the largest value"
+    else:
+        detail = (
+            f"the nearest two of {len(batched)} clips differ by {between:.3g}, a clip from itself by at most "
+            f"{within:.3g}"
         )
-        return
-    apart = min(float(np.linalg.norm(a - b)) for a, b in combinations(together, 2))
-    same = max(float(np.linalg.norm(a - b)) for a, b in zip(together, alone, strict=True))
-    yield Finding(
-        "green" if apart > same else "red",
-        "reacts to the music",
-        f"the nearest two of {len(clips)} clips are {apart:.3g} apart, one clip twice at most {same:.3g}",
-    )
+    yield Check("green" if spread >= CONSTANT and between > within else "red", "depends on the clip", detail)
 
 
-def _judged(
+def _check_against_twin(
     representation: Representation, dataset: Dataset, recipe: DoctorRecipe, workspace: Workspace
-) -> Finding:
-    """Probed alike on the split of the data, by the one judge."""
-    question = "better than random weights"
+) -> Check:
     if RANDOM in representation.name:
-        return Finding("amber", question, "not asked: its weights are random")
+        return Check("amber", "better than random weights", "skipped: its weights are random")
     twin = address_of(representation.address, True, recipe.seed)
     try:
         open_representation(twin, workspace)
     except MgcError as error:
-        return Finding("amber", question, f"not asked: {error.what}")
-    records = [
+        return Check("amber", "better than random weights", f"skipped: {error.what}")
+    pretrained, untrained = (
         probe(
             ProbeRecipe(
                 data=recipe.data, model=model, seed=recipe.seed, device=recipe.device,
                 trust_remote_code=recipe.trust_remote_code,
             ),
             workspace,
-        )[0]
+        )[0].predictions()
         for model in (representation.address, twin)
-    ]  # fmt: skip
-    gain = paired([records[0].predictions()], [records[1].predictions()])
-    points = [f"{100 * value:+.1f}" for value in (gain.accuracy_difference, gain.low, gain.high)]
-    told = (
-        f"{gain.words}: {records[0].evaluation.accuracy:.3f} against {records[1].evaluation.accuracy:.3f}, "
-        f"{points[0]} points [{points[1]}, {points[2]}] on {gain.n_tracks} tracks of {dataset.name}"
+    )  # fmt: skip
+    return compare_with_twin(pretrained, untrained, dataset.name)
+
+
+def compare_with_twin(pretrained: Predictions, untrained: Predictions, data_name: str) -> Check:
+    """Green if the pretrained weights are significantly better than random ones, red if worse, else amber."""
+    gain = paired([pretrained], [untrained])
+    accuracies = [float(np.mean(p.predicted == p.labels)) for p in (pretrained, untrained)]
+    points, low, high = (f"{100 * x:+.1f}" for x in (gain.accuracy_difference, gain.low, gain.high))
+    detail = (
+        f"{gain.words}: {accuracies[0]:.3f} against {accuracies[1]:.3f}, {points} points [{low}, {high}] "
+        f"on {gain.n_tracks} tracks of {data_name}"
     )
-    return Finding(COLOURS[gain.verdict], question, told)
+    return Check(COLOURS[gain.verdict], "better than random weights", detail)

@@ -1,28 +1,27 @@
-"""How much of what a run knows is left when its test tracks are altered: noise, mp3, bandwidth, ten seconds.
+"""Evaluate trained runs on altered test tracks: noise, mp3, limit_tracks bandwidth, ten seconds only.
 
-The models are those of the run, loaded and not trained again: each fold's model hears the fold's own test
-tracks, as they are and altered. Vectors of altered clips go to the store under a fingerprint of their own, so
-nothing is computed twice and an interrupted call goes on.
+The models of a run are loaded, not trained again: the model of each fold predicts its own test tracks,
+unaltered and altered. Embeddings of altered clips are cached like any others, so an interrupted call resumes.
 """
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from soundfile import SoundFileError
 
 from mgc import data
-from mgc.config import CompareRecipe, DataRecipe, RobustRecipe
+from mgc.config import CompareRecipe, DataRecipe, Device, RobustRecipe
 from mgc.data import Dataset, Track
 from mgc.data.loading import limit_tracks
-from mgc.evaluate import Difference, Predictions, Scores, evaluate, holm, paired
+from mgc.evaluate import Difference, Predictions, evaluate, holm, paired
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import Representation
 from mgc.representations.altered import EFFECTS, Alteration, altered, parsed
@@ -34,109 +33,119 @@ from mgc.runs.tables import compare_records
 from mgc.util import files
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.util.progress import Progress, say
+from mgc.util.text import markdown_table, text_table
 from mgc.util.workers import cores
 from mgc.workspace import Workspace
 
-FORMATS = ("table", "markdown", "csv")
-SECONDS_AT_ONCE = 45 * 60.0  # of altered audio on disk: 480 MB, or one clip if that is longer
-CHANGED_DECISIONS = 0.02  # share, on tracks as they are, from which the models are not those of the record
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What is left of a run's accuracy under one alteration; `alteration` None: its tracks as they are.
-
-    `versus`: against the tracks as they are; its p-value is for all alterations of the run together (Holm).
-    """
-
-    record: RunRecord
-    title: str
-    alteration: Alteration | None
-    scores: Scores
-    versus: Difference | None = None
+BATCH_SECONDS = 45 * 60.0  # of altered audio on disk at a time: 480 MB, or one clip if that is longer
+MAX_CHANGED = 0.02  # share of unaltered tracks that the loaded models may predict differently from the record
 
 
 @dataclass(frozen=True)
 class _System:
-    """A run with its models, and what it said of the tracks that are judged."""
+    """A run with its models; `recorded` are its predictions of the tracks that are evaluated."""
 
     models: RunModels
-    card: Representation  # of tracks as they are; its encoder is loaded once for all
-    said: Predictions
+    representation: Representation  # of unaltered tracks; its encoder is loaded once for all alterations
+    recorded: Predictions
 
-    @property
-    def title(self) -> str:
-        return " + ".join(word for word in (self.models.record.display_name, self.models.record.head) if word)
-
-    def judged(self, card: Representation, dataset: Dataset) -> Predictions:
-        """What each fold's model says of its own test tracks, as the store holds them under `card`."""
-        store, said = Store(card, self.models.workspace.cache), self.said
-        probabilities = np.zeros_like(said.probabilities)
-        for number in np.unique(said.fold):
-            places = np.flatnonzero(said.fold == number)
-            arrays = [store.read(dataset.by_id[said.track_ids[place]].content) for place in places]
-            probabilities[places] = self.models.folds[number].probabilities(arrays)
-        return replace(said, probabilities=probabilities)
+    def predict(self, representation: Representation, dataset: Dataset) -> Predictions:
+        """The predictions of each fold's model for its own test tracks, from cached embeddings."""
+        store = Store(representation, self.models.workspace.cache)
+        probabilities = np.zeros_like(self.recorded.probabilities)  # (N, C)
+        for number in np.unique(self.recorded.fold):
+            rows = np.flatnonzero(self.recorded.fold == number)
+            arrays = [store.read(dataset.by_id[self.recorded.track_ids[row]].content) for row in rows]
+            probabilities[rows] = self.models.folds[number].probabilities(arrays)
+        return replace(self.recorded, probabilities=probabilities)
 
 
-def robust(recipe: RobustRecipe, workspace: Workspace) -> list[Heard]:
-    """Judge every run on its test tracks as they are and under every alteration.
+def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
+    """Evaluate every run on its test tracks, unaltered and under every alteration.
 
-    `results/<data>/robust.csv`, `.md`, `.png` and `.svg` show the last call.
+    Returns a row for each run and alteration, with the columns of `robust.csv`; accuracies are in 0..1, and
+    `change` compares with the unaltered tracks. The results are also written to `robust.csv`, `.md`, `.png`
+    and `.svg` in `results/<dataset>/`.
 
     Raises:
-        MgcError: no such run or alteration, a run without its models, runs on different tracks, tracks that
-            are not those of the runs, or models that do not say on tracks as they are what the record says.
+        MgcError: no such run or alteration, a run without models, runs on different tracks, tracks other than
+            those of the runs, or models whose predictions of unaltered tracks differ from the record.
     """
     alterations = _alterations(recipe)
-    records = [_record_of(word, workspace) for word in dict.fromkeys(recipe.runs)] or _best(recipe, workspace)
+    named = [find_run(word, workspace).require_record() for word in dict.fromkeys(recipe.runs)]
+    records = named or _best(recipe, workspace)
     every = [
         load_models(record, workspace, recipe.trust_remote_code, device=recipe.device) for record in records
     ]
-    dataset = _tracks_of(records, recipe, workspace)
+    dataset = _dataset_of(records, recipe, workspace)
     tested = [dataset.by_id[track_id] for track_id in records[0].predictions().track_ids]
     tracks = limit_tracks(tested, DataRecipe(limit=recipe.limit))
     systems = [_system(models, tracks) for models in every]
-    clean = [_clean(system, dataset, tracks, recipe) for system in systems]
-    altered_ones: list[list[Predictions]] = [[] for _ in systems]
+    clean = [_predict_unaltered(system, dataset, tracks, recipe.device) for system in systems]
+    under: list[list[Predictions]] = [[] for _ in systems]  # of each system, one for each alteration
     for number, alteration in enumerate(alterations, start=1):
         say(f"robust: {alteration.label} ({number} of {len(alterations)})")
-        cards = [replace(altered(system.card, alteration), load=system.card.load) for system in systems]
-        _embed(cards, alteration, dataset, tracks, recipe, workspace)
-        for predictions, system, card in zip(altered_ones, systems, cards, strict=True):
-            predictions.append(system.judged(card, dataset))
-    heard: list[Heard] = []
-    for system, whole, those in zip(systems, clean, altered_ones, strict=True):
-        record, title = system.models.record, system.title
-        versus = [paired([predictions], [whole]) for predictions in those]
-        together = holm([one.p_value for one in versus])
-        heard.append(Heard(record, title, None, evaluate(whole)))
-        for alteration, said, one, p in zip(alterations, those, versus, together, strict=True):
-            heard.append(Heard(record, title, alteration, evaluate(said), replace(one, p_value=p)))
-    write(heard, workspace.results_of(records[0].data))
-    return heard
+        representations = [
+            replace(altered(system.representation, alteration), load=system.representation.load)
+            for system in systems
+        ]
+        _embed_altered(representations, alteration, tracks, recipe.device, workspace)
+        for own, system, representation in zip(under, systems, representations, strict=True):
+            own.append(system.predict(representation, dataset))
+    rows = []
+    for record, unaltered, predictions in zip(records, clean, under, strict=True):
+        rows.append(_row(record, None, unaltered, None))
+        differences = [paired([one], [unaltered]) for one in predictions]
+        corrected = holm([difference.p_value for difference in differences])
+        for alteration, one, difference, p in zip(
+            alterations, predictions, differences, corrected, strict=True
+        ):
+            rows.append(_row(record, alteration, one, replace(difference, p_value=p)))
+    results, folder = pd.DataFrame(rows), workspace.results_of(records[0].data)
+    for form, suffix in (("csv", "csv"), ("markdown", "md")):
+        files.write(folder / f"robust.{suffix}", format_results(results, form) + "\n")
+    _plot(results, folder)
+    return results
+
+
+def _row(
+    record: RunRecord, alteration: Alteration | None, predictions: Predictions, versus: Difference | None
+) -> dict[str, Any]:
+    scores = evaluate(predictions)
+    return {
+        "system": record.title,
+        "run_id": record.run_id,
+        "data": record.data,
+        "split": record.split,
+        "effect": alteration.effect if alteration else "none",
+        "strength": alteration.strength if alteration else "",
+        "alteration": alteration.label if alteration else "unaltered",
+        "n_tracks": scores.n_tracks,
+        "majority": max(row.support for row in scores.per_class) / scores.n_tracks,
+        "accuracy": scores.accuracy,
+        "accuracy_low": scores.accuracy_low,
+        "accuracy_high": scores.accuracy_high,
+        "change": versus.accuracy_difference if versus else None,
+        "change_low": versus.low if versus else None,
+        "change_high": versus.high if versus else None,
+        "p_holm": versus.p_value if versus else None,
+        "verdict": versus.verdict if versus else None,
+        "interval_over": "artists" if scores.interval_unit == "group" else "tracks",
+        "n_units": scores.n_groups,
+    }
 
 
 def _alterations(recipe: RobustRecipe) -> list[Alteration]:
-    everything = dict.fromkeys(parsed(text) for text in recipe.alterations)
+    """Those that the recipe asks for, by effect, from weak to strong."""
+    known = dict.fromkeys(parsed(text) for text in recipe.alterations)
     for word in recipe.only:
         if "=" in word:
-            everything[parsed(word)] = None
+            known[parsed(word)] = None
         elif word not in EFFECTS:
-            raise MgcError(
-                f"there is no alteration {word!r}", where="--only", fix=did_you_mean(word, EFFECTS)
-            )
-    chosen = [one for one in everything if not recipe.only or {one.effect, one.text} & {*recipe.only}]
-    # By effect in the order of the table, from weak to strong.
+            raise MgcError(f"unknown alteration {word!r}", where="--only", fix=did_you_mean(word, EFFECTS))
+    chosen = [one for one in known if not recipe.only or {one.effect, one.text} & {*recipe.only}]
     effects = [*EFFECTS]
     return sorted(chosen, key=lambda one: (effects.index(one.effect), EFFECTS[one.effect].rising * one.value))
-
-
-def _record_of(word: str, workspace: Workspace) -> RunRecord:
-    run = find_run(word, workspace)
-    if run.record is None:
-        raise MgcError(f"the run {word!r} is {run.state}: {run.why}", where=run.folder, fix="run it again")
-    return run.record
 
 
 def _best(recipe: RobustRecipe, workspace: Workspace) -> list[RunRecord]:
@@ -148,229 +157,185 @@ def _best(recipe: RobustRecipe, workspace: Workspace) -> list[RunRecord]:
         if record.kind != "floor" and not record.leaky:
             best[record.kind] = record
     if not best:
-        what = "there are only floors, or runs on a split that leaks, which are not compared by themselves"
-        raise MgcError(what, fix="run mgc baseline and mgc probe on an honest split, or name the runs")
-    return [best[path] for path in sorted(best)]
+        raise MgcError(
+            "all runs on this dataset are floors or use a leaky split, which are not chosen automatically",
+            fix="run mgc baseline and mgc probe on a split without a leak, or name the runs",
+        )
+    return [best[kind] for kind in sorted(best)]
 
 
-def _tracks_of(records: Sequence[RunRecord], recipe: RobustRecipe, workspace: Workspace) -> Dataset:
-    """The tracks of the runs: by their own recipe, with what was asked for now about where they lie."""
+def _dataset_of(records: Sequence[RunRecord], recipe: RobustRecipe, workspace: Workspace) -> Dataset:
+    """The tracks of the runs: by their own recipe, with what `recipe.data` sets now."""
     first = records[0]
     for other in records[1:]:
         if other.data_hash != first.data_hash:
             what = f"{first.run_id} and {other.run_id} are runs on different tracks"
-            raise MgcError(what, fix="call mgc robust for each of them")
+            raise MgcError(what, fix="call mgc robust once for each of them")
     known = {key: value for key, value in first.recipe["data"].items() if key in DataRecipe.model_fields}
-    asked = recipe.data.model_dump(exclude_unset=True)
-    if asked.get("source") == first.data:  # the name of the results says nothing about where the tracks lie
-        del asked["source"]
-    dataset = data.load(DataRecipe.model_validate(known | asked), workspace)
+    changes = recipe.data.model_dump(exclude_unset=True)
+    if changes.get("source") == first.data:  # the name of the results folder does not locate the tracks
+        del changes["source"]
+    dataset = data.load(DataRecipe.model_validate(known | changes), workspace)
     if dataset.hash != first.data_hash:
-        fix = "give the same --data and quarantine as then, or run it again on these"
-        raise MgcError(f"these are not the tracks of {first.run_id}", where=dataset.name, fix=fix)
+        raise MgcError(
+            f"the tracks are not those of {first.run_id}",
+            where=dataset.name,
+            fix="use the --data and the quarantine of that run, or run its command again",
+        )
     return dataset
 
 
 def _system(models: RunModels, tracks: Sequence[Track]) -> _System:
     frame = models.record.predictions().to_frame()
-    said = Predictions.from_frame(frame[frame["track_id"].isin([track.track_id for track in tracks])])
-    said.check_covers(track.track_id for track in tracks)
+    recorded = Predictions.from_frame(frame[frame["track_id"].isin([track.track_id for track in tracks])])
+    recorded.check_covers(track.track_id for track in tracks)
     plain = models.representation
-    return _System(models, replace(plain, load=cache(plain.load)), said)
+    return _System(models, replace(plain, load=cache(plain.load)), recorded)
 
 
-def _clean(system: _System, dataset: Dataset, tracks: Sequence[Track], recipe: RobustRecipe) -> Predictions:
-    """What the models say of tracks as they are; an encoder fed otherwise than then shall not pass for one
-    that cannot stand noise."""
-    embed_tracks(dataset, system.card, system.models.workspace, recipe.device, tracks=tracks)
-    clean = system.judged(system.card, dataset)
-    changed = float((clean.predicted != system.said.predicted).mean())
-    if changed > CHANGED_DECISIONS:
+def _predict_unaltered(
+    system: _System, dataset: Dataset, tracks: Sequence[Track], device: Device
+) -> Predictions:
+    """Predictions of the unaltered tracks, which must be those of the record.
+
+    Otherwise an encoder with other weights or input would pass for one that is not robust.
+    """
+    embed_tracks(tracks, system.representation, system.models.workspace, device)
+    predictions = system.predict(system.representation, dataset)
+    changed = float((predictions.predicted != system.recorded.predicted).mean())
+    if changed > MAX_CHANGED:
         raise MgcError(
-            f"the run's models now say something else of {100 * changed:.0f} % of the tracks as they are",
+            f"the models of the run predict {100 * changed:.0f} % of the unaltered tracks differently from "
+            "the record",
             where=system.models.record.folder,
-            fix="weights or code have changed since: run it again",
+            fix="weights or code have changed since: run its command again",
         )
-    return clean
+    return predictions
 
 
-def _embed(
-    cards: Sequence[Representation],
+def _embed_altered(
+    representations: Sequence[Representation],
     alteration: Alteration,
-    dataset: Dataset,
     tracks: Sequence[Track],
-    recipe: RobustRecipe,
+    device: Device,
     workspace: Workspace,
 ) -> None:
-    """Altered clips that the store lacks under any of `cards` are written once for all, some at a time."""
+    """Cache the embeddings of altered clips; each clip is altered once for all representations."""
     contents = [track.content for track in tracks]
-    missing = set[str]().union(*(Store(card, workspace.cache).missing(contents) for card in cards))
+    stores = [Store(representation, workspace.cache) for representation in representations]
+    missing = set[str]().union(*(store.missing(contents) for store in stores))
     todo = [track for track in tracks if track.content in missing]
-    ends = np.cumsum([track.seconds for track in todo])
-    for part in np.unique(ends // SECONDS_AT_ONCE):
-        chosen = [track for track, end in zip(todo, ends, strict=True) if end // SECONDS_AT_ONCE == part]
-        with _written(alteration, chosen) as heard:
-            for card in cards:
-                embed_tracks(dataset, card, workspace, recipe.device, tracks=heard)
+    batches = np.cumsum([track.seconds for track in todo]) // BATCH_SECONDS
+    for number in np.unique(batches):
+        batch = [track for track, own in zip(todo, batches, strict=True) if own == number]
+        with altered_files(alteration, batch) as altered_tracks:
+            for representation in representations:
+                embed_tracks(altered_tracks, representation, workspace, device)
 
 
 @contextmanager
-def _written(alteration: Alteration, tracks: Sequence[Track]) -> Iterator[list[Track]]:
-    """The same tracks with the paths of altered clips, which are gone behind the context."""
+def altered_files(alteration: Alteration, tracks: Sequence[Track]) -> Iterator[list[Track]]:
+    """The same tracks with paths of altered clips, in a folder that is removed at the end of the context.
+
+    Raises:
+        MgcError: a clip cannot be decoded, or the folder cannot be written.
+    """
     with tempfile.TemporaryDirectory(prefix="mgc-altered-") as folder:
-        files = [Path(folder) / f"{number}.caf" for number in range(len(tracks))]
+        targets = [Path(folder) / f"{number}.caf" for number in range(len(tracks))]
         pool = ThreadPoolExecutor(cores())
         try:
             with Progress(f"alter: {alteration.label}", len(tracks), "clips") as progress:
                 sources, contents = [t.path for t in tracks], [t.content for t in tracks]
-                for _ in pool.map(alteration.write, sources, contents, files):
+                for _ in pool.map(alteration.write, sources, contents, targets):
                     progress.step()
         except SoundFileError as error:
-            fix = "make room, or name another folder with $TMPDIR"
+            fix = "free some space, or set $TMPDIR to another folder"
             raise MgcError(f"altered clips cannot be written: {error}", where=folder, fix=fix) from None
         finally:
             pool.shutdown(cancel_futures=True)
-        yield [replace(track, path=file) for track, file in zip(tracks, files, strict=True)]
+        yield [replace(track, path=file) for track, file in zip(tracks, targets, strict=True)]
 
 
-# ---- what is told
+# ---- tables and figures
 
 
-def table(heard: Sequence[Heard]) -> pd.DataFrame:
-    """A row a run and alteration, the columns of robust.csv; shares of tracks in 0..1."""
-    rows = []
-    for one in heard:
-        v = one.versus
-        rows.append(
-            {
-                "system": one.title,
-                "run_id": one.record.run_id,
-                "effect": one.alteration.effect if one.alteration else "none",
-                "strength": one.alteration.strength if one.alteration else "",
-                "alteration": one.alteration.label if one.alteration else "as it is",
-                "n_tracks": one.scores.n_tracks,
-                "accuracy": one.scores.accuracy,
-                "accuracy_low": one.scores.accuracy_low,
-                "accuracy_high": one.scores.accuracy_high,
-                "change": v.accuracy_difference if v else None,
-                "change_low": v.low if v else None,
-                "change_high": v.high if v else None,
-                "p_holm": v.p_value if v else None,
-                "verdict": v.verdict if v else None,
-                "interval_over": one.scores.interval_unit,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def render(heard: Sequence[Heard], form: str) -> str:
-    """The table in one of FORMATS."""
+def format_results(results: pd.DataFrame, form: str) -> str:
+    """The results of `robust` as "table", "markdown" or "csv"."""
     if form == "csv":
-        return table(heard).to_csv(index=False).rstrip()
-    grid = [["system", "test tracks", "accuracy [95 %]", "against as they are [95 %]", "p (Holm)"]]
-    for one in heard:
-        s, v = one.scores, one.versus
-        grid.append(
-            [
-                one.title,
-                one.alteration.label if one.alteration else "as they are",
-                f"{s.accuracy:.3f} [{s.accuracy_low:.3f}, {s.accuracy_high:.3f}]",
-                f"{v.accuracy_difference:+.3f} [{v.low:+.3f}, {v.high:+.3f}]" if v else "",
-                ("<0.001" if v.p_value < 0.001 else f"{v.p_value:.3f}") if v else "",
-            ]
-        )
-    if form == "markdown":
-        grid.insert(1, ["---"] * len(grid[0]))
-        lines = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in grid]
-        return "\n".join([*lines, "", *caption(heard), "", *(f"- {line}" for line in sentences(heard))])
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in grid]
-    return "\n".join([*lines, "", *caption(heard), *sentences(heard)])
-
-
-def caption(heard: Sequence[Heard]) -> list[str]:
-    """What must be known to read the rows."""
-    record, scores = heard[0].record, heard[0].scores
-    unit = "artists" if scores.interval_unit == "group" else "tracks"
-    return [
-        f"{record.data}, {scores.n_tracks} test tracks, split {record.split}. The models learned from "
-        "unaltered tracks and were not trained again.",
-        "Noise: white, up to 22 kHz, its level relative to that of the whole clip. Gain: cut off at full "
-        "scale. mp3: LAME, constant bitrate, mono. Filters: Butterworth, 48 dB an octave.",
-        f"Intervals: 95 % bootstrap over {scores.n_groups} {unit}, paired for the differences. p: exact "
-        "McNemar against the tracks as they are, by Holm for all alterations of a system together.",
+        return results.to_csv(index=False).rstrip()
+    header = ["system", "test tracks", "accuracy [95 %]", "against unaltered [95 %]", "p (Holm)"]
+    rows = []
+    for one in results.to_dict("records"):
+        difference = p_value = ""
+        if one["verdict"]:
+            difference = f"{one['change']:+.3f} [{one['change_low']:+.3f}, {one['change_high']:+.3f}]"
+            p_value = "<0.001" if one["p_holm"] < 0.001 else f"{one['p_holm']:.3f}"
+        accuracy = f"{one['accuracy']:.3f} [{one['accuracy_low']:.3f}, {one['accuracy_high']:.3f}]"
+        rows.append([one["system"], one["alteration"], accuracy, difference, p_value])
+    first = results.iloc[0]
+    caption = [
+        f"{first['data']}, {first['n_tracks']} test tracks, split {first['split']}. The models were trained "
+        "on unaltered tracks.",
+        "Noise: white, up to 22 kHz, its level relative to that of the whole clip. Gain: clipped at full "
+        "scale. mp3: LAME, constant bitrate, mono. Filters: Butterworth, 48 dB per octave.",
+        f"Intervals: 95 % bootstrap over {first['n_units']} {first['interval_over']}, paired for the "
+        "differences. p: exact McNemar test against the unaltered tracks, Holm-corrected for all alterations "
+        "of a system.",
     ]
+    summary = [_sentence(own) for _, own in results.groupby("run_id", sort=False) if len(own) > 1]
+    if form == "markdown":
+        return "\n".join([markdown_table(header, rows), "", *caption, "", *(f"- {line}" for line in summary)])
+    return "\n".join([text_table(header, rows), "", *caption, *summary])
 
 
-def sentences(heard: Sequence[Heard]) -> list[str]:
-    """One for each system: what harms it most, what is shown to harm it, what is not."""
-    by_run: dict[str, list[Heard]] = defaultdict(list)
-    for one in heard:
-        by_run[one.record.run_id].append(one)
-    told = []
-    for clean, *rows in by_run.values():
-        pairs = [(one.versus, one.alteration.label) for one in rows if one.versus and one.alteration]
-        if not pairs:
-            continue
-        worst, label = min(pairs, key=lambda pair: pair[0].accuracy_difference)
-        lost = [name for v, name in pairs if v.verdict == "worse"]
-        kept = [name for v, name in pairs if v.verdict != "worse"]
-        commonest = max(row.support for row in clean.scores.per_class) / clean.scores.n_tracks
-        chance = " (not shown to beat the commonest genre: nothing to lose)"
-        points = ", ".join(f"{100 * x:+.1f}" for x in (worst.low, worst.high))
-        told.append(
-            f"{clean.title}: {clean.scores.accuracy:.3f} as the tracks are"
-            f"{chance if clean.scores.accuracy_low <= commonest else ''}; lowest under {label} "
-            f"({100 * worst.accuracy_difference:+.1f} points [{points}]). "
-            f"Worse under: {', '.join(lost) or 'none'}. No loss shown under: {', '.join(kept) or 'none'}."
-        )
-    return told
+def _sentence(results: pd.DataFrame) -> str:
+    """The largest loss of a system, the alterations with a significant loss, and the others."""
+    unaltered, others = results.iloc[0], results.iloc[1:]
+    worst = others.sort_values("change").iloc[0]
+    change, low, high = (f"{100 * worst[key]:+.1f}" for key in ("change", "change_low", "change_high"))
+    significant = others["verdict"] == "worse"
+    worse, not_worse = (", ".join(others.loc[own, "alteration"]) for own in (significant, ~significant))
+    chance = unaltered["accuracy_low"] <= unaltered["majority"]
+    return (
+        f"{unaltered['system']}: {unaltered['accuracy']:.3f} unaltered"
+        f"{' (not shown to beat the most common genre)' if chance else ''}; lowest under "
+        f"{worst['alteration']} ({change} points [{low}, {high}]). "
+        f"Worse under: {worse or 'none'}. No loss shown under: {not_worse or 'none'}."
+    )
 
 
-def write(heard: Sequence[Heard], folder: Path) -> None:
-    """robust.csv, .md, .png and .svg."""
-    files.write(folder / "robust.csv", render(heard, "csv") + "\n")
-    files.write(folder / "robust.md", render(heard, "markdown") + "\n")
-    _draw(table(heard), folder)
-
-
-def _draw(rows: pd.DataFrame, folder: Path) -> None:
-    """A panel an effect: accuracy from tracks as they are to the strongest alteration, a line a system."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+def _plot(rows: pd.DataFrame, folder: Path) -> None:
+    """One panel per effect: accuracy on unaltered and on increasingly altered tracks, one line per system."""
+    from matplotlib.figure import Figure
 
     effects = [name for name in EFFECTS if name in set(rows["effect"])]
     strengths = {name: [*dict.fromkeys(rows.loc[rows["effect"] == name, "strength"])] for name in effects}
     widths = [1.5 + len(strengths[name]) for name in effects]
-    figure, axes = plt.subplots(
-        1, max(1, len(effects)), figsize=(max(5.0, 0.62 * sum(widths)), 4.2), sharey=True, squeeze=False,
-        layout="constrained", width_ratios=widths or None,
-    )  # fmt: skip
+    figure = Figure(figsize=(max(5.0, 0.62 * sum(widths)), 4.2), layout="constrained")
+    axes = figure.subplots(1, max(1, len(effects)), sharey=True, squeeze=False, width_ratios=widths or None)[
+        0
+    ]
     systems = [*dict.fromkeys(zip(rows["run_id"], rows["system"], strict=True))]
-    for axis, name in zip(axes[0], effects, strict=False):
+    for axis, name in zip(axes, effects, strict=False):
         for number, (run_id, title) in enumerate(systems):
             own = rows[rows["run_id"] == run_id].set_index("strength")
             line = own[own["effect"].isin(["none", name])].loc[["", *strengths[name]]]
             bars = [line["accuracy"] - line["accuracy_low"], line["accuracy_high"] - line["accuracy"]]
-            places = np.arange(len(line)) + 0.14 * (number - (len(systems) - 1) / 2)
-            colour = f"C{number}"
-            axis.axhline(line["accuracy"].iloc[0], color=colour, lw=0.8, ls=":", alpha=0.7)
-            style = "none" if name in ("gain", "crop") else "-"  # which are in no order of strength
+            x = np.arange(len(line)) + 0.14 * (number - (len(systems) - 1) / 2)
+            axis.axhline(line["accuracy"].iloc[0], color=f"C{number}", lw=0.8, ls=":", alpha=0.7)
             axis.errorbar(
-                places, line["accuracy"], bars, color=colour, marker="o", ms=4, lw=1.2, ls=style, capsize=2,
-                label=files.as_label(title) if axis is axes[0][0] else None,
+                x, line["accuracy"], bars, color=f"C{number}", marker="o", ms=4, lw=1.2, capsize=2,
+                ls="none" if name in ("gain", "crop") else "-",  # values that are not ordered by strength
+                label=files.as_label(title) if axis is axes[0] else None,
             )  # fmt: skip
         effect = EFFECTS[name]
-        axis.set_xticks(range(1 + len(strengths[name])), ["as it is", *strengths[name]], rotation=45)
+        axis.set_xticks(range(1 + len(strengths[name])), ["unaltered", *strengths[name]], rotation=45)
         axis.set_title(effect.title if name != "crop" else f"{effect.title} ... {effect.unit}", fontsize=10)
         axis.set_xlabel(effect.unit if name != "crop" else "")
         axis.grid(axis="y", alpha=0.3)
         axis.set_ylim(0, 1)
-    unit = "artists" if set(rows["interval_over"]) == {"group"} else "tracks"
-    axes[0][0].set_ylabel(f"accuracy on altered test tracks\n(share; bars: 95 % over {unit})")
+    unit = rows["interval_over"].iloc[0]
+    axes[0].set_ylabel(f"accuracy on altered test tracks\n(share; bars: 95 % over {unit})")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    files.write_figure(figure, folder / "robust.png", dpi=120)
-    files.write_figure(figure, folder / "robust.svg")
-    plt.close(figure)
+    for suffix in ("png", "svg"):
+        files.write_figure(figure, folder / f"robust.{suffix}", dpi=120)

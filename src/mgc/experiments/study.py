@@ -1,4 +1,4 @@
-"""`study`: many systems on one data set by one file. Each goes on where it stopped, or is there already."""
+"""`study`: many systems on one dataset, listed in one file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from mgc.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One system of a study, its config read and checked."""
 
     title: str
@@ -26,51 +26,51 @@ class Planned:
 def study(recipe: StudyRecipe, file: Path, workspace: Workspace) -> list[RunRecord]:
     """Run every system of the study for every seed, in the order of the file.
 
-    All configs are read before anything is computed, so that a wrong word in the last one costs nothing. A
-    system that cannot run, for want of its weights, say, is left out: that is said at once, and in the end.
+    All configs are checked before anything is computed. A system that cannot run, because its weights are
+    missing for example, is skipped with a message, and listed again at the end.
 
     Raises:
-        MgcError: a config that cannot be read or would be refused, no such data, or no system that can run.
+        MgcError: an invalid config, no such data, or no system that can run.
     """
-    planned = plan(recipe, file)
-    scan(planned[0].recipe.data, workspace)  # without tracks no system runs: once said is enough
-    turns = [(one, seed) for one in planned for seed in one.seeds]
+    planned = plan_runs(recipe, file)
+    scan(planned[0].recipe.data, workspace)  # fails here, rather than once for every system
+    jobs = [(one, seed) for one in planned for seed in one.seeds]
     records: list[RunRecord] = []
     skipped: list[tuple[str, MgcError]] = []
-    for number, (one, seed) in enumerate(turns, 1):
+    for number, (one, seed) in enumerate(jobs, start=1):
         title = f"{one.title}, seed {seed}"
-        say(f"study: {number} of {len(turns)}: {title}")
+        say(f"study: {number} of {len(jobs)}: {title}")
         try:
-            records.append(run(one.recipe.model_copy(update={"seed": seed}), workspace))
+            records.append(run_recipe(one.recipe.model_copy(update={"seed": seed}), workspace))
         except MgcError as error:
             skipped.append((title, error))
             say(f"skipped: {title}: {error}")
     if not records:
         raise skipped[0][1]
     if skipped:
-        say(f"study: {len(skipped)} of {len(turns)} systems could not run and are not in the table:")
-    for title, why in skipped:
-        say(f"  {title}: {why.what}")
+        say(f"study: {len(skipped)} of {len(jobs)} systems could not run and are not in the table:")
+    for title, reason in skipped:
+        say(f"  {title}: {reason.what}")
     return records
 
 
-def run(recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:
-    """What the command of such a recipe does."""
+def run_recipe(recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:
+    """Run `baseline` or `probe`, whichever the recipe is for."""
     if isinstance(recipe, BaselineRecipe):
         return baseline(recipe, workspace)
     [record] = probe(recipe, workspace)
     return record
 
 
-def plan(recipe: StudyRecipe, file: Path) -> list[Planned]:
-    """The systems of a study; paths are relative to its `file`.
+def plan_runs(recipe: StudyRecipe, file: Path) -> list[PlannedRun]:
+    """The systems of a study; paths of configs are relative to its `file`.
 
     Raises:
-        MgcError: no runs, or a config that cannot be read or would be refused.
+        MgcError: the study is empty, or a config is invalid.
     """
     if not recipe.runs:
         raise MgcError(
-            "the study names no runs", where=file, fix='add [[runs]] with config = "../baseline/cnn.toml"'
+            "the study has no runs", where=file, fix='add [[runs]] with config = "../baseline/cnn.toml"'
         )
     data = recipe.data.model_dump(exclude_unset=True)
     options = {f"data.{key}": value for key, value in data.items()} | {"device": recipe.device}
@@ -89,7 +89,7 @@ def plan(recipe: StudyRecipe, file: Path) -> list[Planned]:
             find_head(read.head)
             if read.model is None:
                 raise MgcError(
-                    "a probe in a study must name its model", where=config, fix='settings = ["model=musicnn"]'
+                    "a probe in a study needs a model", where=config, fix='settings = ["model=musicnn"]'
                 )
-        planned.append(Planned(" ".join([config.stem, *one.settings]), read, seeds))
+        planned.append(PlannedRun(" ".join([config.stem, *one.settings]), read, seeds))
     return planned

@@ -39,30 +39,30 @@ from mgc.util.progress import say
 from mgc.workspace import Workspace
 
 
-def baseline(recipe: BaselineRecipe, workspace: Workspace, again: bool = False) -> RunRecord:
+def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = False) -> RunRecord:
     """Train a network from scratch on every fold of the split; predict each test track once.
 
-    A run of the same recipe, tracks and code that is complete is returned as it stands unless `again`.
+    A run of the same recipe, tracks and code that is complete is returned unchanged unless `overwrite`.
 
     Raises:
         MgcError: no such data, split, network or representation, or a network that cannot take it.
     """
     recipe = resolved(recipe)  # a wrong name, option or device fails before any work
     precision_of(recipe.train.precision, make_accelerator(recipe.device).device)
-    dataset, split = load_tracks(recipe.data, workspace)
+    dataset, split = load_dataset_and_split(recipe.data, workspace)
     Augment(recipe.augment, dataset.classes)
     representation = representations_of(recipe, workspace)[0]
     bench = _Bench(dataset, split, recipe.data, workspace)
     run = bench.run(recipe.network, "baseline", representation, "", recipe, recipe.seed)
     if not split.leaky:
         _floors(bench, recipe.device)
-    if (run.folder / "record.json").exists() and not again:
-        say(f"this very run is there already: {run.folder} (--again repeats it)")
+    if (run.folder / "record.json").exists() and not overwrite:
+        say(f"run exists: {run.folder} (use --overwrite to repeat it)")
         return load_record(run.folder / "record.json")
     embedded = prepare(recipe, dataset, split, workspace)
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
-        results = train_folds(recipe, dataset, split, workspace, run.folder, again)
+        results = train_folds(recipe, dataset, split, workspace, run.folder, overwrite)
     except (RuntimeError, SafetensorError) as error:
         # What torch.save says of a full disk, and what safetensors says.
         if "inline_container" not in str(error) and "I/O error" not in str(error):
@@ -114,14 +114,14 @@ def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:
         open_representation(models[0], workspace, recipe.trust_remote_code)
     elif recipe.random_weights:
         raise MgcError("random weights of which encoder?", fix="name it: --model ast --random-weights")
-    dataset, split = load_tracks(recipe.data, workspace)
+    dataset, split = load_dataset_and_split(recipe.data, workspace)
     bench = _Bench(dataset, split, recipe.data, workspace)
     if not split.leaky:
         _floors(bench, recipe.device)
     records = []
     for model in models or _kept_models(dataset, workspace):
         representation = open_representation(model, workspace, recipe.trust_remote_code)
-        embedded = embed_tracks(dataset, representation, workspace, recipe.device)
+        embedded = embed_tracks(dataset.tracks, representation, workspace, recipe.device)
         # The address says already whether weights are random and windows are kept.
         plain = {"model": model, "random_weights": False, "keep": "clip"}
         plain["pool"] = recipe.pool or representation.pool
@@ -182,11 +182,11 @@ def _floors(bench: "_Bench", device: Device) -> None:
     representation = open_representation("logmel", bench.workspace)
     floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe, seed)
     if not (floor.folder / "record.json").exists():
-        embedded = embed_tracks(dataset, representation, bench.workspace, device)
+        embedded = embed_tracks(dataset.tracks, representation, bench.workspace, device)
         _fit_heads(bench, floor, representation, recipe, embedded.seconds)
 
 
-def load_tracks(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Split]:
+def load_dataset_and_split(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Split]:
     """The tracks and the split of a recipe; what is left out, and a leak, are said.
 
     Raises:

@@ -1,12 +1,12 @@
-"""What a run has learned, used on other music: its models, their calibration, predictions, an export."""
+"""Use the models of a run: predict new files, calibrated, and export them."""
 
-from mgc.predict.answers import FORMATS, Answer, Answers, Stretch, render
 from mgc.predict.calibrate import Calibration
 from mgc.predict.export import export
 from mgc.predict.models import FoldModel, RunModels, load_models
-from mgc.predict.predict import Ready, find_files, open_run, predict_files
+from mgc.predict.output import FilePrediction, FilePredictions, Segment, format_predictions
+from mgc.predict.predict import OpenRun, find_files, open_run, predict_files
 
 __all__ = [
-    "FORMATS", "Answer", "Answers", "Calibration", "FoldModel", "Ready", "RunModels", "Stretch", "export",
-    "find_files", "load_models", "open_run", "predict_files", "render",
+    "Calibration", "FilePrediction", "FilePredictions", "FoldModel", "OpenRun", "RunModels", "Segment",
+    "export", "find_files", "format_predictions", "load_models", "open_run", "predict_files",
 ]  # fmt: skip

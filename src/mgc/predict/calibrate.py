@@ -1,10 +1,10 @@
-"""How sure a run is: a temperature a fold, and a threshold under which a genre is called unknown.
+"""Calibration of a run: a temperature for each fold, and a threshold below which a genre is "unknown".
 
-Both are chosen on the validation side of each fold, which its model has not learned from, and never on a
-test side. Temperatures (Guo et al. 2017) and not isotonic curves: one number a fold can be told from the few
-dozen tracks of a validation side, and it changes neither the order of the genres nor a tie. A validation side
-that is predicted without an error would make it infinitely sure; so the logarithm of the temperature has a
-normal prior of deviation 1. Its price is 0 at temperature 1: what is found is never worse there than nothing.
+Both are chosen on the validation set of each fold, never on a test set. Temperature scaling (Guo et al. 2017)
+and not isotonic regression: one number can be fitted on the few dozen tracks of a validation set, and it
+changes neither the order of the genres nor ties. On a validation set without errors the temperature would go
+to 0, so its logarithm has a standard normal prior. The prior costs nothing at temperature 1, so the fitted
+temperature is never worse on the validation set than no calibration.
 """
 
 from collections.abc import Sequence
@@ -15,80 +15,78 @@ from scipy.optimize import minimize_scalar
 
 from mgc.config import Recipe
 from mgc.evaluate import Predictions
-from mgc.predict.answers import UNKNOWN
+from mgc.predict.output import UNKNOWN
 
-SMALLEST = 1e-12  # a head may give exactly 0
+SMALLEST = 1e-12  # a head may give a probability of exactly 0
 LOG_BOUNDS = (-3.0, 3.0)  # temperatures from 0.05 to 20
-GIVEN_UP = 0.05  # share of the right answers on validation that the threshold calls unknown
+GIVEN_UP = 0.05  # share of correct predictions on the validation sets that the threshold makes "unknown"
 
 
 class Calibration(Recipe):
-    """Temperatures, a fold each, and the threshold with what it costs on the validation sides."""
+    """A temperature for each fold, the threshold, and their effect on all validation sets."""
 
     temperatures: tuple[PositiveFloat, ...] = Field(strict=False)
-    threshold: float | None = None  # of the highest calibrated probability; None: nothing is unknown
-    tracks: int = 0  # on the validation sides of all folds; without any the rest says nothing
-    log_loss_before: float = 0.0  # nats, the mean over them
-    log_loss_after: float = 0.0
-    accuracy: float = 0.0  # if every one is named
-    named: float = 0.0  # share of them that reaches the threshold
-    accuracy_named: float = 0.0  # among these
+    threshold: float | None  # for the highest calibrated probability; None: nothing is unknown
+    tracks: int  # of the validation sets of all folds
+    log_loss_before: float  # nats, mean over these tracks
+    log_loss_after: float
+    accuracy: float  # without a threshold
+    named: float  # share of the tracks that reach the threshold
+    accuracy_named: float  # of these
 
     @staticmethod
-    def of(sides: Sequence[Predictions]) -> "Calibration":
-        """Chosen on the validation sides of the folds, in their order."""
-        temperatures = tuple(temperature(side.probabilities, side.labels) for side in sides)
-        pairs = list(zip(sides, temperatures, strict=True))
-        before = np.concatenate([_losses(side.probabilities, side.labels, 1.0) for side in sides])
-        after = np.concatenate([_losses(side.probabilities, side.labels, t) for side, t in pairs])
-        sure = np.concatenate([tempered(side.probabilities, t).max(axis=1) for side, t in pairs])
-        right = np.concatenate([side.predicted == side.labels for side in sides])
-        # "lower": one of the confidences, so that no more than this share lies strictly below it.
-        tells = right.any() and UNKNOWN not in sides[0].classes  # a genre of that name would be taken for it
-        threshold = float(np.quantile(sure[right], GIVEN_UP, method="lower")) if tells else None
-        named = sure >= (threshold or 0.0)
+    def fit(validation: Sequence[Predictions]) -> "Calibration":
+        """Fit on the validation predictions of each fold, in the order of the folds."""
+        temperatures = tuple(temperature(fold.probabilities, fold.labels) for fold in validation)
+        pairs = list(zip(validation, temperatures, strict=True))
+        before = np.concatenate([_losses(fold.probabilities, fold.labels, 1.0) for fold in validation])
+        after = np.concatenate([_losses(fold.probabilities, fold.labels, t) for fold, t in pairs])
+        confidence = np.concatenate([tempered(fold.probabilities, t).max(axis=1) for fold, t in pairs])
+        correct = np.concatenate([fold.predicted == fold.labels for fold in validation])
+        threshold = None
+        if correct.any() and UNKNOWN not in validation[0].classes:
+            # "lower" takes one of the values, so that at most this share lies strictly below it.
+            threshold = float(np.quantile(confidence[correct], GIVEN_UP, method="lower"))
+        named = confidence >= (threshold or 0.0)
         return Calibration(
             temperatures=temperatures,
             threshold=threshold,
-            tracks=len(right),
+            tracks=len(correct),
             log_loss_before=float(before.mean()),
             log_loss_after=float(after.mean()),
-            accuracy=float(right.mean()),
+            accuracy=float(correct.mean()),
             named=float(named.mean()),
-            accuracy_named=float(right[named].mean()),
+            accuracy_named=float(correct[named].mean()),
         )
 
     def mean(self, folds: Sequence[np.ndarray]) -> np.ndarray:
-        """(N, C) of each fold to (N, C): calibrated, then averaged."""
-        parts = [tempered(each, t) for each, t in zip(folds, self.temperatures, strict=True)]
-        return np.mean(parts, axis=0)
+        """Probabilities (N, C) of each fold, calibrated and averaged: (N, C)."""
+        return np.mean([tempered(each, t) for each, t in zip(folds, self.temperatures, strict=True)], axis=0)
 
-    def told(self) -> str:
-        """What the numbers are worth, in words."""
-        if not self.tracks:
-            return (
-                "probabilities are not calibrated and nothing is called unknown: the run did not keep what "
-                "it says of its validation tracks (an older mgc); run it again"
-            )
+    def summary(self) -> str:
+        """The threshold and what it costs, in words."""
         if self.threshold is None and self.accuracy:
-            return f"a genre is itself called {UNKNOWN}: every file gets the name of its likeliest genre"
+            return (
+                f"no threshold, because {UNKNOWN} is one of the genres: every file gets its likeliest genre"
+            )
         if self.threshold is None:
             return (
-                f"none of the {self.tracks} validation tracks was predicted right: nothing is called unknown"
+                f"no threshold, because none of the {self.tracks} validation tracks was predicted correctly: "
+                "every file gets its likeliest genre"
             )
-        single = (
-            "; there each by its own fold's model, new files by all" if len(self.temperatures) > 1 else ""
-        )
+        several = len(self.temperatures) > 1
+        models = " (predicted by the model of their fold; new files by all models)" if several else ""
         return (
-            f"unknown: below {self.threshold:.3f}, chosen on {self.tracks} validation tracks so that at most "
-            f"{100 * GIVEN_UP:.0f} % of the right answers are given up; there {100 * self.named:.0f} % of "
-            f"the tracks get a name, and {100 * self.accuracy_named:.0f} % of these the right one "
-            f"(of all tracks: {100 * self.accuracy:.0f} %){single}"
+            f"{UNKNOWN}: probability below {self.threshold:.3f}. On {self.tracks} validation tracks{models} "
+            f"this makes at most {100 * GIVEN_UP:.0f} % of the correct predictions {UNKNOWN}: "
+            f"{100 * self.named:.0f} % of the tracks get a genre, correct for "
+            f"{100 * self.accuracy_named:.0f} % "
+            f"of them (without a threshold: {100 * self.accuracy:.0f} %)"
         )
 
 
 def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature for (N, C) probabilities and (N,) class numbers: smallest log loss, under the prior.
+    """The temperature with the lowest log loss and prior, for (N, C) probabilities and (N,) labels.
 
     Its log loss is never above that of temperature 1.
     """
@@ -102,7 +100,7 @@ def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """(N, C) to (N, C): softmax of the logarithms over `temperature`."""
+    """(N, C) to (N, C): softmax of the logarithms divided by `temperature`."""
     if temperature == 1.0:
         return probabilities
     logits = np.log(probabilities.clip(SMALLEST)) / temperature
@@ -111,6 +109,6 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def _losses(probabilities: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
-    """(N,) nats."""
+    """(N,) log losses in nats."""
     of_truth = tempered(probabilities, temperature)[np.arange(len(labels)), labels]
     return -np.log(of_truth.clip(SMALLEST))

@@ -1,7 +1,7 @@
-"""A run as a folder that predicts elsewhere: weights of the folds, what they need to be known, a model card.
+"""Export a run as a folder that predicts on any machine: the weights of the folds, labels, a model card.
 
-The folder names no path of this machine, and holds no music. `config.json` is written last: a folder that has
-it is whole.
+The folder contains no path of this machine and no music. `config.json` is written last: a folder that has it
+is complete.
 """
 
 import json
@@ -23,14 +23,15 @@ from mgc.workspace import Workspace
 
 CONFIG, LABELS, CARD, ENCODER = "config.json", "labels.json", "README.md", "encoder"
 FORMAT = 1
-OURS = ("fold*.safetensors", "head*.safetensors", LABELS, CARD)
+WRITTEN = ("fold*.safetensors", "head*.safetensors", LABELS, CARD)
 
 
 def export(models: RunModels, calibration: Calibration, folder: Path, with_encoder: bool = False) -> Path:
-    """Write the folder; with the files of the encoder, where they lie in a folder and `with_encoder` asks.
+    """Write the folder; `with_encoder` also copies the files of an encoder that is a local folder.
 
     Raises:
-        MgcError: the folder holds anything but an export of the same run, or the encoder has no files.
+        MgcError: the folder contains anything but an export of the same run.
+        OSError: a file cannot be copied or written.
     """
     record = models.record
     _refuse_other(folder, record)
@@ -39,16 +40,16 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
     _clear(folder)
     try:
         _write(models, calibration, folder, source)
-    except BaseException:  # half an export would stand in the way of the next call
+    except BaseException:  # also an interrupt: the next call must not find a partial export
         _clear(folder)
         raise
     return folder
 
 
 def _clear(folder: Path) -> None:
-    """Take out what an export of the same run has left."""
+    """Remove the files of an earlier export."""
     (folder / CONFIG).unlink(missing_ok=True)
-    for file in [file for kind in OURS for file in folder.glob(kind)]:
+    for file in [file for pattern in WRITTEN for file in folder.glob(pattern)]:
         file.unlink()
     shutil.rmtree(folder / ENCODER, ignore_errors=True)
 
@@ -65,8 +66,8 @@ def _write(models: RunModels, calibration: Calibration, folder: Path, source: li
             _copy(file, folder / ENCODER / file.name)
     config = {
         "mgc_export": FORMAT,
-        "encoder": _where_the_encoder_is(models, bool(source)),
-        "threshold_is": "of the highest calibrated probability; below it a genre is called unknown",
+        "encoder": _encoder_place(models, bool(source)),
+        "threshold_is": "for the highest calibrated probability; a genre below it is called unknown",
         "calibration": calibration.model_dump(mode="json"),
         **without_places(record).to_dict(),
     }
@@ -82,37 +83,38 @@ def _copy(source: Path, target: Path) -> None:
     try:
         shutil.copyfile(source, target)
     except OSError as error:
-        error.filename, error.filename2 = str(target), None  # which a full disk is about
+        error.filename, error.filename2 = str(target), None  # on a full disk this is the file that counts
         raise
 
 
 def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Calibration, str | None]:
-    """The record of an exported run, placed in `folder`; its calibration; and where its encoder lies, which
-    is `model` if that is given.
+    """The record of an exported run, its calibration, and the place of its encoder, by default `model`.
 
     Raises:
-        MgcError: no export, damaged, of a newer mgc, or without the encoder while no `model` is given.
+        MgcError: not an export, damaged, of a newer mgc, or without its encoder and without `model`.
     """
     file = folder / CONFIG
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         if config["mgc_export"] != FORMAT:
-            raise MgcError(f"an export of format {config['mgc_export']}", where=file, fix="update mgc")
+            raise MgcError(f"unknown export format {config['mgc_export']}", where=file, fix="update mgc")
         record = load_record(file)
         calibration = Calibration.model_validate(config["calibration"])
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         if labels != [row["label"] for row in record.scores["per_class"]]:
-            raise ValueError(f"{LABELS} does not name the genres that the run has learned, in their order")
+            raise ValueError(f"{LABELS} does not list the genres of the run in their order")
+        if len(calibration.temperatures) != len(record.chosen):
+            raise ValueError(f"{len(calibration.temperatures)} temperatures for {len(record.chosen)} models")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"this is no export of mgc, or damaged: {type(error).__name__}: {error}"
-        raise MgcError(what, where=file, fix="make it (again) by mgc export RUN DIR") from None
+        what = f"not an export of mgc, or damaged: {type(error).__name__}: {error}"
+        raise MgcError(what, where=file, fix="make it with mgc export RUN FOLDER") from None
     if model is None and (folder / ENCODER).is_dir():
         model = str(folder / ENCODER)
-    if model is None and config["encoder"].startswith("not here"):
+    if model is None and config["encoder"].startswith("not included"):
         raise MgcError(
             f"the encoder {record.representation} is not part of this export",
             where=file,
-            fix="name its folder: --model path/to/folder; or export again, --with-encoder",
+            fix="give its folder: --model path/to/folder; or export the run again with --with-encoder",
         )
     return record, calibration, model
 
@@ -128,9 +130,9 @@ def _refuse_other(folder: Path, record: RunRecord) -> None:
             same = False
     if not same:
         raise MgcError(
-            f"the folder is not empty, and no export of {record.run_id}",
+            f"the folder is not empty and not an export of {record.run_id}",
             where=folder,
-            fix="name another folder, or empty this one",
+            fix="give another folder, or empty this one",
         )
 
 
@@ -138,23 +140,23 @@ def _refuse_other(folder: Path, record: RunRecord) -> None:
 
 
 def _encoder_files(record: RunRecord, address: str, workspace: Workspace) -> list[Path]:
-    """The files of an encoder that lie in a folder here, be it one of the hub's local cache."""
+    """The files of an encoder in a local folder, which may be the cache of the hub."""
     _, place = split_address(address)
     if place == NAME:
         weights = find_weights(workspace)
         return [weights] if weights else []
     if place in REPRESENTATIONS and place not in SHORT_NAMES:
-        say(f"{place} has no files to copy: mgc makes it, or gets its weights by name")
+        say(f"{place} has no files to copy: mgc computes it, or downloads its weights by name")
         return []
     own = as_folder(place)
     folder = own if own and (place not in SHORT_NAMES) else locate(place)[0]
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
     licence = record.representation_card.get("licence")
-    say(f"copied with the encoder's files: its licence holds for them too ({licence})")
+    say(f"the encoder's files are copied: its licence applies to them ({licence})")
     return files
 
 
-def _where_the_encoder_is(models: RunModels, copied: bool) -> str:
+def _encoder_place(models: RunModels, copied: bool) -> str:
     _, place = split_address(models.representation.address)
     if copied:
         return f"in the folder {ENCODER}/"
@@ -162,4 +164,4 @@ def _where_the_encoder_is(models: RunModels, copied: bool) -> str:
         return f"by name: {place}"
     if as_folder(place) is None:
         return f"on the hub: {place}"
-    return f"not here: give its folder, {Path(place).name}, by mgc predict --model"
+    return f"not included: give its folder, {Path(place).name}, by mgc predict --model"

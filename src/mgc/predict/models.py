@@ -1,14 +1,13 @@
-"""The models of a run, one a fold, read from its folder: of arrays of the store they make probabilities."""
+"""The trained models of a run, one for each fold: from cached arrays of clips to probabilities."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -18,10 +17,11 @@ from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
 from mgc.representations import RANDOM_PREFIX, WINDOWS_PREFIX, Representation, open_representation
 from mgc.representations.cache.store import Store
+from mgc.runs import recipe_from_record
 from mgc.runs.record import RunRecord
-from mgc.training.folds import OFFSET, SCALE, WHOLE_SECONDS, normalise_of
+from mgc.training.folds import OFFSET, SCALE, normalise_of
 from mgc.training.loop import TrackSet, predict
-from mgc.training.networks import OPTIONS, find_network, make_network
+from mgc.training.networks import OPTIONS, make_network
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
@@ -29,21 +29,20 @@ from mgc.workspace import Workspace
 
 
 class FoldModel(Protocol):
-    """What was learned on one fold. `arrays` are what `Store.read` gives of N clips, of any float type."""
+    """The model of one fold. `arrays` are N clips as `Store.read` returns them, of any float type."""
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """(N, C) float64, rows sum to 1; uncalibrated."""
+        """(N, C) float64, uncalibrated; rows sum to 1."""
         ...
 
-    def of_parts(self, array: np.ndarray, parts: Sequence[slice]) -> np.ndarray:
-        """(parts, C): the same of parts of one clip, its rows from and to; what is normalised by the clip
-        is normalised by the whole of it."""
+    def segment_probabilities(self, array: np.ndarray, segments: Sequence[slice]) -> np.ndarray:
+        """(S, C) for segments of one clip, given as ranges of rows; normalised by the whole clip."""
         ...
 
 
 @dataclass(frozen=True)
 class RunModels:
-    """The models of all folds, in their order; the representation that they take; C class names."""
+    """The models of all folds in order, their representation, and the C class names."""
 
     record: RunRecord
     representation: Representation
@@ -60,41 +59,41 @@ def load_models(
     model: str | None = None,
     device: Device = "auto",
 ) -> RunModels:
-    """What the run has learned, from `record.folder`. `model` is where its encoder lies now, by default
-    where it lay then.
+    """Load the models in `record.folder`. `model` is the place of its encoder, if it has moved.
 
     Raises:
         MgcError: a floor without a model, files that are missing, damaged or of older code, an encoder that
-            is not there or not the same, or a recipe that today's mgc does not know.
+            is missing or not the same, or a recipe that this version of mgc does not know.
     """
     if record.kind == "floor" and not record.head:
         raise MgcError(
-            f"{record.display_name} is a floor without a model: it has learned nothing but shares of classes",
+            f"{record.display_name} is a floor without a model: it predicts the class frequencies",
             where=record.folder,
             fix="choose a run of mgc baseline or mgc probe",
         )
     classes = _classes(record)
     representation = _same(record, open_representation(_address(record, model), workspace, trust_remote_code))
     tune_cpu()
+    recipe, _ = recipe_from_record(record, {})
     numbers = range(len(record.chosen))
     folds: tuple[FoldModel, ...]
-    if record.kind == "baseline":
-        folds = tuple(_network(record, number, representation, len(classes), device) for number in numbers)
+    if isinstance(recipe, BaselineRecipe):
+        folds = tuple(_network(record, recipe, n, representation, len(classes), device) for n in numbers)
     else:
-        folds = tuple(_head(record, number, representation, len(classes)) for number in numbers)
+        folds = tuple(_head(record, recipe, n, representation, len(classes)) for n in numbers)
     return RunModels(record, representation, folds, classes, workspace)
 
 
 def _classes(record: RunRecord) -> tuple[str, ...]:
-    """The genres, of a record that tells all that its models need."""
-    with suppress(KeyError, TypeError):  # told below, like what is empty
+    """The genres, of a record with everything that its models need."""
+    with suppress(KeyError, TypeError):  # reported below, like values that are empty
         classes = tuple(str(row["label"]) for row in record.scores["per_class"])
-        told = [len(classes) > 1, record.representation_card["address"], record.chosen]
-        told += [record.kind == "baseline" or choice["layer"] is not None for choice in record.chosen]
-        if all(told):
+        needed = [len(classes) > 1, record.representation_card["address"], record.chosen]
+        needed += [record.kind == "baseline" or choice["layer"] is not None for choice in record.chosen]
+        if all(needed):
             return classes
-    what = "the record does not tell the genres, the encoder or what was chosen in each fold: it is damaged"
-    raise MgcError(what, where=record.folder, fix="run it again")
+    what = "the record is damaged: it lacks the genres, the encoder or what was chosen in each fold"
+    raise MgcError(what, where=record.folder, fix="run its command again")
 
 
 # ---- the representation ---------------------------------------------------------------------------------
@@ -117,25 +116,24 @@ def _address(record: RunRecord, model: str | None) -> str:
 
 
 def _same(record: RunRecord, representation: Representation) -> Representation:
-    """The same, if it gives the numbers that the run has learned from.
+    """The representation, if it computes what the models of the run were trained on.
 
     Raises:
-        MgcError: other weights, layers or windows.
+        MgcError: different weights, layers or windows.
     """
     then, now = record.representation_card, representation.card()
     if then.get("fingerprint") == now["fingerprint"]:
         return representation
-    decisive = ("weights", "cut", "layers", "pooled", "keep")  # the first cards did not tell all of these
-    other = [key for key in decisive if then.get(key, now[key]) != now[key]]
+    other = [key for key in ("weights", "cut", "layers", "pooled", "keep") if then.get(key) != now[key]]
     if other:
         raise MgcError(
-            f"{representation.name} is not what the run has learned from: other {', '.join(other)}",
+            f"{representation.name} is not what the run was trained on: different {', '.join(other)}",
             where=representation.source,
-            fix=f"give the same encoder by --model ({then.get('source')}), or run it again",
+            fix=f"give the encoder of the run by --model ({then.get('source')}), or run its command again",
         )
     say(
-        f"the code that computes {representation.name} has changed since {record.run_id} was run: its "
-        "numbers, and what is predicted from them, may differ a little"
+        f"warning: the code of {representation.name} has changed since {record.run_id}; predictions may "
+        "differ slightly"
     )
     return representation
 
@@ -145,72 +143,62 @@ def _same(record: RunRecord, representation: Representation) -> Representation:
 
 @dataclass(frozen=True)
 class _Network:
-    """A network with what its input is normalised by."""
+    """A network and how its input is normalised."""
 
     network: torch.nn.Module
     frames: int  # of a crop
     normalise: str
-    train_set: TrackSet | None  # for "train": offsets and scales of the training set, without tracks
+    train: TrackSet | None  # for normalisation by the training set: its offset and scale, without tracks
     pooled: bool
     device: Device
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         if self.pooled:
             arrays = [array[:1] for array in arrays]  # the mean over windows, as in training
-        return self._predict(TrackSet.of(arrays, [0] * len(arrays), self.normalise, self.train_set))
+        return self._predict(TrackSet.of(arrays, [0] * len(arrays), self.normalise, self.train))
 
-    def of_parts(self, array: np.ndarray, parts: Sequence[slice]) -> np.ndarray:
-        whole = TrackSet.of([array], [0], self.normalise, self.train_set)
-        first = torch.zeros(len(parts), dtype=torch.long)
-        pieces = [array[part] for part in parts]
-        cut = TrackSet(pieces, first.numpy(), whole.offsets[first], whole.scales[first])
-        return self._predict(cut)
+    def segment_probabilities(self, array: np.ndarray, segments: Sequence[slice]) -> np.ndarray:
+        whole = TrackSet.of([array], [0], self.normalise, self.train)
+        first = torch.zeros(len(segments), dtype=torch.long)
+        parts = [array[segment] for segment in segments]
+        return self._predict(TrackSet(parts, first.numpy(), whole.offsets[first], whole.scales[first]))
 
     def _predict(self, tracks: TrackSet) -> np.ndarray:
         return predict(self.network, tracks, self.frames, make_accelerator(self.device))
 
 
 def _network(
-    record: RunRecord, number: int, representation: Representation, classes: int, device: Device
+    record: RunRecord,
+    recipe: BaselineRecipe,
+    number: int,
+    representation: Representation,
+    classes: int,
+    device: Device,
 ) -> _Network:
-    recipe = _recipe(BaselineRecipe, record)
     file = record.folder / f"fold{number}.safetensors"
-    again = "run the same mgc baseline again with --again"
+    fix = "run the command of this run again with --overwrite"
     try:
         weights = load_file(file)
     except FileNotFoundError:
-        raise MgcError("the weights of a fold are not there", where=file, fix=again) from None
+        raise MgcError("the weights of a fold are missing", where=file, fix=fix) from None
     except (OSError, SafetensorError) as error:
-        raise MgcError(f"the weights of a fold cannot be read: {error}", where=file, fix=again) from None
+        raise MgcError(f"the weights of a fold cannot be read: {error}", where=file, fix=fix) from None
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-        raise MgcError("the weights of a fold hold NaN or infinity: damaged", where=file, fix=again)
-    normalise, learned = normalise_of(recipe), None
-    if normalise == "train":
-        if OFFSET not in weights:
-            what = "an older mgc did not keep what the training side is normalised by"
-            raise MgcError(what, where=file, fix=again)
-        learned = TrackSet([], np.zeros(0, np.int64), weights.pop(OFFSET)[None], weights.pop(SCALE)[None])
-    frames = record.frames or _frames(record, recipe, representation, number)
+        what = "the weights of a fold are damaged: they contain NaN or infinity"
+        raise MgcError(what, where=file, fix=fix)
+    normalise, train = normalise_of(recipe), None
     options = {key: getattr(recipe, key) for key in OPTIONS}
-    network = make_network(recipe.network, classes, representation.width, frames, options)
+    network = make_network(recipe.network, classes, representation.width, record.frames, options)
     try:
+        if normalise == "train":
+            train = TrackSet([], np.zeros(0, np.int64), weights.pop(OFFSET)[None], weights.pop(SCALE)[None])
         network.load_state_dict(weights)
-    except RuntimeError as error:
-        what = f"the weights are not those of today's {recipe.network}: {str(error).splitlines()[-1].strip()}"
-        raise MgcError(what, where=file, fix=again) from None
+    except (KeyError, RuntimeError) as error:
+        detail = str(error).splitlines()[-1].strip()
+        what = f"the weights do not fit this version of {recipe.network}: {detail}"
+        raise MgcError(what, where=file, fix=fix) from None
     network = network.to(make_accelerator(device).device).eval()
-    return _Network(network, frames, normalise, learned, representation.pooled, device)
-
-
-def _frames(record: RunRecord, recipe: BaselineRecipe, representation: Representation, number: int) -> int:
-    """The frames of a crop where an older record does not tell them: what the recipe asks for."""
-    if representation.frames_a_second is None:
-        return 1
-    asked = round((recipe.train.crop_seconds or WHOLE_SECONDS) * representation.frames_a_second)
-    frames = max(asked, find_network(recipe.network).min_frames)
-    if number == 0:
-        say(f"{record.run_id}: an older mgc did not keep the frames of a crop; the recipe asks for {frames}")
-    return frames
+    return _Network(network, record.frames, normalise, train, representation.pooled, device)
 
 
 # ---- heads ----------------------------------------------------------------------------------------------
@@ -218,7 +206,7 @@ def _frames(record: RunRecord, recipe: BaselineRecipe, representation: Represent
 
 @dataclass(frozen=True)
 class _Head:
-    """A head with the layers and statistics that it takes, as a recipe."""
+    """A head, and in its recipe the layers and statistics that it takes."""
 
     fitted: Fitted
     recipe: ProbeRecipe
@@ -226,17 +214,17 @@ class _Head:
     classes: int
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        held = {str(number): array for number, array in enumerate(arrays)}
-        layers = [*embeddings_of(_Arrays(self.representation, held), [*held], self.recipe).values()]
+        store = _ArrayStore(self.representation, {str(n): array for n, array in enumerate(arrays)})
+        layers = [*embeddings_of(store, [*store.arrays], self.recipe).values()]
         every = Embeddings(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
         return probabilities(self.fitted, *every.of([*range(len(arrays))]), self.classes)
 
-    def of_parts(self, array: np.ndarray, parts: Sequence[slice]) -> np.ndarray:
-        return self.probabilities([array[part] for part in parts])
+    def segment_probabilities(self, array: np.ndarray, segments: Sequence[slice]) -> np.ndarray:
+        return self.probabilities([array[segment] for segment in segments])
 
 
-class _Arrays(Store):
-    """A store that holds nothing but what it is given, and no files."""
+class _ArrayStore(Store):
+    """A store in memory."""
 
     def __init__(self, representation: Representation, arrays: dict[str, np.ndarray]) -> None:
         super().__init__(representation, Path())
@@ -249,27 +237,13 @@ class _Arrays(Store):
         return self.arrays[clip]
 
 
-def _head(record: RunRecord, number: int, representation: Representation, classes: int) -> _Head:
-    recipe = _recipe(ProbeRecipe, record)
+def _head(
+    record: RunRecord, recipe: ProbeRecipe, number: int, representation: Representation, classes: int
+) -> _Head:
     file = record.folder / f"head{number}.safetensors"
     if not file.exists():
-        raise MgcError(
-            "the head of a fold is not there: an older mgc did not keep heads, or the file was moved",
-            where=file,
-            fix="run the same command again (--again where it has it): heads take seconds",
-        )
+        fix = "run the command of this run again: fitting a head takes seconds"
+        raise MgcError("the head of a fold is missing", where=file, fix=fix)
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
     return _Head(Fitted(load_head(file), 0.0, {}, 0), one, representation, classes)
-
-
-def _recipe(kind: type[Any], record: RunRecord) -> Any:
-    try:
-        return kind.model_validate(record.recipe)
-    except ValidationError as error:
-        keys = sorted({".".join(map(str, one["loc"])) for one in error.errors()})
-        raise MgcError(
-            f"today's mgc does not understand the recipe of this run: {', '.join(keys)}",
-            where=record.folder / "record.json",
-            fix="run it again",
-        ) from None

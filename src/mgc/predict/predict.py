@@ -1,40 +1,40 @@
-"""Genres of a person's own files: by the models of a run together, calibrated, of the whole or over time."""
+"""Predict the genres of audio files with the models of a run, of whole files or over time."""
 
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from mgc.audio import SUFFIXES, Clip
-from mgc.config import WINDOWS_AT_ONCE, Device
-from mgc.data import inspect_all
-from mgc.data.clips import state_of
+from mgc.config import Device
+from mgc.data import Track, inspect_all
 from mgc.data.dataset import as_text
-from mgc.predict.answers import UNKNOWN, Answer, Answers, Stretch
+from mgc.data.sources.local import FolderScan
 from mgc.predict.calibrate import Calibration
 from mgc.predict.export import CONFIG, read_export
 from mgc.predict.models import RunModels, load_models
+from mgc.predict.output import UNKNOWN, FilePrediction, FilePredictions, Segment
 from mgc.representations import STATISTICS, Representation
+from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.store import Store
-from mgc.representations.pooling import represent
 from mgc.runs import find_run
 from mgc.runs.record import load_record
-from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.util.errors import MgcError, counted
 from mgc.util.progress import Progress, say
 from mgc.workspace import Workspace
 
-STRETCH_SECONDS = 10.0  # of --over-time, at least: from less hardly anybody tells a genre
+SEGMENT_SECONDS = 10.0  # at least: listeners hardly recognise a genre from less
 FILES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Ready:
+class OpenRun:
     """A run that can predict."""
 
     models: RunModels
@@ -49,231 +49,193 @@ def open_run(
     model: str | None = None,
     trust_remote_code: bool = False,
     device: Device = "auto",
-) -> Ready:
-    """By a run's id, a run's folder, or a folder that `mgc export` made.
+) -> OpenRun:
+    """Load the models of a run: by its id, its folder, or a folder made by `mgc export`.
+
+    `model` is the place of its encoder, if it has moved.
 
     Raises:
-        MgcError: there is none, or as `load_models`.
+        MgcError: no such run, validation predictions that do not fit its models, or as `load_models`.
     """
     folder = Path(run).expanduser()
     if (folder / CONFIG).is_file():
         record, calibration, model = read_export(folder, model)
         models = load_models(record, workspace, trust_remote_code, model=model, device=device)
-        if len(calibration.temperatures) != len(models.folds):
-            what = f"{len(calibration.temperatures)} temperatures for {len(models.folds)} models"
-            raise MgcError(what, where=folder / CONFIG, fix="make it again by mgc export RUN DIR")
-        return Ready(models, calibration, device)
+        return OpenRun(models, calibration, device)
     if not (folder / "record.json").is_file():
         folder = find_run(run, workspace).folder
     record = load_record(folder / "record.json")
     models = load_models(record, workspace, trust_remote_code, model=model, device=device)
-    if not (folder / "validation.parquet").exists():
-        return Ready(models, Calibration(temperatures=(1.0,) * len(models.folds)), device)
-    return Ready(models, _calibration(models), device)
-
-
-def _calibration(models: RunModels) -> Calibration:
-    sides = models.record.validation()
-    if len(sides) != len(models.folds) or any(side.classes != models.classes for side in sides):
+    validation = record.validation()
+    if len(validation) != len(models.folds) or any(fold.classes != models.classes for fold in validation):
         raise MgcError(
-            "the validation sides are not those of the run's models: other folds or genres",
-            where=models.record.folder / "validation.parquet",
-            fix="run the same command again, with --again",
+            "the validation predictions have other folds or genres than the models of the run",
+            where=folder / "validation.parquet",
+            fix="run the command of this run again with --overwrite",
         )
-    return Calibration.of(sides)
+    return OpenRun(models, Calibration.fit(validation), device)
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, whatever their names; in folders those named like audio, at any depth, in order.
+    """Files as given, and the audio files in folders at any depth, recognised by their names.
 
     Raises:
-        MgcError: no file at all, or a folder that cannot be listed.
+        MgcError: there is no file at all, or a folder cannot be listed.
     """
     found: dict[Path, None] = {}
-    other = 0
+    skipped = 0
     for path in paths:
-        inside = list(_inside(path, {_identity(path)})) if path.is_dir() else [path]
-        named = [file for file in inside if file == path or file.suffix.lower() in SUFFIXES]
-        other += len(inside) - len(named)
-        found |= dict.fromkeys(named)
-    if other:
-        say(f"{counted(other, 'file')} not looked at, whose names do not end like audio")
+        inside = [*FolderScan().files(path)] if path.is_dir() else [path]
+        audio = [file for file in inside if file == path or file.suffix.lower() in SUFFIXES]
+        skipped += len(inside) - len(audio)
+        found |= dict.fromkeys(audio)
+    if skipped:
+        say(f"{counted(skipped, 'file')} skipped: the name does not end like that of an audio file")
     if not found:
-        raise MgcError("no audio was found", where=", ".join(as_text(path) for path in paths))
+        raise MgcError("no audio files found", where=", ".join(as_text(path) for path in paths))
     return [*found]
 
 
-def _inside(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Files that are not hidden, also behind links, each real folder once."""
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir():
-            yield entry
-        elif (identity := _identity(entry)) not in seen:
-            seen.add(identity)
-            yield from _inside(entry, seen)
+def predict_files(run: OpenRun, files: Sequence[Path], over_time: bool = False) -> FilePredictions:
+    """Predict every file, in their order; a file that cannot be used gets the reason instead.
 
-
-def _identity(folder: Path) -> tuple[int, int]:
-    stat = folder.stat()
-    return stat.st_dev, stat.st_ino
-
-
-def predict_files(ready: Ready, files: Sequence[Path], over_time: bool = False) -> Answers:
-    """An answer a file, in their order; of a file that cannot be used, the reason.
-
-    What the encoder makes of the files goes through the store: an interrupted call goes on from there, and
-    a second one computes nothing. A store that cannot be written is replaced by one that ends with the call.
+    Embeddings are cached: an interrupted call resumes, a repeated one computes nothing. If the cache cannot
+    be written, a temporary one is used.
 
     Raises:
-        MgcError: the encoder cannot be loaded, or a store that fails while it is written.
+        MgcError: the encoder cannot be loaded, or the cache fails while it is written.
     """
-    representation = ready.models.representation
+    representation = run.models.representation
     if over_time and representation.pooled and representation.keep == "clip":
         representation = representation.windows
-    with _writable_cache(ready.models.workspace.cache) as cache:
-        clips = inspect_all(files, cache)
-        store = Store(representation, cache)
+    with _writable_cache(run.models.workspace.cache) as cache_folder:
+        workspace = replace(run.models.workspace, cache=cache_folder)
+        clips = inspect_all(files, cache_folder)
         errors = {clip.content: clip.problem for clip in clips if clip.problem}
-        usable = {c.content: file for file, c in zip(files, clips, strict=True) if c.problem is None}
-        errors |= _fill(store, usable, ready.device)
-        answers: dict[int, Answer] = {}
-        todo = [k for k, clip in enumerate(clips) if not (clip.problem or clip.content in errors)]
-        with Progress("predict", len(todo), "files") as progress:
-            for at in range(0, len(todo), FILES_AT_ONCE):
-                some = todo[at : at + FILES_AT_ONCE]
-                stretches = _predict(ready, store, [clips[k] for k in some], over_time)
-                answers |= {k: Answer(as_text(files[k]), own) for k, own in zip(some, stretches, strict=True)}
+        tracks = [
+            Track(as_text(file), file, label="", group="", content=clip.content, seconds=clip.seconds)
+            for file, clip in zip(files, clips, strict=True)
+            if not clip.problem
+        ]
+        errors |= _embed(representation, tracks, workspace, run.device)
+        store = Store(representation, cache_folder)
+        segments: dict[int, tuple[Segment, ...]] = {}
+        usable = [k for k, clip in enumerate(clips) if not clip.problem and clip.content not in errors]
+        with Progress("predict", len(usable), "files") as progress:
+            for start in range(0, len(usable), FILES_AT_ONCE):
+                some = usable[start : start + FILES_AT_ONCE]
+                predicted = _predict(run, store, [clips[k] for k in some], over_time)
+                segments |= dict(zip(some, predicted, strict=True))
                 progress.step(len(some))
-    for k, clip in enumerate(clips):
-        if k not in answers:
-            answers[k] = Answer(as_text(files[k]), error=clip.problem or str(errors[clip.content]))
-    return Answers(
-        ready.models.record.run_id,
-        ready.models.classes,
-        ready.calibration.threshold,
-        ready.calibration.tracks > 0,
-        over_time,
-        tuple(answers[k] for k in range(len(files))),
-    )
+    results = [
+        FilePrediction(as_text(file), segments[k])
+        if k in segments
+        else FilePrediction(as_text(file), error=clip.problem or str(errors[clip.content]))
+        for k, (file, clip) in enumerate(zip(files, clips, strict=True))
+    ]
+    models, threshold = run.models, run.calibration.threshold
+    return FilePredictions(models.record.run_id, models.classes, threshold, over_time, tuple(results))
 
 
 @contextmanager
-def _writable_cache(cache: Path) -> Iterator[Path]:
-    """The embedding cache or, where it cannot be written, an empty one that is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="mgc-") as own:
+def _writable_cache(folder: Path) -> Iterator[Path]:
+    """The embedding cache or, if it cannot be written, an empty one that is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="mgc-") as temporary:
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=cache):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
             say(
-                f"the embedding cache {cache} cannot be written ({error.strerror or error}): embeddings are "
-                "discarded at the end, and an interrupted command starts anew"
+                f"the embedding cache {folder} cannot be written ({error.strerror or error}): embeddings are "
+                "discarded at the end, and an interrupted command starts again"
             )
-            cache = Path(own)
-        yield cache
+            folder = Path(temporary)
+        yield folder
 
 
-def _fill(store: Store, files: dict[str, Path], device: Device) -> dict[str, str]:
-    """Compute what the store lacks of `files`, by their hash; the hashes of those that fail, and why."""
+def _embed(
+    representation: Representation, tracks: Sequence[Track], workspace: Workspace, device: Device
+) -> dict[str, str]:
+    """Cache the embeddings of all tracks; returns the content hashes of those that fail, and why."""
+    representation = replace(representation, load=cache(representation.load))  # loaded once for all attempts
     failed: dict[str, str] = {}
-    encoder = None
-    while missing := store.missing(files) - {*failed}:
-        todo = {content: file for content, file in files.items() if content in missing}
-        where = make_accelerator(device).device
-        tune_cpu()
-        encoder = encoder or store.representation.encoder(where)
-        states = [state_of(file) for file in todo.values()]
-        arrays = represent(store.representation, encoder, [*todo.values()], where, WINDOWS_AT_ONCE)
-        clips = [*todo.items()]
+    while todo := [track for track in tracks if track.content not in failed]:
         try:
-            with (
-                store.writer() as writer,
-                Progress(f"embed {store.representation.name}", len(todo), "files") as progress,
-            ):
-                for position, array in arrays:
-                    content, file = clips[position]
-                    if state_of(file) != states[position]:  # its hash is not that of what was heard
-                        raise MgcError("the file was changed while it was read", where=file)
-                    writer.add(content, as_text(file), array)
-                    progress.step()
-        except MgcError as error:  # of one file: the others go on without it
-            culprits = [c for c, file in clips if error.where in (file, as_text(file))]
+            embed_tracks(todo, representation, workspace, device)
+            break
+        except MgcError as error:
+            culprits = [track.content for track in todo if error.where in (track.path, track.track_id)]
             if not culprits:
                 raise
             failed[culprits[0]] = error.what
     return failed
 
 
-def _predict(ready: Ready, store: Store, clips: Sequence[Clip], over_time: bool) -> list[tuple[Stretch, ...]]:
-    """Of each clip its stretches: one, if not over time."""
+def _predict(run: OpenRun, store: Store, clips: Sequence[Clip], over_time: bool) -> list[tuple[Segment, ...]]:
+    """The segments of each clip; a single one, unless over time."""
     arrays = [store.read(clip.content) for clip in clips]
-    if not over_time:
-        edges = [np.array([0.0, clip.seconds]) for clip in clips]
-        mean = ready.calibration.mean([fold.probabilities(arrays) for fold in ready.models.folds])
-        each = [*mean[:, np.newaxis]]
-    else:
-        edges, each = [], []
-        for array, clip in zip(arrays, clips, strict=True):
-            own, folds = _over_time(ready.models, array, clip.seconds)
-            edges.append(own)
-            each.append(ready.calibration.mean(folds))
+    if over_time:
+        return [
+            _segments(run, *_over_time(run.models, array, clip.seconds))
+            for array, clip in zip(arrays, clips, strict=True)
+        ]
+    folds = [fold.probabilities(arrays) for fold in run.models.folds]  # (N, C) each
     return [
-        tuple(
-            Stretch(float(start), float(end), _name(ready, row), row)
-            for start, end, row in zip(at[:-1], at[1:], rows, strict=True)
-        )
-        for at, rows in zip(edges, each, strict=True)
+        _segments(run, np.array([0.0, clip.seconds]), [fold[n : n + 1] for fold in folds])
+        for n, clip in enumerate(clips)
     ]
 
 
-def _name(ready: Ready, probabilities: np.ndarray) -> str:
-    best = int(probabilities.argmax())
-    threshold = ready.calibration.threshold
-    return (
-        UNKNOWN if threshold is not None and probabilities[best] < threshold else ready.models.classes[best]
-    )
+def _segments(run: OpenRun, edges: np.ndarray, folds: Sequence[np.ndarray]) -> tuple[Segment, ...]:
+    """S segments between (S + 1,) `edges` in seconds, from the (S, C) probabilities of each fold."""
+    threshold, segments = run.calibration.threshold, []
+    for start, end, row in zip(edges[:-1], edges[1:], run.calibration.mean(folds), strict=True):
+        known = threshold is None or row.max() >= threshold
+        genre = run.models.classes[int(row.argmax())] if known else UNKNOWN
+        segments.append(Segment(float(start), float(end), genre, row))
+    return tuple(segments)
 
 
 def _over_time(models: RunModels, array: np.ndarray, seconds: float) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Edges of S stretches in seconds, (S + 1,), and what each fold says of them, (S, C).
+    """Edges (S + 1,) of S segments in seconds, and their (S, C) probabilities by each fold.
 
-    `array` holds frames, or statistics of windows one after the other.
+    `array` contains all frames of a clip, or the statistics of its windows one after the other.
     """
     representation = models.representation
     if representation.frames_a_second:
         rate, rows = representation.frames_a_second, len(array)
-        # A stretch is never shorter than a network's crop: it would be filled up with silence.
-        least = max(math.ceil(STRETCH_SECONDS * rate), models.record.frames)
+        # Never shorter than a crop of the network, which would be padded with silence.
+        shortest = max(math.ceil(SEGMENT_SECONDS * rate), models.record.frames)
     else:
-        rate, rows = _windows_a_second(representation), len(array) // len(STATISTICS)
-        least = math.ceil(STRETCH_SECONDS * rate)
-    # The last window may be new in its end only: stretches are counted by what is there, not by windows.
-    cuts = np.linspace(0, rows, max(1, int(min(rows, seconds * rate) // least)) + 1).astype(int)
+        rate, rows = _windows_per_second(representation), len(array) // len(STATISTICS)
+        shortest = math.ceil(SEGMENT_SECONDS * rate)
+    # `seconds * rate` and not `rows`: the last window may be new in a small part only.
+    cuts = np.linspace(0, rows, max(1, int(min(rows, seconds * rate) // shortest)) + 1).astype(int)
     edges = cuts / rate
     edges[-1] = seconds
-    pairs = list(pairwise(cuts))
+    ranges = [slice(start, end) for start, end in pairwise(cuts)]
     if representation.frames_a_second:
-        return edges, [fold.of_parts(array, [slice(*pair) for pair in pairs]) for fold in models.folds]
-    parts = [array[len(STATISTICS) * start : len(STATISTICS) * end] for start, end in pairs]
+        return edges, [fold.segment_probabilities(array, ranges) for fold in models.folds]
+    windows = array.reshape(rows, len(STATISTICS), -1)  # (W, 3, width)
+    parts = [windows[part].reshape(-1, windows.shape[2]) for part in ranges]
     if representation.keep == "clip":
-        share = np.clip(seconds * rate - np.arange(rows), 1e-3, 1.0)  # that is new of each window
-        parts = [_pooled(part, share[slice(*pair)]) for part, pair in zip(parts, pairs, strict=True)]
+        new = np.clip(seconds * rate - np.arange(rows), 1e-3, 1.0)  # share of each window that is new
+        parts = [pool_windows(windows[part], new[part]) for part in ranges]
     return edges, [fold.probabilities(parts) for fold in models.folds]
 
 
-def _windows_a_second(representation: Representation) -> float:
+def _windows_per_second(representation: Representation) -> float:
     return representation.cut.sample_rate_hz / representation.cut.window
 
 
-def _pooled(windows: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """(3 * W, width), statistics of W windows, and their weights (W,): (3, width), those of all together."""
-    mean, deviation, largest = (
-        windows.astype(np.float32).reshape(len(share), len(STATISTICS), -1).swapaxes(0, 1)
-    )
-    weight = share[:, np.newaxis] / share.sum()
+def pool_windows(windows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(W, 3, width), the mean, deviation and maximum of W windows, to (3, width), those of all together.
+
+    `weights` (W,) are the shares of the windows.
+    """
+    mean, deviation, maximum = windows.astype(np.float32).swapaxes(0, 1)  # (W, width) each
+    weight = weights[:, np.newaxis] / weights.sum()
     centre = (weight * mean).sum(axis=0)
     variance = (weight * (deviation**2 + (mean - centre) ** 2)).sum(axis=0)
-    return np.stack([centre, np.sqrt(variance), largest.max(axis=0)])
+    return np.stack([centre, np.sqrt(variance), maximum.max(axis=0)])

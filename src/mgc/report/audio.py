@@ -13,7 +13,7 @@ from mgc.config import DataRecipe
 from mgc.data import Dataset, Track
 from mgc.report.content import Content
 from mgc.runs.record import load_record
-from mgc.util.compiled import librosa_ready
+from mgc.util.compiled import prepare_librosa
 from mgc.util.errors import MgcError
 
 SECONDS = 12.0  # length of an excerpt, from the middle of the track
@@ -99,7 +99,7 @@ def _cut(path: Path, start: int, length: int) -> np.ndarray:
 
 
 def _spectrogram(samples: np.ndarray) -> bytes:
-    librosa_ready()
+    prepare_librosa()
     import librosa
     from matplotlib.image import imsave
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgc.report.content import Content, recipe_toml
+from mgc.config import recipe_toml
+from mgc.report.content import Content
 from mgc.report.page import render_page
 from mgc.report.paper import FORMS, Figure, Table, blocks_of, write_papers
 from mgc.runs.record import RunRecord, load_records, without_places

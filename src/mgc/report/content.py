@@ -5,9 +5,8 @@ A page, a paper and a bundle are three ways to present the same `Content`. It is
 records name no folders of this machine.
 """
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
@@ -370,29 +369,3 @@ def _check(file: Path, missing: list[str]) -> Check | None:
     except (OSError, ValueError) as error:
         fix = "run mgc data check again"
         raise MgcError(f"the result of the data check cannot be read: {error}", where=file, fix=fix) from None
-
-
-def recipe_toml(recipe: Mapping[str, Any]) -> str:
-    """A record's recipe as a config file that `read_recipe` reads back to the same recipe. Values that are
-    None are omitted: they are the defaults."""
-
-    def value(one: Any) -> str:
-        if isinstance(one, Mapping):
-            return "{" + ", ".join(pairs(one)) + "}"
-        if isinstance(one, (list, tuple)):
-            return "[" + ", ".join(map(value, one)) + "]"
-        # Strings, numbers and booleans of JSON are those of TOML, except for this control character.
-        return json.dumps(one, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-    def pairs(table: Mapping[str, Any]) -> list[str]:
-        return [f"{_toml_key(key)} = {value(v)}" for key, v in table.items() if v is not None]
-
-    subtables = {key: table for key, table in recipe.items() if isinstance(table, Mapping)}
-    lines = pairs({key: v for key, v in recipe.items() if key not in subtables})
-    for key, table in subtables.items():
-        lines += ["", f"[{_toml_key(key)}]", *pairs(table)]
-    return "\n".join(lines) + "\n"
-
-
-def _toml_key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)

@@ -12,9 +12,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mgc import __version__
+from mgc.config import recipe_toml
 from mgc.evaluate import calibration_error, reliability, roc_aucs, roc_curves
 from mgc.report.audio import Excerpt, FoundDataset, excerpt, find_dataset
-from mgc.report.content import NAMES, Content, Entry, recipe_toml
+from mgc.report.content import NAMES, Content, Entry
 from mgc.report.figures import Axis, Chart, Line, axis_for, scaled, share_axis
 from mgc.report.maps import MAPS, kept_map, make_map
 from mgc.runs.record import text_without_places

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mgc.audio import Windowing
-from mgc.util.compiled import librosa_ready
+from mgc.util.compiled import prepare_librosa
 from mgc.util.errors import MgcError, did_you_mean
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Representation:
             MgcError: weights that cannot be read.
         """
         if not self.weights:  # librosa computes all that was not learned
-            librosa_ready()
+            prepare_librosa()
         return self.load(device)
 
     @property

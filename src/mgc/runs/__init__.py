@@ -1,9 +1,9 @@
-"""Runs after the fact: listed, shown, removed; their settings and commands."""
+"""Runs: the record of each, their list, and the command that reproduces one."""
 
-from mgc.runs.commands import command_of, recipe_of, settings_of
-from mgc.runs.listing import FORMATS, Run, as_dict, find_run, remove, render, runs, show
+from mgc.runs.commands import changed_settings, command_line, recipe_from_record
+from mgc.runs.listing import Run, describe_run, find_run, format_runs, list_runs, remove_runs
 
 __all__ = [
-    "FORMATS", "Run", "as_dict", "command_of", "find_run", "recipe_of", "remove", "render",
-    "runs", "settings_of", "show",
+    "Run", "changed_settings", "command_line", "describe_run", "find_run", "format_runs", "list_runs",
+    "recipe_from_record", "remove_runs",
 ]  # fmt: skip

@@ -1,67 +1,82 @@
-"""The runs in the results: listed, found, shown, removed."""
+"""List, find, describe and remove the runs in the results folder."""
 
 import difflib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mgc.config import DataRecipe
 from mgc.data import name_of
-from mgc.runs.commands import command_of, settings_of
+from mgc.runs.commands import changed_settings, command_line
 from mgc.runs.record import RunRecord, load_record, load_records
 from mgc.runs.tables import systems_of, write_tables
 from mgc.util.errors import MgcError, did_you_mean, printable
+from mgc.util.text import text_table
 from mgc.workspace import Workspace
 
 FORMATS = ("table", "json")
-LEFTOVERS = ("predictions.parquet", "fold*.checkpoint", "fold*.result")  # of a run without a record
+UNFINISHED_FILES = ("predictions.parquet", "fold*.checkpoint", "fold*.result")  # written before the record
 State = Literal["current", "superseded", "unfinished", "damaged"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A folder of a run. `record` is None where the state is unfinished or damaged; `why` says more.
+    """The folder of a run. `record` is None if the state is unfinished or damaged; `reason` says more.
 
-    current: in the tables. superseded: the same recipe was run later, by other code.
+    current: shown in the tables. superseded: the same recipe was run later, with other code.
     """
 
     folder: Path
     record: RunRecord | None
     state: State
-    why: str = ""
+    reason: str = ""
+
+    @property
+    def status(self) -> str:
+        """State and reason."""
+        return ": ".join(filter(None, (self.state, self.reason)))
+
+    def require_record(self) -> RunRecord:
+        """Its record.
+
+        Raises:
+            MgcError: the run is unfinished or damaged.
+        """
+        if self.record is None:
+            what = f"the run {self.folder.name!r} is {self.status}"
+            raise MgcError(what, where=self.folder, fix="run its command again")
+        return self.record
 
     @property
     def has_predictions(self) -> bool:
-        """Whether what it said of each track is there."""
+        """Whether its predictions exist."""
         return (self.folder / "predictions.parquet").exists()
 
     @property
     def has_weights(self) -> bool:
-        """Whether what it learned is there."""
+        """Whether its models exist."""
         return any(self.folder.glob("*.safetensors"))
 
 
-def runs(workspace: Workspace, data: str | None = None) -> list[Run]:
-    """Every run in the results, of one data set or of all: by data set, then oldest first.
+def list_runs(workspace: Workspace, data: str | None = None) -> list[Run]:
+    """Every run in the results, of one dataset or of all: by dataset, oldest first.
 
     Raises:
-        MgcError: nothing is kept of a data set of that name.
+        MgcError: there are no results of that dataset.
     """
-    sets = sorted(f.name for f in workspace.results.glob("*") if f.is_dir() and not f.name.startswith("."))
-    if data is not None and data not in sets:
+    names = sorted(f.name for f in workspace.results.glob("*") if f.is_dir() and not f.name.startswith("."))
+    if data is not None and data not in names:
         name = name_of(DataRecipe(source=data)) if Path(data).exists() else data
-        if name not in sets:
-            raise MgcError(
-                f"there are no runs on {data!r}", where=workspace.results, fix=did_you_mean(name, sets)
-            )
+        if name not in names:
+            raise MgcError(f"no runs on {data!r}", where=workspace.results, fix=did_you_mean(name, names))
         data = name
-    return [run for name in sets if data in (None, name) for run in _runs_of(workspace.results_of(name))]
+    return [run for name in names if data in (None, name) for run in _runs_in(workspace.results_of(name))]
 
 
-def _runs_of(results: Path) -> list[Run]:
+def _runs_in(results: Path) -> list[Run]:
     found: list[Run] = []
     for folder in sorted(folder for folder in results.iterdir() if folder.is_dir()):
         if (folder / "record.json").exists():
@@ -69,50 +84,49 @@ def _runs_of(results: Path) -> list[Run]:
                 found.append(Run(folder, load_record(folder / "record.json"), "current"))
             except MgcError as error:
                 found.append(Run(folder, None, "damaged", error.what))
-        elif any(file for pattern in LEFTOVERS for file in folder.glob(pattern)):
-            found.append(Run(folder, None, "unfinished", "its command goes on with it, or is at it now"))
+        elif any(file for pattern in UNFINISHED_FILES for file in folder.glob(pattern)):
+            found.append(
+                Run(folder, None, "unfinished", "repeat its command to resume, unless it is running")
+            )
     records = [run.record for run in found if run.record]
     newest = {record.run_id for system in systems_of(records) for record in system.records}
-    told = [
-        run
-        if run.record is None or run.record.run_id in newest
-        else Run(run.folder, run.record, "superseded")
+    found = [
+        replace(run, state="superseded") if run.record and run.record.run_id not in newest else run
         for run in found
     ]
-    return sorted(told, key=lambda run: run.record.created if run.record else "~")
+    return sorted(found, key=lambda run: run.record.created if run.record else "~")
 
 
 def find_run(word: str, workspace: Workspace) -> Run:
-    """The run of an id, or in a folder.
+    """The run with an id, or in a folder.
 
     Raises:
-        MgcError: no such run, or several of that id.
+        MgcError: no such run, or several with that id.
     """
-    folder = Path(word.replace("\0", ""))  # in a config: no path has one, and pathlib would not say so
+    folder = Path(word.replace("\0", ""))  # pathlib raises ValueError for a null byte
     if folder.name == "record.json":
         folder = folder.parent
-    everything = runs(workspace)
-    fitting = [
-        run for run in everything if run.folder.name == word or run.folder.resolve() == folder.resolve()
-    ]
-    if len(fitting) > 1:
-        places = ", ".join(str(run.folder) for run in fitting)
-        raise MgcError(f"{len(fitting)} runs are called {word!r}", where=places, fix="name the folder of one")
-    if not fitting:
-        ids = [run.folder.name for run in everything]
-        near = difflib.get_close_matches(folder.name, ids, n=3, cutoff=0.5)
-        fix = f"{did_you_mean(folder.name, near)}; " * bool(near) + "mgc runs ls shows all"
-        raise MgcError(f"there is no run {word!r}", where=workspace.results, fix=fix)
-    return fitting[0]
+    runs = list_runs(workspace)
+    matching = [run for run in runs if run.folder.name == word or run.folder.resolve() == folder.resolve()]
+    if len(matching) > 1:
+        places = ", ".join(str(run.folder) for run in matching)
+        raise MgcError(
+            f"{len(matching)} runs have the id {word!r}", where=places, fix="give the folder of one"
+        )
+    if not matching:
+        near = difflib.get_close_matches(folder.name, [run.folder.name for run in runs], n=3, cutoff=0.5)
+        fix = f"{did_you_mean(folder.name, near)}; " * bool(near) + "mgc runs ls lists all runs"
+        raise MgcError(f"no run {word!r}", where=workspace.results, fix=fix)
+    return matching[0]
 
 
-def as_dict(run: Run) -> dict[str, Any]:
+def _as_dict(run: Run) -> dict[str, Any]:
     """A run as plain values, the keys of `--format json`."""
     record = run.record
     return {
         "run_id": run.folder.name,
         "data": run.folder.parent.name,
-        "system": " + ".join(filter(None, (record.display_name, record.head))) if record else "",
+        "system": record.title if record else "",
         "split": record.split if record else "",
         "accuracy": record.scores.get("accuracy") if record else None,
         "created": record.created if record else "",
@@ -120,106 +134,112 @@ def as_dict(run: Run) -> dict[str, Any]:
         "predictions": run.has_predictions,
         "weights": run.has_weights,
         "state": run.state,
-        "why": run.why,
+        "reason": run.reason,
         "folder": str(run.folder),
     }
 
 
-def render(listed: Sequence[Run], form: str, workspace: Workspace) -> str:
-    """The list in one of FORMATS.
+def format_runs(runs: Sequence[Run], form: str, workspace: Workspace) -> str:
+    """The runs as text in one of FORMATS.
 
     Raises:
-        MgcError: no such format.
+        MgcError: unknown format.
     """
     if form not in FORMATS:
-        raise MgcError(f"there is no format {form!r}", fix=did_you_mean(form, FORMATS))
-    rows = [as_dict(run) for run in listed]
+        raise MgcError(f"unknown format {form!r}", where="--format", fix=did_you_mean(form, FORMATS))
+    rows = [_as_dict(run) for run in runs]
     if form == "json":
         return json.dumps(rows, indent=2)
-    table = [["run", "data", "system", "split", "accuracy", "created", "commit", "kept", "state"]]
-    for row in rows:
-        accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.3f}"
-        kept = " ".join(what for what in ("predictions", "weights") if row[what])
-        created = row["created"][:16].replace("T", " ")
-        state = ": ".join(filter(None, (row["state"], row["why"])))
-        cells = (row["run_id"], row["data"], row["system"], row["split"], accuracy, created)
-        table.append([printable(str(cell)) for cell in (*cells, row["commit"] or "", kept, state)])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([*lines, f"{len(rows)} runs in {printable(str(workspace.results))}"])
+    header = ["run", "data", "system", "split", "accuracy", "created", "commit", "files", "state"]
+    cells = [
+        [
+            *(row[key] for key in ("run_id", "data", "system", "split")),
+            "" if row["accuracy"] is None else f"{row['accuracy']:.3f}",
+            row["created"][:16].replace("T", " "),
+            row["commit"] or "",
+            " ".join(what for what in ("predictions", "weights") if row[what]),
+            run.status,
+        ]
+        for row, run in zip(rows, runs, strict=True)
+    ]
+    return f"{text_table(header, cells)}\n{len(rows)} runs in {printable(str(workspace.results))}"
 
 
-def show(run: Run) -> str:
-    """All that a person wants to know of a run, in lines.
+def describe_run(run: Run) -> str:
+    """Everything that the record and the folder of a run contain, for a reader.
 
     Raises:
-        MgcError: its scores are of another version of mgc.
+        MgcError: its scores are of another version of mgc, and cannot be computed again.
     """
     record = run.record
-    head = [f"{run.folder.name}: {': '.join(filter(None, (run.state, run.why)))}"]
     files = [
-        f"  {file.name}, {file.stat().st_size / 1000:.1f} kB" for file in sorted(run.folder.rglob("*"))
+        f"  {file.name}, {file.stat().st_size / 1000:.1f} kB"
+        for file in sorted(run.folder.rglob("*"))
         if file.is_file()
-    ]  # fmt: skip
+    ]
+    first, last = f"{run.folder.name}: {run.status}", [f"files in {run.folder}", *files]
     if record is None:
-        return "\n".join(printable(line) for line in [*head, f"files in {run.folder}", *files])
+        return "\n".join(map(printable, [first, *last]))
     scores = record.evaluation
     lines = [
-        *head,
-        f"  {record.kind}: {' + '.join(filter(None, (record.display_name, record.head)))}, {record.representation}",
+        first,
+        f"  {record.kind}: {record.title}, {record.representation}",
         *([f"  hypothesis: {record.hypothesis}"] if record.hypothesis else []),
-        f"data: {record.data}, {scores.n_tracks} tracks tested, {len(record.excluded)} left out, "
+        f"data: {record.data}, {scores.n_tracks} tracks tested, {len(record.excluded)} excluded, "
         f"licence {record.licence or 'unknown'}, hash {record.data_hash}",
         f"  from {record.recipe['data']['source']}",
         *(f"  {note}" for note in record.notes),
         f"split: {record.split}: {record.split_authority}, hash {record.split_hash}",
-        "recipe, other than today's defaults:",
-        *(f"  {key} = {json.dumps(value, ensure_ascii=False)}" for key, value in settings_of(record).items()),
+        "settings other than the defaults:",
+        *(
+            f"  {key} = {json.dumps(value, ensure_ascii=False)}"
+            for key, value in changed_settings(record).items()
+        ),
         *scores.lines(),
-        *(["chosen on validation:"] if record.chosen else []),
-        *(f"  {_chosen(choice)}" for choice in record.chosen),
+        *(["chosen on the validation set:"] if record.chosen else []),
+        *(f"  {_choice(choice)}" for choice in record.chosen),
         f"trained parameters: {record.parameters:,}",
         "seconds: " + (", ".join(f"{key} {value:.1f}" for key, value in record.seconds.items()) or "none"),
-        f"made {record.created} on {record.device}, commit {record.commit or 'unknown'}, code {record.code}",
+        f"created {record.created} on {record.device}, commit {record.commit or 'unknown'}, code "
+        f"{record.code}",
         "  " + ", ".join(f"{name} {number}" for name, number in record.versions.items()),
-        f"files in {run.folder}",
-        *files,
-        "the command that makes it:",
-        f"  {command_of(record)}",
-        f"  mgc rerun {record.run_id}   # makes it elsewhere, and compares",
+        *last,
+        "command:",
+        f"  {command_line(record)}",
+        f"  mgc rerun {record.run_id}   # reproduces the run and compares the predictions",
     ]
     return "\n".join(map(printable, lines))
 
 
-def _chosen(choice: Mapping[str, Any]) -> str:
-    simple = {key: value for key, value in choice.items() if not isinstance(value, dict | list)}
-    return ", ".join(f"{key} {value}" for key, value in simple.items())
+def _choice(choice: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in choice.items() if not isinstance(value, dict | list))
 
 
-def remove(words: Sequence[str], apply: bool, workspace: Workspace) -> list[str]:
-    """What removing these runs takes away, in lines; gone, and the tables written anew, only with `apply`.
+def remove_runs(words: Sequence[str], apply: bool, workspace: Workspace) -> list[str]:
+    """What removing these runs deletes, in lines. With `apply` it is deleted, and the tables are updated.
 
     Raises:
-        MgcError: no such run, or one whose folder is a link that leads out of the results.
+        MgcError: no such run, or the folder of a run is a link to a place outside the results.
     """
     chosen = {run.folder: run for run in (find_run(word, workspace) for word in words)}
     lines = []
     for folder, run in chosen.items():
         if not folder.resolve().is_relative_to(workspace.results.resolve()) or folder.is_symlink():
             raise MgcError(
-                "this run's folder is a link to another place", where=folder, fix="take out the link"
+                "the folder of this run is a link to another place", where=folder, fix="remove the link"
             )
         files = [file for file in folder.rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in files) / 1e6
         lines.append(f"{size:9.2f} MB  {folder}: {len(files)} files, {run.state}")
     if not apply:
-        return [*lines, f"{len(lines)} runs can go; nothing was removed: repeat with --apply"]
+        return [*lines, f"{len(lines)} runs can be removed; nothing was removed: repeat with --apply"]
     for folder in chosen:
-        (folder / "record.json").unlink(missing_ok=True)  # first: half a run must not look like a whole one
+        # The record goes first: a folder that is only partly removed must not pass for a run.
+        (folder / "record.json").unlink(missing_ok=True)
         shutil.rmtree(folder)
     for name in sorted({folder.parent.name for folder in chosen}):
         if not load_records(name, workspace):
             for table in ("table.md", "table.csv"):
                 (workspace.results_of(name) / table).unlink(missing_ok=True)
         write_tables(name, workspace)
-    return [*lines, f"{len(lines)} runs removed, the tables are written anew"]
+    return [*lines, f"{len(lines)} runs removed; the tables were updated"]

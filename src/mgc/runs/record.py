@@ -12,9 +12,8 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from mgc.config import CompareRecipe
@@ -23,6 +22,9 @@ from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Parts of a recipe that hashes cover, or that change nothing about the result.
 NAMES_ONLY = {"data", "model", "device", "hypothesis", "name", "reported", "trust_remote_code"}
@@ -72,6 +74,11 @@ class RunRecord:
         """What tables call the system."""
         return self.name or self.system
 
+    @property
+    def title(self) -> str:
+        """Display name and head: `musicnn + logistic`."""
+        return " + ".join(word for word in (self.display_name, self.head) if word)
+
     @cached_property
     def evaluation(self) -> Scores:
         """Its scores: those of the record, or, where they are of an mgc that knew other ones, found again.
@@ -90,12 +97,14 @@ class RunRecord:
         Raises:
             MgcError: they are not there or damaged.
         """
+        from pyarrow.parquet import ParquetFile
+
         file = self.folder / "predictions.parquet"
         try:
-            return Predictions.from_frame(pd.read_parquet(file))
+            return Predictions.from_columns(ParquetFile(file).read().to_pydict())
         except (OSError, ValueError, MgcError) as error:
             what = f"the predictions of a run cannot be read: {_told(error)}"
-            raise MgcError(what, where=file, fix="run it again with --again") from None
+            raise MgcError(what, where=file, fix="run its command again with --overwrite") from None
 
     def validation(self) -> list[Predictions]:
         """What the model of each fold says of the fold's validation side.
@@ -103,6 +112,8 @@ class RunRecord:
         Raises:
             MgcError: it was not kept, or is damaged.
         """
+        import pandas as pd
+
         file = self.folder / "validation.parquet"
         try:
             sides = pd.read_parquet(file).groupby("fold", sort=True)
@@ -111,7 +122,7 @@ class RunRecord:
             raise MgcError(
                 f"what the run said of its validation tracks cannot be read: {_told(error)}",
                 where=file,
-                fix="an older mgc did not keep it: run it again with --again",
+                fix="run its command again with --overwrite",
             ) from None
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,6 +133,8 @@ class RunRecord:
         """Predictions first, then the record: a record that is there is complete."""
         files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
         if validation:
+            import pandas as pd
+
             frames = [side.to_frame() for side in validation]
             files.write(self.folder / "validation.parquet", pd.concat(frames).to_parquet())
         files.write(self.folder / "record.json", json.dumps(self.to_dict(), indent=2))
@@ -233,6 +246,8 @@ def tracks_file(results: Path, data_hash: str) -> Path:
 
 def save_tracks(dataset: Dataset, results: Path) -> None:
     """What the tracks are called, beside the runs: a report is made of records alone."""
+    import pandas as pd
+
     columns = ["track_id", "label", "artist", "title", "album", "seconds"]
     file = tracks_file(results, dataset.hash)
     if not file.exists():
@@ -240,12 +255,14 @@ def save_tracks(dataset: Dataset, results: Path) -> None:
         files.write(file, pd.DataFrame(rows, columns=columns).to_csv(index=False))
 
 
-def load_tracks(record: RunRecord) -> pd.DataFrame:
+def load_tracks(record: RunRecord) -> "pd.DataFrame":
     """What `save_tracks` wrote, by track_id; empty texts where nothing is known.
 
     Raises:
         MgcError: it is not there or damaged.
     """
+    import pandas as pd
+
     file = tracks_file(record.folder.parent, record.data_hash)
     try:
         text = dict.fromkeys(("track_id", "label", "artist", "title", "album"), str)
@@ -279,7 +296,7 @@ def _commit() -> str | None:
     return head.stdout.strip() + ("+" if state.stdout.strip() else "")
 
 
-def save_curves(folder: Path, curves: pd.DataFrame) -> None:
+def save_curves(folder: Path, curves: "pd.DataFrame") -> None:
     """`curves.csv`, `.png` and `.svg`: loss and accuracy by epoch, a thin line a fold, the epoch kept marked.
 
     Columns: fold, epoch, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, seconds, best.

@@ -55,10 +55,8 @@ def prepare(recipe: BaselineRecipe, dataset: Dataset, split: Split, workspace: W
     original, *others = representations_of(recipe, workspace)
     train_ids = {track_id for fold in split.folds for track_id in fold.train}
     tracks = [track for track in dataset.tracks if track.track_id in train_ids]
-    seconds = embed_tracks(dataset, original, workspace, recipe.device).seconds
-    return seconds + sum(
-        embed_tracks(dataset, card, workspace, recipe.device, tracks=tracks).seconds for card in others
-    )
+    seconds = embed_tracks(dataset.tracks, original, workspace, recipe.device).seconds
+    return seconds + sum(embed_tracks(tracks, x, workspace, recipe.device).seconds for x in others)
 
 
 def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Representation]:

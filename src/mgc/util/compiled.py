@@ -1,98 +1,81 @@
-"""What librosa has compiled by numba, compiled by one process at a time.
+"""A numba cache for each process, filled from a snapshot that all processes share.
 
-Two processes that compile librosa's generalised ufuncs at once leave files in numba's cache that do not
-belong together; every process that reads them later ends in a segmentation fault (numba issue 10128). On a
-new machine that is what two workers do. So there is a cache of our own, and a lock on it.
+librosa compiles functions with numba and caches them on disk. Two processes that compile into the same cache
+at the same time leave files that do not belong together, and every process that loads them later ends in a
+segmentation fault (numba issue 10128). Therefore no cache is ever shared: each process extracts the snapshot
+into a temporary folder, compiles there what the snapshot lacks, and replaces the snapshot when it exits.
+Which functions are compiled, and when, is left to librosa.
 """
 
-import atexit
-import hashlib
-import importlib
-import importlib.util
-import os
+import io
+import multiprocessing
 import shutil
-import subprocess
 import sys
 import tempfile
+import zipfile
+import zlib
 from functools import cache
 from importlib.metadata import version
+from multiprocessing.util import Finalize
 from pathlib import Path
 
-from mgc.util.errors import MgcError
+from platformdirs import user_cache_path
+
+from mgc.util import files
 from mgc.util.progress import say
-
-MODULES = ("librosa.util.utils", "librosa.core.audio", "librosa.core.pitch", "librosa.beat")
-"""Those of librosa that compile when they are imported."""
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mgc"
 
 
 @cache
-def librosa_ready() -> None:
-    """To be called before the first use of librosa: what it compiles is in numba's cache when this returns.
+def prepare_librosa() -> None:
+    """Give this process its own numba cache. Call this before the first use of librosa.
 
-    Takes half a minute on a machine where that was never done, and nothing afterwards. The cache is
-    `$NUMBA_CACHE_DIR`, else `numba` beside the converted weights, else, where that cannot be written, a
-    temporary folder of this process.
-
-    Raises:
-        MgcError: numba fails.
+    The snapshot lies in `$NUMBA_CACHE_DIR`, otherwise in `numba/` beside the converted weights. Without one,
+    librosa compiles the functions when they are first called, which takes up to half a minute.
     """
-    from filelock import FileLock
+    from numba import config
 
-    folder = Path(os.environ.setdefault("NUMBA_CACHE_DIR", str(_user_cache() / "numba")))
-    done = folder / f"librosa-{_key()}"
+    # numba checks for itself whether a cached function fits its own version, the source file and the CPU.
+    name = f"librosa-{version('librosa')}-numba-{version('numba')}-{sys.implementation.cache_tag}.zip"
+    snapshot = Path(config.CACHE_DIR or user_cache_path("mgc") / "numba") / name
+    folder = _extract(snapshot)
+    config.CACHE_DIR = str(folder)
+    # At the exit of this process. atexit would not do: children of multiprocessing do not call it.
+    Finalize(None, _close, (snapshot, folder, _files_in(folder)), exitpriority=0)
+
+
+def _extract(snapshot: Path) -> Path:
+    """A new temporary folder with the files of the snapshot."""
     try:
-        if done.exists():
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "librosa.lock"):
-            if not done.exists():
-                say("compiling librosa's functions, once on this machine: half a minute")
-                _compile()
-                done.touch()
-    except OSError as error:
-        own = tempfile.mkdtemp(prefix="mgc-numba-")
-        atexit.register(shutil.rmtree, own, ignore_errors=True)
-        os.environ["NUMBA_CACHE_DIR"] = own
-        say(f"{folder}: {error.strerror}; librosa's functions are compiled for this run alone")
+        with zipfile.ZipFile(snapshot) as archive:
+            contents = {name: archive.read(name) for name in archive.namelist()}
+    except FileNotFoundError:
+        contents = {}
+        if multiprocessing.current_process().name == "MainProcess":
+            say("compiling librosa's functions, once on this machine: up to half a minute")
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        contents = {}
+        say(f"{snapshot}: {error}; librosa's functions are compiled again")
+    folder = Path(tempfile.mkdtemp(prefix="mgc-numba-"))
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
-def _compile() -> None:
-    """In a process of its own, which has loaded nothing yet: what is loaded is not compiled again."""
-    # Ctrl-C is for this process, which then ends the other one.
-    ended = subprocess.run([sys.executable, "-m", __name__], check=False, start_new_session=True)
-    if ended.returncode:
-        what = f"librosa's functions could not be compiled: exit code {ended.returncode}"
-        raise MgcError(what, where=os.environ["NUMBA_CACHE_DIR"], fix="what was printed above says why")
+def _close(snapshot: Path, folder: Path, extracted: set[Path]) -> None:
+    """Replace the snapshot if `folder` holds more than was extracted from it, and delete the folder."""
+    compiled = _files_in(folder)
+    if compiled != extracted:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(compiled):
+                archive.write(path, path.relative_to(folder))
+        try:
+            files.write(snapshot, content.getbuffer())
+        except OSError as error:
+            say(f"{snapshot}: {error.strerror}; librosa's functions will be compiled again by the next run")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _use() -> None:
-    for module in MODULES:
-        importlib.import_module(module)
-    # Compiled when called: parts of the inverse transform and of the constant-Q transform.
-    import librosa
-    import numpy as np
-
-    noise = np.random.default_rng(0).standard_normal(22_050).astype(np.float32)
-    librosa.istft(librosa.stft(noise))
-    librosa.cqt(noise, sr=22_050)
-
-
-def _key() -> str:
-    """What numba looks at before it takes a compiled function from its cache: code, versions, processor."""
-    from llvmlite import binding
-
-    spec = importlib.util.find_spec("librosa")
-    place = Path(spec.origin) if spec and spec.origin else Path()
-    stamp = place.stat().st_mtime_ns
-    versions = [version(name) for name in ("librosa", "numba", "numpy")]
-    features = binding.get_host_cpu_features().flatten()
-    parts = [place, stamp, *versions, sys.version, binding.get_host_cpu_name(), features]
-    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
-
-
-if __name__ == "__main__":
-    _use()
+def _files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}

@@ -1,5 +1,4 @@
-"""Where tensors live, by accelerate; in which precision; settings of this process that make CPUs faster; and
-the processes that a launcher has started for one piece of work."""
+"""Devices and precision, by accelerate; CPU settings; and the processes that a launcher has started."""
 
 import ctypes
 import os
@@ -17,28 +16,28 @@ from mgc.util.errors import MgcError
 
 Result = TypeVar("Result")
 
-# How long a process waits for another that is still there: the first may look at a hundred thousand files,
-# and the slowest part may take hours more than the fastest. Of one that has died the others learn at once.
+# How long a process waits for one that is alive: the first may scan a hundred thousand files, and the
+# slowest may need hours more than the fastest. The death of a process is noticed at once.
 PATIENCE = timedelta(days=1)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def tune_cpu() -> None:
-    """Settings of this process that change speed only; repeated calls do nothing more."""
-    torch.set_flush_denormal(True)  # a small network can run 70 times slower on numbers next to zero
+    """Settings of this process that change only its speed. Repeated calls have no further effect."""
+    torch.set_flush_denormal(True)  # a small network can run 70 times slower on denormal numbers
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        # Keep freed blocks of up to 1 GiB: giving 20-MB activations back to the system after every step, and
-        # having it zero them again, took a third of the time.
+        # Keep freed blocks of up to 1 GiB. Returning activations of 20 MB to the system after every step,
+        # which zeroes them again, took a third of the time.
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def share_cores(cores: int) -> None:
-    """The processes of a launcher divide the cores of their machine among them.
+    """Divide the cores of this machine among the processes that a launcher has started on it.
 
-    Both launchers give each process a single thread, by OMP_NUM_THREADS=1, however many cores there are; any
-    other number is a person's and stays.
+    Both launchers set OMP_NUM_THREADS=1, however many cores there are. Any other number was set by the user
+    and is kept.
     """
     if os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
@@ -48,29 +47,27 @@ def make_accelerator(device: str) -> Accelerator:
     """Accelerate's choice for "auto", or the named kind of device.
 
     Raises:
-        MgcError: that device is not there; or a launcher has started several processes, which would all do
-            the same.
+        MgcError: the device is not available, or a launcher has started several processes, all of which
+            would do the same work.
     """
     if several():
         raise MgcError(
             "several processes were launched, and each would do all of the work: only mgc embed divides it",
             where=f"$WORLD_SIZE = {os.environ['WORLD_SIZE']}",
-            fix="run mgc embed so, then this command without torchrun or accelerate launch",
+            fix="run mgc embed with the launcher, then this command without it",
         )
     _refuse_missing(device)
     return Accelerator(cpu=device == "cpu")
 
 
 def _refuse_missing(device: str) -> None:
-    missing = (device == "cuda" and not torch.cuda.is_available()) or (
-        device == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise MgcError(f"torch finds no {device} device here", fix="use --device auto or --device cpu")
+    missing_cuda = device == "cuda" and not torch.cuda.is_available()
+    if missing_cuda or (device == "mps" and not torch.backends.mps.is_available()):
+        raise MgcError(f"torch finds no {device} device", fix="use --device auto or --device cpu")
 
 
 def several() -> bool:
-    """Whether this is one of several processes of torchrun or `accelerate launch`."""
+    """Whether this is one of several processes started by torchrun or `accelerate launch`."""
     return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -142,29 +139,29 @@ class Crew:
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:
-    """The type that a network computes in: for "auto" bfloat16 where the device has it, else float32.
+    """The type a network computes in. "auto" is bfloat16 where the device supports it, otherwise float32.
 
     Raises:
-        MgcError: a type that this device would only imitate, many times slower.
+        MgcError: the device would only emulate the type, many times slower.
     """
     native = {"float32"} | _half_types(device)
     if name == "auto":
         name = "bfloat16" if "bfloat16" in native else "float32"
     if name not in native:
         raise MgcError(
-            f"this {device.type} does not compute in {name}",
-            fix="use train.precision=auto, or float32; for an encoder leave bfloat16: out",
+            f"{device.type} device does not compute in {name}",
+            fix="use train.precision=auto or float32; for an encoder omit --precision",
         )
     return getattr(torch, name)
 
 
 def _half_types(device: torch.device) -> set[str]:
-    """Types of 16 bits that the device computes in itself."""
+    """The 16-bit types that the device supports natively."""
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         return {"float16", "bfloat16"} if major >= 8 else {"float16"}
     if device.type == "mps":
         return {"float16"}
-    # Without these instructions bfloat16 is imitated, up to 80 times slower.
+    # Without these instructions bfloat16 is emulated, up to 80 times slower.
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return {"bfloat16"} if native else set()

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 
 def printable(text: str) -> str:
-    """One line: what would move a terminal's cursor, or is no character at all, becomes an escape."""
+    """`text` on one line: control characters and invalid characters are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class MgcError(Exception):
-    """Something a person can mend: what is wrong, where, and what to do about it.
+    """An error that the user can fix: what is wrong, where, and what to do about it.
 
     The command line prints it without a traceback and exits with code 2.
     """
@@ -52,7 +52,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'musicnn'? ` for the nearest known word, then the list of all of them."""
+    """`did you mean 'musicnn'? ` for the most similar known word, then the list of all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     guess = f"did you mean {near[0]!r}? " if near else ""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import io
 import os
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def write(file: Path, content: str | bytes | memoryview) -> Path:
-    """Write under another name beside `file`, sync, rename; folders on the way are made.
+    """Write a temporary file beside `file`, sync it and rename it. Missing folders are created.
 
-    A text is written as UTF-8. The other name, `.<random>.part`, is short, so that a name of 255 bytes
-    remains possible; only a process that is killed leaves one.
+    Text is written as UTF-8. The temporary name, `.<random>.part`, is short, so that `file` may have a name
+    of 255 bytes. Only a process that is killed leaves a temporary file behind.
 
     Raises:
-        OSError: no room, no right; it names `file`.
+        OSError: the file cannot be written; the error names `file`.
     """
     part = file.with_name(f".{uuid.uuid4().hex}.part")
     try:
@@ -26,25 +26,21 @@ def write(file: Path, content: str | bytes | memoryview) -> Path:
             os.fsync(stream.fileno())
         part.replace(file)
     except OSError as error:
-        error.filename, error.filename2 = str(file), None  # a full disk names no file by itself
+        error.filename, error.filename2 = str(file), None  # the error for a full disk names no file
         raise
     finally:
-        with suppress(OSError):  # what has gone wrong before is what counts
+        with suppress(OSError):  # an error above matters more than this one
             part.unlink()
     return file
 
 
 def write_figure(figure: Any, file: Path, **options: Any) -> Path:
-    """Draw a matplotlib figure in the form that the suffix of `file` names, and `write` it.
-
-    Raises:
-        OSError: as `write` does.
-    """
+    """Render a matplotlib figure in the format that the suffix of `file` names, and `write` it."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format=file.suffix[1:], **options)
     return write(file, drawn.getvalue())
 
 
 def as_label(text: str) -> str:
-    """For a figure: a dollar in a name is a dollar, and begins no formula."""
+    """`text` for a matplotlib figure, where an unescaped dollar sign would begin a formula."""
     return text.replace("$", r"\$")

@@ -1,22 +1,26 @@
-"""A search for the settings of `mgc baseline` on Optuna, phase by phase, by validation alone."""
+"""A search for the settings of `mgc baseline` with Optuna, phase by phase, on the validation set alone."""
 
 from pathlib import Path
 
 from mgc.config import TuneRecipe
-from mgc.experiments.tune import search
-from mgc.experiments.tune.report import render, write
-from mgc.experiments.tune.search import Search
+from mgc.experiments.tune.report import format_search, write
+from mgc.experiments.tune.search import Search, open_search
 from mgc.experiments.tune.space import trial_recipe
 from mgc.workspace import Workspace
 
-__all__ = ["Search", "render", "trial_recipe", "tune", "write"]
+__all__ = ["Search", "format_search", "trial_recipe", "tune"]
 
 
 def tune(recipe: TuneRecipe, workspace: Workspace, file: Path | None = None) -> Search:
-    """Run every trial that is not finished yet, and write what is known; `file` is the config, for messages.
+    """Run every trial that is not finished, and write the results after each phase.
+
+    `file` is the config of the recipe, for messages.
 
     Raises:
-        MgcError: a space that `mgc baseline` would refuse, no such data, a training that failed, or another
-            process at the same search.
+        MgcError: a search space that `mgc baseline` would refuse, no such data, a training that failed, or
+            another process runs the same search.
     """
-    return search.tune(recipe, workspace, file, write)
+    search = open_search(recipe, workspace, file)
+    for _ in search.run():
+        write(search)
+    return search

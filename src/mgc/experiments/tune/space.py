@@ -1,4 +1,4 @@
-"""What a search may draw: the spaces of its phases, each point checked before anything is trained."""
+"""The search spaces of the phases, checked before anything is trained."""
 
 import math
 from collections.abc import Iterator
@@ -15,27 +15,19 @@ from mgc.training.augment import Augment
 from mgc.training.networks import resolved
 from mgc.util.errors import MgcError
 
-# A search is of one network on one input; to search seeds or splits would be to choose luck.
+# A search is for one network on one input; searching seeds or splits would select by luck.
 FIXED = (
-    "data",
-    "seed",
-    "device",
-    "name",
-    "hypothesis",
-    "reported",
-    "network",
-    "representation",
-    "train.epochs",
-)
+    "data", "seed", "device", "name", "hypothesis", "reported", "network", "representation", "train.epochs",
+)  # fmt: skip
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
-Space = dict[str, Distribution]  # dotted key of BaselineRecipe -> what may be drawn
+Space = dict[str, Distribution]  # by dotted key of BaselineRecipe
 
 
 def trial_recipe(recipe: TuneRecipe, settings: dict[str, Any], epochs: int) -> BaselineRecipe:
-    """The base with `settings` over it, complete: the network's own values are filled in.
+    """The base recipe with `settings` applied; settings that are None get the network's own values.
 
     Raises:
-        MgcError: the network does not know one of the settings.
+        MgcError: the network does not have one of the settings.
     """
     tree = recipe.base.model_dump()
     for key, value in {**settings, "train.epochs": epochs}.items():
@@ -47,34 +39,34 @@ def trial_recipe(recipe: TuneRecipe, settings: dict[str, Any], epochs: int) -> B
 
 
 def spaces_of(recipe: TuneRecipe, file: Path | None) -> tuple[Space, ...]:
-    """What each phase may draw, every choice accepted by BaselineRecipe.
+    """The search space of each phase; BaselineRecipe accepts every choice.
 
     Raises:
-        MgcError: a phase, key or value that a search cannot take.
+        MgcError: a phase, key or value that cannot be searched.
     """
     if not recipe.phases:
         raise MgcError("a search needs [[phases]]", where=file, fix="see configs/tune/quick.toml")
     named = sorted(recipe.base.model_fields_set & {"data", "seed", "device"})
     if named:
-        raise MgcError(f"base.{named[0]} is not read", where=file, fix=f"give {named[0]} outside of [base]")
+        what = f"base.{named[0]} has no effect"
+        raise MgcError(what, where=file, fix=f"set {named[0]} outside of [base]")
     names = [phase.name for phase in recipe.phases]
     spaces = []
     for number, phase in enumerate(recipe.phases):
         where = f"{file or 'the recipe'}, phase {phase.name!r}"
         if phase.name in names[:number] or not phase.space:
-            what = "an empty space" if not phase.space else "two phases have one name"
-            raise MgcError(
-                what, where=where, fix='a phase has a name of its own and "train.batch_size" = [16, 32], say'
-            )
+            what = "two phases have the same name" if phase.space else "the search space is empty"
+            fix = 'every phase needs its own name and a space such as "train.batch_size" = [16, 32]'
+            raise MgcError(what, where=where, fix=fix)
         if (phase.sampler == "grid") != (phase.trials is None):
-            fix = "trials: how many to draw; a grid has none, it tries every combination once"
+            fix = "set trials for random and tpe; a grid tries every combination once, without trials"
             raise MgcError(f"sampler = {phase.sampler!r}, trials = {phase.trials}", where=where, fix=fix)
         spaces.append({key: _distribution(phase, key, one, where) for key, one in _flat(phase.space)})
     return tuple(spaces)
 
 
 def _flat(space: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """TOML reads `train.batch_size = [16]` without quotes as tables: both are taken."""
+    """TOML reads `train.batch_size = [16]` without quotes as nested tables: both forms are accepted."""
     for key, one in space.items():
         if isinstance(one, dict) and not one.keys() & {"low", "high", "log"}:
             yield from _flat(one, f"{above}{key}.")
@@ -84,13 +76,13 @@ def _flat(space: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
 
 def _distribution(phase: PhaseRecipe, key: str, one: Any, where: str) -> Distribution:
     if any(f"{key}.".startswith(f"{fixed}.") for fixed in FIXED):
-        fix = f"not searched: {', '.join(FIXED)}; the base has the network, a phase its epochs"
-        raise MgcError(f"{key} is not a setting to search", where=where, fix=fix)
+        fix = f"set it in [base] or in the phase; fixed in a search: {', '.join(FIXED)}"
+        raise MgcError(f"{key} cannot be searched", where=where, fix=fix)
     spread = [one.get("low"), one.get("high")] if isinstance(one, dict) else one
     known = isinstance(spread, list) and all(isinstance(value, str | int | float) for value in spread)
     if not known or not spread:
-        fix = "a list of numbers or words, or {low = 1e-4, high = 1e-2, log = true}"
-        raise MgcError(f"{key} = {one!r} is nothing to draw from", where=where, fix=fix)
+        fix = "use a list of numbers or words, or {low = 1e-4, high = 1e-2, log = true}"
+        raise MgcError(f"{key} = {one!r} is not a search space", where=where, fix=fix)
     try:
         values = [_read(key, value) for value in spread]
     except MgcError as error:
@@ -100,19 +92,19 @@ def _distribution(phase: PhaseRecipe, key: str, one: Any, where: str) -> Distrib
     make = IntDistribution if isinstance(values[0], int) else FloatDistribution
     try:
         if phase.sampler == "grid" or one.keys() - {"low", "high", "log"} or values[0] >= values[1]:
-            raise ValueError("a range is {low, high, log}, low below high, and not for a grid")
+            raise ValueError("expected {low, high, log} with low below high; a grid needs a list")
         return make(values[0], values[1], one.get("log", False))
     except ValueError as error:
         raise MgcError(f"{key} = {one!r}: {error}", where=where) from None
 
 
 def _read(key: str, value: Any) -> Any:
-    """The value as a recipe holds it: 1 becomes 1.0 where the recipe has a float."""
+    """The value as a recipe stores it: 1 becomes 1.0 if the setting is a float."""
     return reduce(getattr, key.split("."), read_recipe(BaselineRecipe, options={key: value}))
 
 
 def check_points(recipe: TuneRecipe, spaces: tuple[Space, ...], dataset: Dataset, file: Path | None) -> None:
-    """Try every point of a grid; of other phases every choice, beside the first ones of the other keys.
+    """Check every point of a grid; in other phases every choice, with the first choice of the other keys.
 
     Raises:
         MgcError: a point that `mgc baseline` would refuse.
@@ -134,12 +126,12 @@ def check_points(recipe: TuneRecipe, spaces: tuple[Space, ...], dataset: Dataset
 
 
 def choices_of(distribution: Distribution) -> list[Any]:
-    """All choices, or the ends of a range."""
+    """All choices, or both ends of a range."""
     if isinstance(distribution, CategoricalDistribution):
         return [*distribution.choices]
     return [distribution.low, distribution.high]
 
 
 def count_trials(phase: PhaseRecipe, space: Space) -> int:
-    """How many trials a phase has."""
+    """The number of trials of a phase."""
     return phase.trials or math.prod(len(choices_of(one)) for one in space.values())

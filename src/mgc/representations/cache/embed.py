@@ -64,7 +64,7 @@ def embed(recipe: EmbedRecipe, workspace: Workspace) -> Embedded:
         if several():
             return _embed_together(recipe, representation, workspace, Crew(recipe.device))
     return embed_tracks(
-        _loaded(recipe, workspace), representation, workspace, recipe.device, recipe.batch_size
+        _loaded(recipe, workspace).tracks, representation, workspace, recipe.device, recipe.batch_size
     )
 
 
@@ -77,12 +77,11 @@ def _loaded(recipe: EmbedRecipe, workspace: Workspace) -> Dataset:
 
 
 def embed_tracks(
-    dataset: Dataset,
+    wanted: Sequence[Track],
     representation: Representation,
     workspace: Workspace,
     device: Device,
     batch_size: int = WINDOWS_AT_ONCE,
-    tracks: Sequence[Track] | None = None,
 ) -> Embedded:
     """The same for a data set that is loaded, or some `tracks` of it. Interrupted, it keeps what is through.
 
@@ -91,7 +90,6 @@ def embed_tracks(
             that were changed meanwhile.
     """
     store = Store(representation, workspace.cache)
-    wanted = dataset.tracks if tracks is None else tracks
     todo = _missing(store, wanted)
     if todo:
         from mgc.util.devices import make_accelerator
@@ -188,4 +186,4 @@ def _compute(
                 progress.step()
     if changed:
         text = f"{len(changed)} files changed while they were read: {', '.join(changed[:5])}"
-        raise MgcError(text, fix="the others are kept; run the same command again")
+        raise MgcError(text, where=changed[0], fix="the others are kept; run the same command again")

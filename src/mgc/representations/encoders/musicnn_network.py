@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from librosa.filters import mel as librosa_mel_bank
 from torch import Tensor, nn
+
+from mgc.util.compiled import prepare_librosa
 
 # musicnn/configuration.py in the wheel
 SAMPLE_RATE_HZ = 16_000
@@ -197,6 +198,9 @@ def _hann_and_mel_bank(device: torch.device) -> tuple[Tensor, Tensor]:
 
     They are cached, so they are created outside inference mode: inference tensors cannot be used in training.
     """
+    prepare_librosa()
+    from librosa.filters import mel
+
     with torch.inference_mode(False):
-        bank = librosa_mel_bank(sr=SAMPLE_RATE_HZ, n_fft=N_FFT, n_mels=N_MELS)  # (96, 257)
+        bank = mel(sr=SAMPLE_RATE_HZ, n_fft=N_FFT, n_mels=N_MELS)  # (96, 257)
         return torch.hann_window(N_FFT, device=device), torch.from_numpy(bank.T.copy()).to(device)

@@ -4,20 +4,18 @@ To add a feature, write a function from samples to an array, and make a card of 
 `vector_card`.
 """
 
-import os
-import threading
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mgc.audio import Windowing
 from mgc.representations.card import Encoder, Layer, Representation
-from mgc.util.workers import cores
+from mgc.util.compiled import prepare_librosa
+from mgc.util.workers import cores, exit_with_parent
 
 if TYPE_CHECKING:
     import torch
@@ -154,23 +152,12 @@ def side_by_side(compute: Compute, parts: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _in_process(compute: Compute, samples: np.ndarray) -> np.ndarray:
-    _end_with_parent(os.getppid())
+    exit_with_parent()
     return _quietly(compute, samples)
 
 
-@cache
-def _end_with_parent(parent: int) -> None:
-    """Exit when the parent process does: loky's processes outlive a killed parent. Started once."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _quietly(compute: Compute, samples: np.ndarray) -> np.ndarray:
+    prepare_librosa()
     with warnings.catch_warnings():
         # librosa and SciPy warn about clips shorter than a filter, silence and constants.
         warnings.simplefilter("ignore")

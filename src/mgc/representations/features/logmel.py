@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import librosa
 import numpy as np
 
 from mgc.audio import Windowing
 from mgc.representations.card import Layer, Representation
 from mgc.representations.features.librosa_features import feature_card
+from mgc.util.compiled import prepare_librosa
 
 if TYPE_CHECKING:
     import torch
@@ -100,8 +100,11 @@ class _LogMel:
     def __init__(self, settings: MelSettings, device: "torch.device") -> None:
         import torch
 
+        prepare_librosa()
+        from librosa.filters import mel
+
         self.settings = settings
-        bank = librosa.filters.mel(sr=settings.sample_rate_hz, n_fft=settings.n_fft, n_mels=N_MELS)
+        bank = mel(sr=settings.sample_rate_hz, n_fft=settings.n_fft, n_mels=N_MELS)
         self.bank = torch.from_numpy(bank).to(device)  # (128, n_fft / 2 + 1)
         self.window = torch.hann_window(settings.n_fft, device=device)
 

@@ -38,7 +38,7 @@ class System:
     @property
     def title(self) -> str:
         """Name and head, such as `musicnn + logistic`."""
-        return " + ".join(word for word in (self.record.display_name, self.record.head) if word)
+        return self.record.title
 
 
 @dataclass(frozen=True)

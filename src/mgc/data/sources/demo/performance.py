@@ -5,7 +5,6 @@ from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
-import scipy.signal
 import soxr
 
 from mgc.data.sources.demo.scores import Note
@@ -90,12 +89,14 @@ def play(played: dict[str, list[Note]], draw: random.Random) -> Audio:
 
 def _record(audio: Audio, draw: random.Random) -> Audio:
     """Add a room (exponentially decaying noise), a spectral tilt around 1 kHz, and white noise: # (S,)."""
+    from scipy.signal import fftconvolve  # imports scipy.stats, which takes half a second
+
     noise = np.random.default_rng(draw.getrandbits(32))
     shortest, longest = REVERBERATION_SECONDS
     size = round(SAMPLE_RATE_HZ * shortest * (longest / shortest) ** draw.random())
     tail = noise.standard_normal(size) * 10 ** (-3 * np.arange(size) / size)  # 60 dB over its length
     tail *= 10 ** (-draw.uniform(*DIRECT_TO_REVERBERANT_DB) / 20) / np.sqrt(np.sum(tail**2))
-    audio = audio + scipy.signal.fftconvolve(audio, tail)[: len(audio)]
+    audio = audio + fftconvolve(audio, tail)[: len(audio)]
     octaves = np.log2(np.maximum(np.fft.rfftfreq(len(audio), 1 / SAMPLE_RATE_HZ), 20.0) / 1000)
     gain = 10 ** (draw.uniform(*TILT_DB_PER_OCTAVE) * octaves / 20)
     audio = np.fft.irfft(np.fft.rfft(audio) * gain, len(audio))

@@ -8,7 +8,6 @@ from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import soundfile
 
 from mgc.data.sources.demo.performance import SAMPLE_RATE_HZ, assign, excerpt, play
@@ -38,6 +37,8 @@ def render(folder: Path, *, pieces_per_style: int = PIECES_PER_STYLE, processes:
     OSError
         The folder cannot be written.
     """
+    import pandas as pd
+
     plan = json.dumps({"revision": REVISION, "pieces_per_style": pieces_per_style, "seed": SEED})
     manifest, description = folder / "tracks.csv", folder / "demo.json"
     if manifest.exists() and description.exists() and description.read_bytes() == plan.encode():
