@@ -47,7 +47,7 @@ class Progress:
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(count)
         due = time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES
-        if self._bar.disable and due and self.done < self.total:
+        if self._bar.disable and due and 0 < self.done < self.total:
             self._last_line = time.monotonic()
             say(self._line())
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from mgc.config import DataRecipe
 from mgc.data.dataset import Track
-from mgc.data.listing import Archive, Listing, Source
+from mgc.data.listing import Listing
+from mgc.data.sources import published
 from mgc.data.sources.local import visible_entries
 from mgc.util.errors import MgcError
 
@@ -26,16 +27,9 @@ TRACKS_PER_GENRE = 100
 LAYOUTS = ("genres", "Data/genres_original", "genres_original", ".")
 # In order of preference. Both hold the same samples, and the archive that `fetch` downloads has .wav.
 SUFFIXES = (".wav", ".au")
-LICENCE = "not stated: excerpts of published recordings, collected for research"
 AUTHORITY = (
     "fault-filtered, artist-aware split of GTZAN (Kereliuk et al. 2015, based on the faults found by Sturm, "
     "2013), published as 443 training, 197 validation and 290 test tracks"
-)
-ABOUT_ARCHIVES = (
-    "genres.tar.gz is in the folder data of https://huggingface.co/datasets/marsyas/gtzan. Other copies (the "
-    "original genres.tar.gz with .au files, or the archive.zip of https://www.kaggle.com/datasets/"
-    "andradaolteanu/gtzan-dataset-music-genre-classification) have other digests: "
-    "unpack them into the folder gtzan below the data root"
 )
 
 
@@ -43,11 +37,6 @@ def filtered_split() -> dict[str, str]:
     """ "train", "val" or "test" for each of the 930 tracks of the fault-filtered split, by track id."""
     with Path(__file__).with_name("gtzan_filtered.csv").open(encoding="utf-8", newline="") as stream:
         return {row["track_id"]: row["split"] for row in csv.DictReader(stream)}
-
-
-def known_bad() -> dict[str, str]:
-    """Tracks that are known to be bad, by track id."""
-    return {"jazz.00054": "cannot be decoded in the common copies"}
 
 
 def listing(root: Path, recipe: DataRecipe) -> Listing:
@@ -67,7 +56,7 @@ def listing(root: Path, recipe: DataRecipe) -> Listing:
         ]
         if absent := len(GENRES) * TRACKS_PER_GENRE - len(tracks):
             faults.append(f"{absent} of the 1,000 tracks are missing")
-        return Listing("gtzan", tracks, [], [*faults, *notes], LICENCE)
+        return Listing("gtzan", tracks, [], [*faults, *notes], SOURCE.licence)
     splits = filtered_split()
     tracks = []
     for track_id, split in sorted(splits.items()):
@@ -76,7 +65,7 @@ def listing(root: Path, recipe: DataRecipe) -> Listing:
     if others := files.keys() - splits.keys():
         faulty = "repetitions, wrong labels, distortions"
         notes.insert(0, f"{len(others)} tracks are excluded by the fault-filtered split ({faulty})")
-    return Listing("gtzan", tracks, [], notes, LICENCE, "fault-filtered", AUTHORITY)
+    return Listing("gtzan", tracks, [], notes, SOURCE.licence, "fault-filtered", AUTHORITY)
 
 
 def _track(track_id: str, path: Path, split: str | None = None) -> Track:
@@ -95,20 +84,18 @@ def _scan(root: Path) -> tuple[Path, dict[str, Path], list[str]]:
             fix="mgc data fetch gtzan; or name the folder that contains gtzan/ with --data-root",
         )
     folder = layouts[0]
-    files, duplicates, others = dict[str, Path](), 0, 0
-    for genre, inside in _genre_folders(folder):
-        for file in visible_entries(inside):
-            track_id = _track_id(genre, file)
-            if track_id is None:
-                others += 1
-                continue
-            duplicates += track_id in files
-            files[track_id] = min(
-                file, files.get(track_id, file), key=lambda path: SUFFIXES.index(path.suffix.lower())
-            )
+    found = [
+        (_track_id(genre, file), file)
+        for genre, inside in _genre_folders(folder)
+        for file in visible_entries(inside)
+    ]
+    found.sort(key=lambda pair: pair[1].suffix.lower() == SUFFIXES[0])  # the last of a track's files is used
+    files = {track_id: file for track_id, file in found if track_id}
     if not files:
         what = f"no track was found (expected blues/blues.00000{SUFFIXES[0]} and so on)"
         raise MgcError(what, where=folder.absolute(), fix="mgc data fetch gtzan")
+    others = sum(track_id is None for track_id, _ in found)
+    duplicates = len(found) - others - len(files)
     unread = ", ".join(str(layout.relative_to(root)) for layout in layouts[1:])
     notes = {
         f"{duplicates} tracks exist more than once: {SUFFIXES[0]} is preferred to {SUFFIXES[1]}": duplicates,
@@ -142,27 +129,4 @@ def _track_id(genre: str, file: Path) -> str | None:
     return f"{genre}.{match[2]}" if int(match[2]) < TRACKS_PER_GENRE else None
 
 
-SOURCE = Source(
-    about="30 s clips, with the fault-filtered split (930 tracks); any other split leaks",
-    licence=LICENCE,
-    tracks=len(GENRES) * TRACKS_PER_GENRE,
-    genres=len(GENRES),
-    size="1.2 GB",
-    place="gtzan/genres/blues/blues.00000.wav ...",
-    present=lambda root: bool(_layouts(root)),
-    listing=listing,
-    # A mirror with .wav files, at the revision whose digest is published. The archive of .au files that the
-    # original, dead links named has the same file name and can be used with --from.
-    archives=(
-        Archive(
-            "genres.tar.gz",
-            "gtzan/genres",
-            "https://huggingface.co/datasets/marsyas/gtzan/resolve/d2146561ecc7df707d9e6b8318885fe6a39668a2/"
-            "data/genres.tar.gz",
-            "sha256:b28cc067ff6199bd826f5d1a6931458586d64acae7f44b2e882b7a97af057531",
-        ),
-        Archive("genres.tar.gz", "gtzan/genres", None, "md5:5b3d6dddb579ab49814ab86dba69e7c7"),
-    ),
-    about_archives=ABOUT_ARCHIVES,
-    known_bad=known_bad(),
-)
+SOURCE = published("gtzan", lambda root: bool(_layouts(root)), listing)
