@@ -21,7 +21,7 @@ from mgc.config import DataRecipe
 from mgc.data.dataset import Excluded, Track, as_text
 from mgc.data.listing import Listing
 from mgc.data.sources.hub_export import Address, Row, Table, export, is_file, plain
-from mgc.data.sources.local import USUAL_COLUMNS, FolderScan, artist_group, find_column, parse_split
+from mgc.data.sources.local import USUAL_COLUMNS, artist_group, files_below, find_column, parse_split
 from mgc.data.splits import side_of
 from mgc.util.errors import MgcError
 from mgc.util.files import write
@@ -156,7 +156,7 @@ def _hash(value: object) -> str:
 def _file_states(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Size and both times in ns of every file that is not hidden, by its path within the folder."""
     found = {}
-    for path in FolderScan().files(folder):
+    for path in files_below(folder)[0]:
         stat = path.stat() if path.exists() else path.lstat()
         found[path.relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     return found
