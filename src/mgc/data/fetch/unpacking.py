@@ -14,9 +14,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from mgc.data.fetch.disk import MIB, amount, check_free_space, mib
 from mgc.util.errors import MgcError, explaining, printable, reason_of
@@ -160,12 +161,7 @@ def _is_complete(member: _Member, target: Path) -> bool:
 
 
 def _unpack_member(member: _Member, target: Path, into: Path, written: set[tuple[int, int]]) -> None:
-    """Write the file unless it is complete. `written` identifies the files of earlier members by inode.
-
-    Raises:
-        _RefusedError: something else is in the way, or the data is not as announced.
-        OSError: the file cannot be written.
-    """
+    """Write the file unless it is complete. `written` identifies the files of earlier members by inode."""
     if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(into)):
         raise _RefusedError("a link leads out of the folder")
     try:
@@ -223,11 +219,7 @@ def _blocks(member: _Member) -> Iterator[bytes]:
 
 @contextmanager
 def _members_of(archive: Path) -> Iterator[list[_Member]]:
-    """The members of an archive, which stays open for their data.
-
-    Raises:
-        MgcError: the archive is missing, unreadable, damaged, or of an unknown type.
-    """
+    """The members of an archive, which stays open for their data."""
     name = archive.name.lower()
     if not name.endswith((".zip", *TAR_SUFFIXES)):
         fix = f"unpack it with another program; supported: {', '.join(('.zip', *TAR_SUFFIXES))}"
@@ -244,31 +236,31 @@ def _members_of(archive: Path) -> Iterator[list[_Member]]:
 
 def _zip_members(stream: IO[bytes]) -> list[_Member]:
     opened = zipfile.ZipFile(stream)
-    return [_zip_member(opened, info) for info in opened.infolist() if info.file_size or not _is_folder(info)]
-
-
-def _is_folder(info: zipfile.ZipInfo) -> bool:
-    return info.orig_filename.endswith(("/", "\\"))
-
-
-def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
-    name = info.orig_filename  # zipfile cuts `filename` at a zero byte
-    # A name not marked as UTF-8 is decoded as code page 437 by zipfile, but macOS writes UTF-8.
-    if not info.flag_bits & 0x800:
-        with suppress(UnicodeError):
-            name = name.encode("cp437").decode("utf-8")
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    problem = _first({
-        "it is encrypted": info.flag_bits & 0x1,
-        "it is a link": kind == stat.S_IFLNK,
-        "it is a device or pipe": kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK),
-        "it is named like a folder but contains data": _is_folder(info),
-    })  # fmt: skip
-    if info.compress_type == zipfile.ZIP_BZIP2:
-        return _Member(name, info.file_size, problem, lambda: _bzip2_data(opened, info), crc=info.CRC)
-    # zipfile decompresses all of the LZMA data it reads at once, however large the result.
-    block_bytes = 4096 if info.compress_type == zipfile.ZIP_LZMA else MIB
-    return _Member(name, info.file_size, problem, lambda: opened.open(info), block_bytes)
+    members = []
+    for info in opened.infolist():
+        name = info.orig_filename  # zipfile cuts `filename` at a zero byte
+        is_folder = name.endswith(("/", "\\"))
+        if is_folder and not info.file_size:
+            continue
+        # A name not marked as UTF-8 is decoded as code page 437 by zipfile, but macOS writes UTF-8.
+        if not info.flag_bits & 0x800:
+            with suppress(UnicodeError):
+                name = name.encode("cp437").decode("utf-8")
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        problem = _first({
+            "it is encrypted": info.flag_bits & 0x1,
+            "it is a link": kind == stat.S_IFLNK,
+            "it is a device or pipe": kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK),
+            "it is named like a folder but contains data": is_folder,
+        })  # fmt: skip
+        member = _Member(name, info.file_size, problem, partial(opened.open, info))
+        if info.compress_type == zipfile.ZIP_BZIP2:
+            member = replace(member, open=partial(_bzip2_data, opened, info), crc=info.CRC)
+        elif info.compress_type == zipfile.ZIP_LZMA:
+            # zipfile decompresses all of the LZMA data it reads at once, however large the result.
+            member = replace(member, block_bytes=4096)
+        members.append(member)
+    return members
 
 
 def _bzip2_data(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
@@ -300,24 +292,15 @@ def _tar_members(stream: IO[bytes], archive: Path) -> list[_Member]:
         while (info := opened.next()) is not None:
             if info.size < 0 or opened.offset <= info.offset:  # would lead back to an earlier member forever
                 raise tarfile.ReadError(f"impossible size {info.size}")
+            problem = _first({
+                "it is a sparse file": info.issparse(),
+                "it is a link": info.issym() or info.islnk(),
+                "it is a device or pipe": not info.isreg(),
+            })  # fmt: skip
             if not info.isdir():
-                members.append(_tar_member(opened, info))
+                data: Any = partial(opened.extractfile, info)
+                members.append(_Member(info.name, info.size, problem, data))
             progress.reach(mib(stream.tell()))
         while opened.fileobj.read(MIB):  # to the checksum at the end
             progress.reach(mib(stream.tell()))
     return members
-
-
-def _tar_member(opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
-    problem = _first({
-        "it is a sparse file": info.issparse(),
-        "it is a link": info.issym() or info.islnk(),
-        "it is a device or pipe": not info.isreg(),
-    })  # fmt: skip
-
-    def data() -> IO[bytes]:
-        stream = opened.extractfile(info)
-        assert stream is not None  # only None for links and devices
-        return stream
-
-    return _Member(info.name, info.size, problem, data)

@@ -105,11 +105,7 @@ def _check(rows: "pd.DataFrame", column: str, kind: str, valid: "pd.Series[bool]
 
 
 def _read(table: Path) -> "pd.DataFrame":
-    """The columns `track_id` and those of `_COLUMNS`, all as text; an empty cell is "".
-
-    Raises:
-        MgcError: the table cannot be read, or lacks a column.
-    """
+    """The columns `track_id` and those of `_COLUMNS`, all as text; an empty cell is ""."""
     import pandas as pd
 
     options: Any = {"header": None, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}

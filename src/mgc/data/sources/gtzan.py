@@ -83,12 +83,8 @@ def _scan(root: Path) -> tuple[Path, dict[str, Path], list[str]]:
             where=(root / "gtzan").absolute(),
             fix="mgc data fetch gtzan; or name the folder that contains gtzan/ with --data-root",
         )
-    folder = layouts[0]
-    found = [
-        (_track_id(genre, file), file)
-        for genre, inside in _genre_folders(folder)
-        for file in visible_entries(inside)
-    ]
+    (folder, genres), *rest = layouts.items()
+    found = [(_track_id(genre, file), file) for genre, inside in genres for file in visible_entries(inside)]
     found.sort(key=lambda pair: pair[1].suffix.lower() == SUFFIXES[0])  # the last of a track's files is used
     files = {track_id: file for track_id, file in found if track_id}
     if not files:
@@ -96,7 +92,7 @@ def _scan(root: Path) -> tuple[Path, dict[str, Path], list[str]]:
         raise MgcError(what, where=folder.absolute(), fix="mgc data fetch gtzan")
     others = sum(track_id is None for track_id, _ in found)
     duplicates = len(found) - others - len(files)
-    unread = ", ".join(str(layout.relative_to(root)) for layout in layouts[1:])
+    unread = ", ".join(str(other.relative_to(root)) for other, _ in rest)
     notes = {
         f"{duplicates} tracks exist more than once: {SUFFIXES[0]} is preferred to {SUFFIXES[1]}": duplicates,
         f"{others} files in the genre folders are not among the 1,000 tracks and are not used": others,
@@ -105,16 +101,15 @@ def _scan(root: Path) -> tuple[Path, dict[str, Path], list[str]]:
     return folder, files, [note for note, applies in notes.items() if applies]
 
 
-def _layouts(root: Path) -> list[Path]:
-    """The folders that contain genre folders."""
-    places = [root / "gtzan" / layout for layout in LAYOUTS]
-    return [place for place in places if place.is_dir() and _genre_folders(place)]
-
-
-def _genre_folders(folder: Path) -> list[tuple[str, Path]]:
-    """(genre, its folder); `hip-hop` is `hiphop`."""
-    entries = [(_plain(entry.name), entry) for entry in visible_entries(folder)]
-    return [(genre, entry) for genre, entry in entries if genre in GENRES and entry.is_dir()]
+def _layouts(root: Path) -> dict[Path, list[tuple[str, Path]]]:
+    """(genre, its folder) in each folder that contains genre folders; `hip-hop` is `hiphop`."""
+    genres = {}
+    for folder in (root / "gtzan" / layout for layout in LAYOUTS):
+        entries = (
+            [(_plain(entry.name), entry) for entry in visible_entries(folder)] if folder.is_dir() else []
+        )
+        genres[folder] = [(genre, entry) for genre, entry in entries if genre in GENRES and entry.is_dir()]
+    return {folder: found for folder, found in genres.items() if found}
 
 
 def _plain(name: str) -> str:

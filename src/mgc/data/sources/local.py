@@ -182,10 +182,7 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
             duplicate id.
     """
     names, table = _read_table(file)
-    columns = {
-        key: find_column(names, key, getattr(recipe, f"{key}_column"), file, "the manifest")
-        for key in USUAL_COLUMNS
-    }
+    columns = find_columns(names, USUAL_COLUMNS, recipe, file, "the manifest")
     if columns["path"] is None or columns["label"] is None:
         raise _missing_column("label" if columns["path"] else "path", names, file)
     if recipe.split not in ("auto", "given", "random"):
@@ -302,12 +299,23 @@ def cell_text(value: Any) -> str:
     return as_text(value).strip()
 
 
-def find_column(names: Sequence[str], key: str, named: str | None, where: object, table: str) -> str | None:
-    """The column `named` by the user, else the first one with a usual name, else None."""
-    if named is not None and named not in names:
-        raise MgcError(f"{table} has no column {named!r}", where=where, fix=did_you_mean(named, names))
+def find_columns(
+    names: Sequence[str], keys: Iterable[str], recipe: DataRecipe, where: object, table: str
+) -> dict[str, str | None]:
+    """For each key, the column that the user named, else the first one with a usual name, else None."""
+    found = {}
+    for key in keys:
+        named = getattr(recipe, f"{key}_column")
+        if named is not None and named not in names:
+            raise MgcError(f"{table} has no column {named!r}", where=where, fix=did_you_mean(named, names))
+        found[key] = named or usual_column(names, key)
+    return found
+
+
+def usual_column(names: Sequence[str], key: str) -> str | None:
+    """The first column with a usual name, compared without case."""
     by_lower = {name.strip().lower(): name for name in reversed(names)}
-    return named or next((by_lower[usual] for usual in USUAL_COLUMNS[key] if usual in by_lower), None)
+    return next((by_lower[usual] for usual in USUAL_COLUMNS[key] if usual in by_lower), None)
 
 
 def parse_split(word: str, where: object) -> str:
