@@ -9,7 +9,6 @@ import re
 import stat
 import struct
 import tarfile
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from typing import IO, Any
 
 from mgc.data.fetch.disk import MIB, amount, check_free_space, mib
 from mgc.util.errors import MgcError, explaining, printable, reason_of
+from mgc.util.files import write
 from mgc.util.progress import Progress, say
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -174,7 +174,7 @@ def _unpack_member(member: _Member, target: Path, into: Path, written: set[tuple
     if os.path.lexists(target) and _inode(target) in written:
         raise _RefusedError("an earlier member has the same name")
     if not _is_complete(member, target):
-        _write(member, target)
+        write(target, _blocks(member), sync=False)
     written.add(_inode(target))
 
 
@@ -183,38 +183,22 @@ def _inode(path: Path) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-def _write(member: _Member, target: Path) -> None:
-    """Write under a temporary name and rename, so that the file is whole or absent.
-
-    The temporary name is random and short: no member has it, and names of 255 bytes remain possible.
-    """
-    part = target.with_name(f".{uuid.uuid4().hex}.part")
-    size = 0
-    try:
-        with part.open("xb") as out:
-            for block in _blocks(member):
-                size += len(block)
-                if size > member.size:
-                    raise _RefusedError(f"it has more than the announced {member.size:,} bytes")
-                out.write(block)
-        if size < member.size:
-            raise _RefusedError(f"it has only {size:,} of the announced {member.size:,} bytes")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _blocks(member: _Member) -> Iterator[bytes]:
-    crc = 0
+    """The data of a member; `_RefusedError` if it is not as announced."""
+    crc = size = 0
     try:
         with member.open() as data:
             while block := data.read(member.block_bytes):
-                crc = zlib.crc32(block, crc)
+                crc, size = zlib.crc32(block, crc), size + len(block)
+                if size > member.size:
+                    raise _RefusedError(f"it has more than the announced {member.size:,} bytes")
                 yield block
         if member.crc not in (None, crc):
             raise zipfile.BadZipFile("Bad CRC-32")
     except _DAMAGE as error:
         raise _RefusedError(f"its data cannot be read: {reason_of(error)}") from None
+    if size < member.size:
+        raise _RefusedError(f"it has only {size:,} of the announced {member.size:,} bytes")
 
 
 @contextmanager

@@ -105,10 +105,9 @@ def _layouts(root: Path) -> dict[Path, list[tuple[str, Path]]]:
     """(genre, its folder) in each folder that contains genre folders; `hip-hop` is `hiphop`."""
     genres = {}
     for folder in (root / "gtzan" / layout for layout in LAYOUTS):
-        entries = (
-            [(_plain(entry.name), entry) for entry in visible_entries(folder)] if folder.is_dir() else []
-        )
-        genres[folder] = [(genre, entry) for genre, entry in entries if genre in GENRES and entry.is_dir()]
+        entries = visible_entries(folder) if folder.is_dir() else []
+        named = [(_plain(entry.name), entry) for entry in entries if entry.is_dir()]
+        genres[folder] = [(genre, entry) for genre, entry in named if genre in GENRES]
     return {folder: found for folder, found in genres.items() if found}
 
 
@@ -118,10 +117,8 @@ def _plain(name: str) -> str:
 
 def _track_id(genre: str, file: Path) -> str | None:
     """`hiphop.00012` for `hip-hop.00012.wav` in the folder of its genre; None for any other file."""
-    match = re.fullmatch(r"(.+)\.(\d{5})(\.\w+)", file.name)
-    if match is None or _plain(match[1]) != genre or match[3].lower() not in SUFFIXES:
-        return None
-    return f"{genre}.{match[2]}" if int(match[2]) < TRACKS_PER_GENRE else None
+    match = re.fullmatch(rf"({genre}\.000\d\d)\.(wav|au)", _plain(file.name), re.ASCII)
+    return match[1] if match else None
 
 
 SOURCE = published("gtzan", lambda root: bool(_layouts(root)), listing)

@@ -65,20 +65,22 @@ def listing(address: str, root: Path, recipe: DataRecipe) -> Listing:
     table = _load_table(_parse(address), place, recipe.path_column)
     columns = _columns(table, recipe, address)
     ids, groups, id_notes = _ids(table.rows, columns["id"], recipe.id_column is not None, address)
-    labels = [row.cells.get(columns["label"] or "", "") for row in table.rows]
-    labels = ["" if label == "-1" else label for label in labels]  # a ClassLabel that lost its type
-    usable = [row.problem is None and bool(label) for row, label in zip(table.rows, labels, strict=True)]
-    splits, authority, split_notes = _splits(table, usable, columns["split"], recipe, address)
+    label = columns["label"]
+    for row in table.rows:
+        if row.cells.get(label) == "-1":  # a ClassLabel that lost its type
+            del row.cells[label]
+        if label not in row.cells:
+            row.problem = row.problem or f"no label in the column {label!r}"
+    splits, authority, split_notes = _splits(table, columns["split"], recipe, address)
     tracks, excluded = [], []
-    for row, track_id, own_group, label, split in zip(table.rows, ids, groups, labels, splits, strict=True):
+    for row, track_id, own_group, split in zip(table.rows, ids, groups, splits, strict=True):
         path = place / row.file
-        if row.problem is not None or not label:
-            reason = row.problem or f"no label in the column {columns['label']!r}"
-            excluded.append(Excluded(track_id, path, label, reason))
+        if row.problem is not None:
+            excluded.append(Excluded(track_id, path, row.cells.get(label, ""), row.problem))
             continue
-        artist, title, album = (row.cells.get(columns[key] or "") for key in ("artist", "title", "album"))
+        artist, title, album = (row.cells.get(columns[key]) for key in ("artist", "title", "album"))
         group = artist_group(artist) if artist else own_group
-        tracks.append(Track(track_id, path, label, group, artist, title, split, album))
+        tracks.append(Track(track_id, path, row.cells[label], group, artist, title, split, album))
     used = {"path": table.audio, **{key: column for key, column in columns.items() if column}}
     used_text = ", ".join(f"{key} = {column}" for key, column in used.items())
     notes = [table.origin, f"columns: {used_text}", *split_notes, *id_notes]
@@ -190,8 +192,8 @@ def _remove_stale(place: Path, file: Path) -> None:
 # From rows to tracks
 
 
-def _columns(table: Table, recipe: DataRecipe, address: str) -> dict[str, str | None]:
-    """The column of each kind (see `find_columns`). For the label, a ClassLabel is preferred."""
+def _columns(table: Table, recipe: DataRecipe, address: str) -> dict[str, str]:
+    """The column of each kind (see `find_columns`), "" if there is none. A ClassLabel is preferred as label."""
     keys = ("label", "split", "artist", "album", "title", "id")
     found = find_columns(table.columns, keys, recipe, address, "the dataset")
     if recipe.label_column is None:
@@ -204,11 +206,11 @@ def _columns(table: Table, recipe: DataRecipe, address: str) -> dict[str, str | 
             fix = f"name it with --column label=NAME; columns: {', '.join(table.columns) or 'none'}"
             raise MgcError(what, where=address, fix=fix)
         found["label"] = classes[0]
-    return found
+    return {key: column or "" for key, column in found.items()}
 
 
 def _ids(
-    rows: Sequence[Row], column: str | None, is_named: bool, address: str
+    rows: Sequence[Row], column: str, is_named: bool, address: str
 ) -> tuple[list[str], list[str], list[str]]:
     """Unique ids, the group of each row whose artist is unknown, and notes.
 
@@ -225,7 +227,7 @@ def _ids(
         where = f"{address}, column {column!r}"
         raise MgcError(f"{count} rows have the track id {most!r}", where=where, fix=fix)
     longer = [f"{row.split}/{text}" if text else n for row, text, n in zip(rows, texts, numbers, strict=True)]
-    for unique in (ids, longer, numbers if column is None else []):
+    for unique in (ids, longer, [] if column else numbers):
         if len({*unique}) == len(rows):
             return unique, unique, []
     groups = [f"track: {text}" if text else number for text, number in zip(texts, numbers, strict=True)]
@@ -233,24 +235,21 @@ def _ids(
 
 
 def _splits(
-    table: Table, usable: Sequence[bool], column: str | None, recipe: DataRecipe, address: str
+    table: Table, column: str, recipe: DataRecipe, address: str
 ) -> tuple[list[str | None], str, list[str]]:
     """The split of every row, on whose authority, and notes; None for all rows if no complete split is given.
 
     A column that the user named comes first, then the splits of the dataset, then a column with a usual name.
     """
-    none: list[str | None] = [None] * len(table.rows)
-    authority = "given by the dataset"
-    if recipe.split not in ("auto", "given", "random"):
-        return none, authority, []
-    choices = {}
+    choices, notes = {}, []
     if len(table.splits) > 1 and not recipe.split_column:
         choices[f"the splits {', '.join(table.splits)} of the dataset"] = [row.split for row in table.rows]
     if column:
         choices[f"the column {column!r} of the dataset"] = [row.cells.get(column, "") for row in table.rows]
-    notes = []
+    if recipe.split not in ("auto", "given", "random"):
+        choices = {}
     for source, words in choices.items():
-        used = {word for word, is_used in zip(words, usable, strict=True) if is_used}
+        used = {word for word, row in zip(words, table.rows, strict=True) if row.problem is None}
         unknown = sorted(word for word in used if side_of(word) is None)
         if unknown and recipe.split_column:
             parse_split(unknown[0], f"{address}, {source}")  # raises
@@ -260,4 +259,4 @@ def _splits(
             notes.append(f"{source}: not used as a split, because a training or test set is missing")
         else:
             return [side_of(word) for word in words], f"given by {source}", notes
-    return none, authority, notes
+    return [None] * len(table.rows), "given by the dataset", notes

@@ -204,13 +204,10 @@ def _licence(splits: dict[str, "datasets.Dataset"], readme: str | None) -> str |
     """From the dataset's information, or else from the metadata of its README."""
     from huggingface_hub import DatasetCard
 
-    for dataset in splits.values():
-        if dataset.info.license:
-            return str(dataset.info.license)
     card = DatasetCard.load(readme, ignore_metadata_errors=True).data.to_dict() if readme else {}
-    licence = card.get("license")
-    if licence == "other":
-        licence = card.get("license_name") or "other"
+    named = card.get("license_name") if card.get("license") == "other" else None
+    licences = (*(dataset.info.license for dataset in splits.values()), named, card.get("license"))
+    licence = next(filter(None, licences), None)
     return ", ".join(map(str, licence)) if isinstance(licence, list) else licence and str(licence)
 
 

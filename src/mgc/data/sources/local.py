@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,8 +61,12 @@ def from_folder(root: Path) -> Listing:
     others = len(parts_of) - len(audio) - len(tables)
     genres = {genre for genre, *_ in found.values()}
     empty = [entry.name for entry in visible_entries(root) if entry.is_dir() and entry.name not in genres]
-    has_artists = _has_artist_folders(found.values())
+    below_genre = Counter(genre for genre, _ in {parts[:2] for parts in found.values()})
     subfolders = {below for _, below, *file in found.values() if file}
+    has_artists = all(
+        len(parts) > 2 and below_genre[parts[0]] >= MIN_ARTIST_FOLDERS for parts in found.values()
+    )
+    has_artists = has_artists and bool(found)
     reasons = {
         "subfolders of the genres are taken for artists, and a split never separates an artist": has_artists,
         "subfolders of the genres are not taken for artists (fewer than five in a genre, or files beside)":
@@ -90,15 +94,6 @@ def from_folder(root: Path) -> Listing:
         group = artist_group(artist) if artist else track_id
         tracks.append(Track(track_id, file, as_text(genre), group, artist))
     return Listing(as_text(root.resolve().name), tracks, [], notes)
-
-
-def _has_artist_folders(paths: Iterable[Sequence[str]]) -> bool:
-    artists = defaultdict(set)
-    for genre, artist, *file in paths:
-        if not file:
-            return False
-        artists[genre].add(artist)
-    return bool(artists) and min(map(len, artists.values())) >= MIN_ARTIST_FOLDERS
 
 
 def is_manifest(file: Path) -> bool:
