@@ -38,6 +38,14 @@ def write(file: Path, content: str | bytes | memoryview | Iterable[bytes], sync:
     return file
 
 
+def is_file(path: Path, size: int | None = None) -> bool:
+    """Whether `path` is a regular file, of `size` bytes if given."""
+    try:
+        return path.is_file() and size in (None, path.stat().st_size)
+    except (OSError, ValueError):  # a name that is too long, contains a zero byte or cannot be encoded
+        return False
+
+
 def write_figure(figure: Any, file: Path, **options: Any) -> Path:
     """Render a matplotlib figure in the format that the suffix of `file` names, and `write` it."""
     drawn = io.BytesIO()

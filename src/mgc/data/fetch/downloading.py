@@ -87,13 +87,14 @@ class _Download:
     def run(self) -> None:
         self.part = self.file.with_name(f"{self.file.name}.part")
         self.card = self.file.with_name(f"{self.file.name}.part.json")
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        folder = self.file.parent
+        folder.mkdir(parents=True, exist_ok=True)
         self.version, self.total = self._read_card()
         if self.total is None:
             self.part.unlink(missing_ok=True)
         else:
             say(f"{self.file.name}: {amount(self._size())} of {amount(self.total)} are already downloaded")
-            self._check_space(self.total - self._size())
+            check_free_space(folder, f"{self.file.name} needs", self.total - self._size())
         self._receive_all()
         wrong = _wrong_digest(self.part, self.file.name, self.digest)
         self.card.unlink(missing_ok=True)
@@ -107,9 +108,6 @@ class _Download:
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
-
-    def _check_space(self, need: int) -> None:
-        check_free_space(self.file.parent, f"{self.file.name} needs", need)
 
     def _read_card(self) -> tuple[str | None, int | None]:
         """The version (None: the server names none) and the size of the file that the part belongs to."""
@@ -157,7 +155,7 @@ class _Download:
             if not start:
                 if have and not self.restart:
                     say(f"{self.file.name}: the server cannot resume, so the download starts again")
-                self._check_space(size - have)
+                check_free_space(self.file.parent, f"{self.file.name} needs", size - have)
                 self.part.unlink(missing_ok=True)
                 self.restart, self.version, self.total = False, version, size
                 card = {"url": self.url, "version": version, "size": size}
@@ -230,11 +228,9 @@ class _Download:
             after = response.headers.get("Retry-After", "")
             wait = min(float(after), LONGEST_WAIT_SECONDS) if after.isdecimal() else 0.0
             raise _DroppedError(f"the server answered {status}", wait_seconds=wait)
-        if code in (404, 410):
-            raise self._failure(f"the file is no longer on the server ({status})")
-        if code == 200:
-            raise self._failure("the server does not report the size of the file")
-        raise self._failure(f"the server refuses the file ({status})")
+        gone = f"the file is no longer on the server ({status})"
+        failures = {200: "the server does not report the size of the file", 404: gone, 410: gone}
+        raise self._failure(failures.get(code, f"the server refuses the file ({status})"))
 
     def _failure(self, what: str) -> MgcError:
         have = self._size()

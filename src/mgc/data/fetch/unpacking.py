@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from mgc.data.fetch.disk import MIB, amount, check_free_space, mib
 from mgc.util.errors import MgcError, explaining, printable, reason_of
-from mgc.util.files import write
+from mgc.util.files import is_file, write
 from mgc.util.progress import Progress, say
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -35,29 +35,18 @@ _DAMAGE = (
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
-@dataclass(frozen=True)
-class Refused:
-    """A member of an archive that was not unpacked, and the reason. The name is escaped for printing."""
-
-    name: str
-    reason: str
-
-
 @dataclass
 class Unpacked:
     """The result of `unpack`.
 
-    `files` are in the order of the archive. `litter` counts skipped files that macOS adds (`__MACOSX/`,
+    `files` are in the order of the archive. `refused` are the members that were not unpacked, as (name,
+    reason); the name is escaped for printing. `litter` counts skipped files that macOS adds (`__MACOSX/`,
     `.DS_Store`, `._*`).
     """
 
     files: list[Path] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
     litter: int = 0
-
-    def refuse(self, name: str, reason: str) -> None:
-        """Add a refused member."""
-        self.refused.append(Refused(printable(name), reason))
 
 
 class _RefusedError(Exception):
@@ -101,7 +90,7 @@ def unpack(archive: Path, into: Path, top: str | None = None) -> Unpacked:
             if "__MACOSX" in folders or last == ".DS_Store" or last.startswith("._"):
                 result.litter += 1
             elif reason := _refusal(name, top) or member.problem:
-                result.refuse(member.name, reason)
+                result.refused.append((printable(member.name), reason))
             else:
                 planned.append((member, into / name))
         _write_all(archive.name, into, planned, result)
@@ -140,24 +129,21 @@ def _write_all(archive: str, into: Path, planned: list[tuple[_Member, Path]], re
                 _unpack_member(member, target, into, written)
                 result.files.append(target)
             except _RefusedError as error:
-                result.refuse(member.name, str(error))
+                result.refused.append((printable(member.name), str(error)))
             except (OSError, UnicodeEncodeError) as error:
+                reason = reason_of(error)
                 if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
                     rest = [size for n, size in missing.items() if n >= number]
-                    what = f"{printable(member.name)} of {archive} cannot be written: {reason_of(error)}"
+                    what = f"{printable(member.name)} of {archive} cannot be written: {reason}"
                     fix = "free space or make it writable, and run the same command again; "
                     fix += f"{len(rest)} files ({amount(sum(rest))}) remain"
                     raise MgcError(what, where=into, fix=fix) from None
-                result.refuse(member.name, f"no such name is possible here: {reason_of(error)}")
+                result.refused.append((printable(member.name), f"no such name is possible here: {reason}"))
             progress.step(number in missing)
 
 
 def _is_complete(member: _Member, target: Path) -> bool:
-    try:
-        state = target.lstat()
-    except (OSError, UnicodeEncodeError):  # reported when the member is written
-        return False
-    return stat.S_ISREG(state.st_mode) and state.st_size == member.size
+    return is_file(target, member.size) and not target.is_symlink()
 
 
 def _unpack_member(member: _Member, target: Path, into: Path, written: set[tuple[int, int]]) -> None:

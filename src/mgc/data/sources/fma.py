@@ -41,17 +41,14 @@ _COLUMNS = {
 
 def _listing(subset: str, root: Path, recipe: DataRecipe) -> Listing:
     """The tracks of the subset that have a genre, and notes about the others."""
-    places = {TRACKS_CSV: _find(root, TRACKS_CSV), f"{subset}/": _find(root, subset)}
+    places = _places(subset, root)
     table, folder = places.values()
     if table is None or folder is None:
         missing = " and no ".join(name for name, place in places.items() if place is None)
         fix = f"mgc data fetch {subset}; or name the folder that contains both with --data-root"
         raise MgcError(f"{subset} is not here: there is no {missing}", where=root.absolute(), fix=fix)
     rows = _read(table)
-    _check(rows, "subset", "subset", ("fma_" + rows["subset"]).isin(SUBSETS), table)
     rows = rows[("fma_" + rows["subset"]).isin(SUBSETS[: SUBSETS.index(subset) + 1])]
-    _check(rows, "track_id", "track id", rows["track_id"].str.fullmatch("[0-9]{1,9}"), table)
-    _check(rows, "split", "split name", rows["split"].map(side_of).notna(), table)
     rows = rows.assign(track_id=rows["track_id"].astype(int).map("{:06d}".format))
     tracks = [_track(row, folder) for row in rows[rows["genre"] != ""].to_dict("records")]
     if not tracks:
@@ -72,9 +69,11 @@ def _listing(subset: str, root: Path, recipe: DataRecipe) -> Listing:
     return Listing(subset, tracks, [], applying, SOURCES[subset].licence, "official", AUTHORITY)
 
 
-def _find(root: Path, place: str) -> Path | None:
-    """In the data root, or in a folder `fma` below it, which is a common layout."""
-    return next((path for path in (root / place, root / "fma" / place) if path.exists()), None)
+def _places(subset: str, root: Path) -> dict[str, Path | None]:
+    """tracks.csv and the folder of the audio, in the data root or in a folder `fma` below it."""
+    folders = (root, root / "fma")
+    names = (TRACKS_CSV, f"{subset}/")
+    return {name: next((f / name for f in folders if (f / name).exists()), None) for name in names}
 
 
 def _track(row: dict[Hashable, str], folder: Path) -> Track:
@@ -95,15 +94,6 @@ def _track(row: dict[Hashable, str], folder: Path) -> Track:
     )
 
 
-def _check(rows: "pd.DataFrame", column: str, kind: str, valid: "pd.Series[bool]", table: Path) -> None:
-    """Raise `MgcError` for the first row whose cell is not `valid`."""
-    if not valid.all():
-        first = int(valid.to_numpy().argmin())
-        what = f"row {rows.index[first] + 1} after the header: {rows[column].iloc[first]!r} is not a {kind}"
-        fix = "use the unchanged tracks.csv of fma_metadata.zip: mgc data fetch fma_small"
-        raise MgcError(what, where=table, fix=fix)
-
-
 def _read(table: Path) -> "pd.DataFrame":
     """The columns `track_id` and those of `_COLUMNS`, all as text; an empty cell is ""."""
     import pandas as pd
@@ -116,21 +106,29 @@ def _read(table: Path) -> "pd.DataFrame":
         missing = ["/".join(pair) for pair in _COLUMNS.values() if pair not in names]
         if len(head) < 3 or head[2][0] != "track_id":
             missing.append("the row track_id below the two rows of names")
-        if not missing:
-            places = {0: "track_id"} | {names.index(pair): key for key, pair in _COLUMNS.items()}
-            rows = pd.read_csv(table, skiprows=3, usecols=[*places], **options)
-            return rows.rename(columns=places).fillna("")
-    raise MgcError(
-        f"this is not the tracks.csv of FMA: it lacks {', '.join(missing) if names else 'all columns'}",
-        where=table,
-        fix="use the unchanged one of fma_metadata.zip (not raw_tracks.csv): mgc data fetch fma_small",
-    )
+        if missing:
+            lacking = ", ".join(missing) if names else "all columns"
+            what = f"this is not the tracks.csv of FMA: it lacks {lacking}"
+            fix = "use the unchanged one of fma_metadata.zip (not raw_tracks.csv): mgc data fetch fma_small"
+            raise MgcError(what, where=table, fix=fix)
+        places = {0: "track_id"} | {names.index(pair): key for key, pair in _COLUMNS.items()}
+        rows = pd.read_csv(table, skiprows=3, usecols=[*places], **options).rename(columns=places).fillna("")
+    checks = {
+        "subset": ("subset", ("fma_" + rows["subset"]).isin(SUBSETS)),
+        "track_id": ("track id", rows["track_id"].str.fullmatch("[0-9]{1,9}")),
+        "split": ("split name", rows["split"].map(side_of).notna()),
+    }
+    for column, (kind, valid) in checks.items():
+        if not valid.all():
+            row = int(valid.to_numpy().argmin())
+            what = f"row {row + 1} after the header: {rows[column].iloc[row]!r} is not a {kind}"
+            fix = "use the unchanged tracks.csv of fma_metadata.zip: mgc data fetch fma_small"
+            raise MgcError(what, where=table, fix=fix)
+    return rows
 
 
-def _present(subset: str, root: Path) -> bool:
-    return _find(root, TRACKS_CSV) is not None and _find(root, subset) is not None
+def _source(subset: str) -> Source:
+    return published(subset, lambda root: all(_places(subset, root).values()), partial(_listing, subset))
 
 
-SOURCES: dict[str, Source] = {
-    subset: published(subset, partial(_present, subset), partial(_listing, subset)) for subset in SUBSETS
-}
+SOURCES = {subset: _source(subset) for subset in SUBSETS}

@@ -13,6 +13,7 @@ validation and test.
 import csv
 import re
 from pathlib import Path
+from typing import Any
 
 from mgc.config import DataRecipe
 from mgc.data.dataset import Track
@@ -22,7 +23,6 @@ from mgc.data.sources.local import visible_entries
 from mgc.util.errors import MgcError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
-TRACKS_PER_GENRE = 100
 # Below gtzan/: of the mirror and the original, and of Kaggle's archive.zip with and without its first folder.
 LAYOUTS = ("genres", "Data/genres_original", "genres_original", ".")
 # In order of preference. Both hold the same samples, and the archive that `fetch` downloads has .wav.
@@ -48,29 +48,24 @@ def listing(root: Path, recipe: DataRecipe) -> Listing:
         MgcError: the folder is missing, or contains no track.
     """
     folder, files, notes = _scan(root)
-    if recipe.split not in ("auto", "given"):
-        tracks = [_track(track_id, path) for track_id, path in sorted(files.items())]
-        faults = [
-            "all tracks are used, including faulty ones (repetitions, wrong labels, distortions), and "
-            "artists are unknown: scores are too high; --split given selects the fault-filtered split"
-        ]
-        if absent := len(GENRES) * TRACKS_PER_GENRE - len(tracks):
-            faults.append(f"{absent} of the 1,000 tracks are missing")
-        return Listing("gtzan", tracks, [], [*faults, *notes], SOURCE.licence)
-    splits = filtered_split()
+    filtered = recipe.split in ("auto", "given")
+    splits: dict[str, Any] = filtered_split() if filtered else dict.fromkeys(files)
     tracks = []
     for track_id, split in sorted(splits.items()):
-        expected = folder / track_id.partition(".")[0] / f"{track_id}{SUFFIXES[0]}"
-        tracks.append(_track(track_id, files.get(track_id, expected), split))
-    if others := files.keys() - splits.keys():
-        faulty = "repetitions, wrong labels, distortions"
-        notes.insert(0, f"{len(others)} tracks are excluded by the fault-filtered split ({faulty})")
-    return Listing("gtzan", tracks, [], notes, SOURCE.licence, "fault-filtered", AUTHORITY)
-
-
-def _track(track_id: str, path: Path, split: str | None = None) -> Track:
-    """Artists are unknown, so each track is a group of its own."""
-    return Track(track_id, path, track_id.partition(".")[0], track_id, split=split)
+        genre = track_id.partition(".")[0]
+        path = files.get(track_id, folder / genre / f"{track_id}{SUFFIXES[0]}")
+        tracks.append(Track(track_id, path, genre, group=track_id, split=split))  # artists are unknown
+    faults = "repetitions, wrong labels, distortions"
+    if filtered:
+        others = len(files.keys() - splits.keys())
+        note = f"{others} tracks are excluded by the fault-filtered split ({faults})"
+        notes = [note, *notes] if others else notes
+        return Listing("gtzan", tracks, [], notes, SOURCE.licence, "fault-filtered", AUTHORITY)
+    warning = f"all tracks are used, including faulty ones ({faults}), and artists are unknown: scores are "
+    warning += "too high; --split given selects the fault-filtered split"
+    absent = SOURCE.tracks - len(tracks)
+    missing = [f"{absent} of the 1,000 tracks are missing"] if absent else []
+    return Listing("gtzan", tracks, [], [warning, *missing, *notes], SOURCE.licence)
 
 
 def _scan(root: Path) -> tuple[Path, dict[str, Path], list[str]]:

@@ -23,18 +23,11 @@ from pydantic import TypeAdapter, ValidationError
 from mgc.config import DataRecipe
 from mgc.data.dataset import Excluded, Track, as_text
 from mgc.data.listing import Listing
-from mgc.data.sources.hub_export import Address, Row, Table, export, is_file, plain
-from mgc.data.sources.local import (
-    USUAL_COLUMNS,
-    artist_group,
-    files_below,
-    find_columns,
-    parse_split,
-    usual_column,
-)
+from mgc.data.sources import local
+from mgc.data.sources.hub_export import Address, Row, Table, export, plain
 from mgc.data.splits import side_of
 from mgc.util.errors import MgcError, explaining
-from mgc.util.files import write
+from mgc.util.files import is_file, write
 from mgc.util.progress import say
 
 FORMAT = 2  # of the table; tables of other formats are not read
@@ -47,7 +40,14 @@ def name_of(address: str) -> str:
         MgcError: no such folder, or not an address.
     """
     parsed = _parse(address)
-    name = _folder_name(parsed.folder) if parsed.folder else parsed.repo.replace("/", "__")
+    name = parsed.repo.replace("/", "__")
+    if parsed.folder:
+        folder = parsed.folder.resolve()
+        name = as_text(folder.name)
+        # Where `hf download` puts a dataset: .../datasets--owner--name/snapshots/<commit>
+        repo = re.fullmatch(r"datasets--(.+)", folder.parent.parent.name)
+        if repo and folder.parent.name == "snapshots":
+            name = repo[1].replace("--", "__")
     return f"{name}__{plain(parsed.config)}" if parsed.config else name
 
 
@@ -79,7 +79,7 @@ def listing(address: str, root: Path, recipe: DataRecipe) -> Listing:
             excluded.append(Excluded(track_id, path, row.cells.get(label, ""), row.problem))
             continue
         artist, title, album = (row.cells.get(columns[key]) for key in ("artist", "title", "album"))
-        group = artist_group(artist) if artist else own_group
+        group = local.artist_group(artist) if artist else own_group
         tracks.append(Track(track_id, path, row.cells[label], group, artist, title, split, album))
     used = {"path": table.audio, **{key: column for key, column in columns.items() if column}}
     used_text = ", ".join(f"{key} = {column}" for key, column in used.items())
@@ -113,13 +113,6 @@ def _parse(address: str) -> Address:
         fix = "use hf:owner/name, hf:owner/name@REVISION, hf:owner/name:CONFIG or hf:path/to/folder"
         raise MgcError(what, where=address, fix=fix)
     return Address(address, parts[1], None, dict(marks).get(":"), dict(marks).get("@"))
-
-
-def _folder_name(folder: Path) -> str:
-    folder = folder.resolve()
-    # Where `hf download` puts a dataset: .../datasets--owner--name/snapshots/<commit>
-    repo = re.fullmatch(r"datasets--(.+)", folder.parent.parent.name)
-    return repo[1].replace("--", "__") if repo and folder.parent.name == "snapshots" else as_text(folder.name)
 
 
 # The table
@@ -157,7 +150,7 @@ def _hash(value: object) -> str:
 def _file_states(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Size and both times in ns of every file that is not hidden, by its path within the folder."""
     found = {}
-    for path in files_below(folder)[0]:
+    for path in local.files_below(folder)[0]:
         stat = path.stat() if path.exists() else path.lstat()
         found[path.relative_to(folder).as_posix()] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     return found
@@ -193,20 +186,20 @@ def _remove_stale(place: Path, file: Path) -> None:
 
 
 def _columns(table: Table, recipe: DataRecipe, address: str) -> dict[str, str]:
-    """The column of each kind (see `find_columns`), "" if there is none. A ClassLabel is preferred as label."""
+    """The column of each kind, "" if there is none. For the label, a ClassLabel is preferred."""
     keys = ("label", "split", "artist", "album", "title", "id")
-    found = find_columns(table.columns, keys, recipe, address, "the dataset")
+    found = local.find_columns(table.columns, keys, recipe, address, "the dataset")
     if recipe.label_column is None:
-        found["label"] = usual_column(table.classes, "label") or found["label"]
-    if found["label"] is None:
+        found["label"] = local.usual_column(table.classes, "label") or found["label"]
+    if not found["label"]:
         classes = [column for column in table.classes if column not in found.values()]
         if len(classes) != 1:
-            names = ", ".join(USUAL_COLUMNS["label"])
+            names = ", ".join(local.USUAL_COLUMNS["label"])
             what = f"the label column is unknown: none is called {names}, and {len(classes)} are ClassLabels"
             fix = f"name it with --column label=NAME; columns: {', '.join(table.columns) or 'none'}"
             raise MgcError(what, where=address, fix=fix)
         found["label"] = classes[0]
-    return {key: column or "" for key, column in found.items()}
+    return found
 
 
 def _ids(
@@ -252,7 +245,7 @@ def _splits(
         used = {word for word, row in zip(words, table.rows, strict=True) if row.problem is None}
         unknown = sorted(word for word in used if side_of(word) is None)
         if unknown and recipe.split_column:
-            parse_split(unknown[0], f"{address}, {source}")  # raises
+            local.parse_split(unknown[0], f"{address}, {source}")  # raises
         elif unknown:
             notes.append(f"{source}: not used as a split, because {unknown[0]!r} is not a split name")
         elif not {"train", "test"} <= {side_of(word) for word in used}:

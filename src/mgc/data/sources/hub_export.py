@@ -22,7 +22,7 @@ from mgc.audio import SUFFIXES
 from mgc.data.dataset import as_text
 from mgc.data.sources.local import USUAL_COLUMNS, cell_text
 from mgc.util.errors import MgcError, did_you_mean
-from mgc.util.files import write
+from mgc.util.files import is_file, write
 from mgc.util.progress import Progress, say
 
 if TYPE_CHECKING:
@@ -83,16 +83,13 @@ class Table:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An open dataset, whose rows may name files below `roots`.
-
-    `read` are the files that were opened, if files of the folder could have been ignored.
-    """
+    """An open dataset."""
 
     splits: dict[str, "datasets.Dataset"]
     origin: str
     licence: str | None
-    roots: list[Path]
-    read: frozenset[str] | None = None
+    roots: list[Path]  # rows may name files below these folders
+    read: frozenset[str] | None = None  # the files that were opened, if others could have been ignored
 
 
 def export(address: Address, files: Iterable[str], place: Path, path_column: str | None) -> Table:
@@ -416,10 +413,8 @@ def _wav_bytes(samples: np.ndarray, rate_hz: int) -> bytes:
         raise ValueError(f"an array of shape {samples.shape} and type {samples.dtype}")
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T  # (n, channels)
-    if samples.dtype.kind == "f":
-        samples = samples.astype(np.float32)
-    else:
-        samples = samples.astype(np.int16 if np.abs(samples.astype(np.int64)).max() < 1 << 15 else np.int32)
+    is_short = samples.dtype.kind != "f" and np.abs(samples.astype(np.int64)).max() < 1 << 15
+    samples = samples.astype(np.int16 if is_short else np.float32 if samples.dtype.kind == "f" else np.int32)
     stream = BytesIO()
     wavfile.write(stream, rate_hz, np.ascontiguousarray(samples))
     return stream.getvalue()
@@ -438,14 +433,6 @@ def _unread(folder: Path, read: frozenset[str], files: Iterable[str], rows: Iter
         if suffix in SUFFIXES | DATA_SUFFIXES and path not in expected:
             unread.append(file)
     return unread
-
-
-def is_file(path: Path, size: int | None = None) -> bool:
-    """Whether `path` is a regular file, of `size` bytes if given."""
-    try:
-        return path.is_file() and size in (None, path.stat().st_size)
-    except (OSError, ValueError):  # a name that is too long, or contains a zero byte
-        return False
 
 
 def plain(text: str) -> str:

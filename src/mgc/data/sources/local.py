@@ -63,10 +63,8 @@ def from_folder(root: Path) -> Listing:
     empty = [entry.name for entry in visible_entries(root) if entry.is_dir() and entry.name not in genres]
     below_genre = Counter(genre for genre, _ in {parts[:2] for parts in found.values()})
     subfolders = {below for _, below, *file in found.values() if file}
-    has_artists = all(
-        len(parts) > 2 and below_genre[parts[0]] >= MIN_ARTIST_FOLDERS for parts in found.values()
-    )
-    has_artists = has_artists and bool(found)
+    deep = found and all(len(parts) > 2 for parts in found.values())
+    has_artists = deep and min(below_genre.values()) >= MIN_ARTIST_FOLDERS
     reasons = {
         "subfolders of the genres are taken for artists, and a split never separates an artist": has_artists,
         "subfolders of the genres are not taken for artists (fewer than five in a genre, or files beside)":
@@ -145,8 +143,7 @@ def from_zip(file: Path, workspace: Workspace) -> Listing:
     record = folder / "members.json"
     if not record.exists():
         unpacked = unpack(file, folder / "files")
-        refused = [[as_text(member.name), member.reason] for member in unpacked.refused]
-        files.write(record, json.dumps({"refused": refused, "litter": unpacked.litter}))
+        files.write(record, json.dumps({"refused": unpacked.refused, "litter": unpacked.litter}))
     top = folder / "files"
     while len(inside := visible_entries(top)) == 1 and inside[0].is_dir():
         top = inside[0]
@@ -178,10 +175,10 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
     """
     names, table = _read_table(file)
     columns = find_columns(names, USUAL_COLUMNS, recipe, file, "the manifest")
-    if columns["path"] is None or columns["label"] is None:
+    if not columns["path"] or not columns["label"]:
         raise _missing_column("label" if columns["path"] else "path", names, file)
     if recipe.split not in ("auto", "given", "random"):
-        columns["split"] = None
+        columns["split"] = ""
     used = ", ".join(f"{key} = {column}" for key, column in columns.items() if column)
     listing = Listing(name_of_manifest(file), [], [], [f"columns: {used}"])
     row_of: dict[str, int] = {}
@@ -296,8 +293,8 @@ def cell_text(value: Any) -> str:
 
 def find_columns(
     names: Sequence[str], keys: Iterable[str], recipe: DataRecipe, where: object, table: str
-) -> dict[str, str | None]:
-    """For each key, the column that the user named, else the first one with a usual name, else None."""
+) -> dict[str, str]:
+    """For each key, the column that the user named, else the first one with a usual name, else ""."""
     found = {}
     for key in keys:
         named = getattr(recipe, f"{key}_column")
@@ -307,10 +304,10 @@ def find_columns(
     return found
 
 
-def usual_column(names: Sequence[str], key: str) -> str | None:
-    """The first column with a usual name, compared without case."""
+def usual_column(names: Sequence[str], key: str) -> str:
+    """The first column with a usual name, compared without case, else ""."""
     by_lower = {name.strip().lower(): name for name in reversed(names)}
-    return next((by_lower[usual] for usual in USUAL_COLUMNS[key] if usual in by_lower), None)
+    return next((by_lower[usual] for usual in USUAL_COLUMNS[key] if usual in by_lower), "")
 
 
 def parse_split(word: str, where: object) -> str:
