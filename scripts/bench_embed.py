@@ -45,15 +45,15 @@ import typer
 from mgc.audio import load_windows
 from mgc.config import WINDOWS_AT_ONCE, DataRecipe
 from mgc.data import load
-from mgc.representations import Representation, open_representation, pooling
-from mgc.representations.cache.store import Store
+from mgc.representations import ModelSpec, Representation, open_representation, pooling
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.card import Encoder
 from mgc.representations.encoders.musicnn import load_network
 from mgc.representations.encoders.musicnn_weights import WEIGHTS_FILE
 from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.workspace import Workspace
 
-SHORT = {"ast": "random:0:ast", "whisper": "../shared/weights/whisper-tiny.en-encoder"}
+SHORT = {"ast": ModelSpec("ast", random_seed=0), "whisper": "../shared/weights/whisper-tiny.en-encoder"}
 PART = 4  # clips that one way embeds before the other takes its turn
 Vectors = list[np.ndarray]
 
@@ -123,7 +123,7 @@ class Bench:
         """The same from mgc, written to a store."""
         vectors: Vectors = [np.empty(0)] * len(paths)
         wanted = self.card.layer_slice("last")
-        with Store(self.card, root=Workspace.from_environment().cache).writer() as writer:
+        with EmbeddingCache(self.card, root=Workspace.from_environment().cache).writer() as writer:
             for place, array in pooling.represent(self.card, encoder, paths, self.device, WINDOWS_AT_ONCE):
                 writer.add(f"{place:032x}", paths[place].name, array)
                 vectors[place] = array[0, wanted].copy()
@@ -226,7 +226,7 @@ def main(
         bench = Bench(model)
         encoder = bench.encoder
         if precision == "bfloat16":
-            from mgc.representations.encoders.precision import in_bfloat16
+            from mgc.representations.derived import in_bfloat16
 
             encoder = in_bfloat16(bench.card).load(bench.device)
         pooling.load_windows = bench.timed_windows

@@ -34,8 +34,9 @@ from mgc.data import Dataset, Split, Track, make_split
 from mgc.probing.fitting import HeadOfFold, embeddings_of, fit_folds
 from mgc.probing.heads.logistic import logistic_path
 from mgc.representations import Representation, open_representation
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.card import Layer
+from mgc.representations.derived import per_window
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
 from mgc.util.workers import cores
@@ -54,13 +55,13 @@ def tracks(count: int) -> Dataset:
     return Dataset("synthetic", tuple(every))
 
 
-def filled(dataset: Dataset, layers: int, windows: int) -> Store:
+def filled(dataset: Dataset, layers: int, windows: int) -> EmbeddingCache:
     """A store of these tracks: a window is what its track is, and as much again of its own."""
     card: Representation = open_representation("musicnn", workspace=Workspace.from_environment())
     shape = tuple(Layer(f"layer {i}", DIM) for i in range(layers))
     card = replace(card, name="synthetic", layers=shape, weights=f"synthetic {len(dataset)}", pool="mean")
     if windows > 1:
-        card = replace(card.windows, pool="mean+std")
+        card = replace(per_window(card), pool="mean+std")
     rng = np.random.default_rng(0)
     labels = np.array(dataset.label_numbers(dataset.tracks))
     falling = np.arange(1, DIM + 1, dtype=np.float32) ** -FALL
@@ -73,7 +74,7 @@ def filled(dataset: Dataset, layers: int, windows: int) -> Store:
             own = rng.standard_normal((len(dataset), windows, DIM), np.float32) if windows > 1 else 0
             flat = (shared + own).reshape(-1, DIM) @ mix
             pooled[:, :, statistic, layer] = flat.reshape(len(dataset), windows, DIM)
-    store = Store(card, root=Workspace.from_environment().cache)
+    store = EmbeddingCache(card, root=Workspace.from_environment().cache)
     with store.writer() as writer:
         for track, array in zip(dataset.tracks, pooled, strict=True):
             writer.add(track.content, track.track_id, array.reshape(windows * 3, -1))
@@ -81,7 +82,7 @@ def filled(dataset: Dataset, layers: int, windows: int) -> Store:
     return store
 
 
-def timed(name: str, store: Store, split: Split, recipe: ProbeRecipe) -> dict[str, object]:
+def timed(name: str, store: EmbeddingCache, split: Split, recipe: ProbeRecipe) -> dict[str, object]:
     """Figures of one way, which are printed too."""
     start, before = time.perf_counter(), time.process_time()
     heads, _ = fit_folds(store, split.dataset, split, recipe)
@@ -103,7 +104,7 @@ def accuracy(heads: list[HeadOfFold], split: Split) -> float:
     return float(np.concatenate(right).mean())
 
 
-def compare(store: Store, split: Split, recipe: ProbeRecipe) -> dict[str, float]:
+def compare(store: EmbeddingCache, split: Split, recipe: ProbeRecipe) -> dict[str, float]:
     """The largest difference of a probability from scikit-learn's on the test side, a strength."""
     dataset, fold = split.dataset, split.folds[0]
     (vectors,) = embeddings_of(store, [track.content for track in dataset.tracks], recipe).values()

@@ -37,7 +37,7 @@ from mgc.config import DataRecipe, TrainRecipe
 from mgc.data import load, make_split
 from mgc.representations import open_representation
 from mgc.representations.cache.embed import embed_tracks
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.training.loop import Learner, TrackSet, predict
 from mgc.training.networks import make_network
 from mgc.util.devices import make_accelerator, tune_cpu
@@ -155,7 +155,7 @@ def get_ready(kind: str, name: str, clips: int, folder: Path, tuned: bool) -> No
         _READY["plain"] = plain_way(name, folder, labels, FRAMES)[1]
     else:
         os.environ["MGC_EMBEDDINGS_CACHE"] = str(folder)
-        store = Store(
+        store = EmbeddingCache(
             open_representation("logmel", workspace=Workspace.from_environment()),
             root=Workspace.from_environment().cache,
         )
@@ -213,7 +213,7 @@ def accuracies(name: str, source: str, epochs: int, seeds: int) -> dict[str, lis
     )
     embed_tracks(dataset.tracks, representation, device="cpu", workspace=Workspace.from_environment())
     store, fold = (
-        Store(representation, root=Workspace.from_environment().cache),
+        EmbeddingCache(representation, root=Workspace.from_environment().cache),
         make_split(dataset, "auto", 0).folds[0],
     )
     tracks = [[dataset.by_id[track_id] for track_id in part] for part in (fold.train, fold.test)]

@@ -236,7 +236,7 @@ def test_the_commands_run_on_a_miniature_fma_by_name(fma: MiniatureFma, tiny_enc
     assert "excluded: " in mgc("data", "info", *here, "--limit", "50")
     fast = ["--set", "train.epochs=2", "--set", "train.crop_seconds=2"]
     assert "split official" in mgc("baseline", *here, "--limit", "50", *fast)
-    assert "computed now" in mgc("embed", "--model", tiny_encoder, *here)
+    assert " computed, " in mgc("embed", "--model", tiny_encoder, *here)
     assert "split official" in mgc("probe", "--model", tiny_encoder, *here)
     mgc("probe", "--model", tiny_encoder, *here, "--split", "random")
     rows = json.loads(mgc("compare", *here, "--format", "json"))

@@ -286,9 +286,9 @@ def test_unusable_tracks_are_named_and_left_out_of_every_path(music: Path, tiny_
     allowed = ("--set", "data.max_excluded=0.2")
     done = mgc("baseline", "--data", music, *FAST, *allowed)
     assert done.exit_code == 0
-    assert "left out: pulse/one.wav: too short: 1 samples" in done.stderr
+    assert "excluded: pulse/one.wav: too short: 1 samples" in done.stderr
     told = mgc("embed", "--model", tiny_encoder, "--data", music, *allowed)
-    assert "left out: pulse/one.wav: too short: 1 samples" in told.stderr
+    assert "excluded: pulse/one.wav: too short: 1 samples" in told.stderr
     ok("probe", "--model", tiny_encoder, "--data", music, "--split", "holdout", *allowed)
     records = load_records("music", workspace=here())
     assert {len(record.excluded) for record in records} == {4}

@@ -188,8 +188,8 @@ def test_a_folder_is_known_by_its_file_and_by_nothing_else(
     (tmp_path / "shelf").mkdir()
     folder.rename(tmp_path / "shelf/efficientat-mn04")
     named = open_representation("efficientat_mn04", workspace=here())
-    assert (named.name, named.address) == ("efficientat_mn04", "efficientat_mn04")
-    assert named.fingerprint == opened.fingerprint
+    assert (named.name, named.spec.name) == ("efficientat_mn04", "efficientat_mn04")
+    assert named.key == opened.key
     (tmp_path / "shelf/efficientat-mn04/mn04_as.safetensors").rename(tmp_path / "other.safetensors")
     with pytest.raises(MgcError, match="not a saved encoder"):
         open_representation(str(tmp_path / "shelf/efficientat-mn04"), workspace=here())

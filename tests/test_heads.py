@@ -20,7 +20,7 @@ from mgc.probing.heads.logistic import Logistic, logistic_path
 from mgc.probing.heads.neural import WeightedLayers
 from mgc.probing.heads.saving import load_head, save_head
 from mgc.representations import open_representation
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.util.errors import MgcError
 
 # One strength of those that take long.
@@ -141,7 +141,7 @@ def folds(recipe: ProbeRecipe, cores: int = 2) -> list[HeadOfFold]:
         patch.setattr(probing, "cores", lambda: cores)
         patch.setattr(probing, "_layers", lambda *_: [*LAYERS])
         patch.setattr(probing, "_embeddings", lambda s, c, name, r: Embeddings(rows[name], np.arange(61)))
-        store = Store(open_representation("musicnn", workspace=here()), root=here().cache)
+        store = EmbeddingCache(open_representation("musicnn", workspace=here()), root=here().cache)
         return fit_folds(store, dataset, make_split(dataset, "cv5"), recipe)[0]
 
 

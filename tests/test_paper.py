@@ -59,7 +59,7 @@ def run(
     learned = "nothing" if representation == "logmel" else "tags"
     card = {
         "source": f"folder {HOME}/{representation}",
-        "address": f"windows:{HOME}/{representation}",
+        "spec": {"name": f"{HOME}/{representation}", "keep": "windows"},
         "trained_on": learned,
         "layers": [{"dim": 8}],
     }
@@ -72,7 +72,8 @@ def run(
         split_authority="LEAKY: random" if leaky else "two folds", split_hash=f"s{leaky}",
         excluded=[{"track_id": NASTY, "path": f"{HOME}/p", "label": "x", "reason": "cut short"}],
         scores=evaluate(answers, n_bootstrap=40).to_dict(), parameters=1234, chosen=[], seconds={"train": 3},
-        representation_card=card, code="c", commit="1+", versions={"mgc": "0"}, device="cpu", leaky=leaky,
+        representation_card=card, revisions={"split": 1}, commit="1+", versions={"mgc": "0"},
+        device="cpu", leaky=leaky,
         name=name, notes=["checked: what /home/me/quarantine.csv says is left out"],
         created=f"2026-01-01T00:00:{skill * 10:05.2f}", folder=here().results_of(data) / f"run-{digest}",
     )  # fmt: skip

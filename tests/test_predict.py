@@ -30,7 +30,8 @@ from mgc.experiments.systems import baseline, probe
 from mgc.predict import Calibration, export, find_files, load_models, open_run, predict_files
 from mgc.predict.calibrate import temperature, tempered
 from mgc.predict.predict import pool_windows
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
+from mgc.representations.derived import per_window
 from mgc.runs.record import RunRecord, load_record
 from mgc.util.errors import MgcError
 
@@ -91,7 +92,7 @@ def test_the_model_of_a_fold_predicts_what_the_record_says(lab: Lab, which: str)
     record: RunRecord = getattr(lab, which)
     models = load_models(record, here())
     tracks = data.load(DataRecipe.model_validate(record.recipe["data"]), workspace=here()).by_id
-    store = Store(models.representation, root=here().cache)
+    store = EmbeddingCache(models.representation, root=here().cache)
     recorded = record.predictions()
     arrays = [store.read(tracks[track_id].content) for track_id in recorded.track_ids]
     assert models.classes == recorded.classes == ("calm", "pulse")
@@ -243,8 +244,10 @@ def test_windows_pool_to_the_statistics_of_the_clip(lab: Lab, tmp_path: Path) ->
     predict_files(ready, [long])
     predict_files(ready, [long], over_time=True)
     (clip,) = data.inspect_all([long], cache=here().cache)
-    whole = Store(ready.models.representation, root=here().cache).read(clip.content).astype(np.float32)
-    windows = Store(ready.models.representation.windows, root=here().cache).read(clip.content)
+    whole = (
+        EmbeddingCache(ready.models.representation, root=here().cache).read(clip.content).astype(np.float32)
+    )
+    windows = EmbeddingCache(per_window(ready.models.representation), here().cache).read(clip.content)
     length = ready.models.representation.cut.window / RATE
     assert len(windows) > 3
     share = np.clip(clip.seconds / length - np.arange(len(windows) // 3), 0, 1)
@@ -294,7 +297,7 @@ def test_an_export_asks_for_its_encoder_and_refuses_another(lab: Lab, tmp_path: 
 def test_changed_code_of_the_representation_is_a_warning(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    card = lab.network.representation_card | {"code": "older", "fingerprint": "older"}
+    card = lab.network.representation_card | {"revision": 0, "key": "older"}
     load_models(replace(lab.network, representation_card=card), here())
     assert "warning: the code of logmel has changed" in capsys.readouterr().err
 

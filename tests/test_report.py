@@ -51,7 +51,7 @@ def make_run(system: str, path: str, predictions: Predictions, **changes: object
         "representation_card": {
             "fingerprint": system, "source": EVIL, "parameters": 3, "licence": EVIL, "trained_on": "tags",
         },
-        "code": "c", "commit": None, "versions": {"mgc": EVIL}, "device": EVIL,
+        "revisions": {"split": 1}, "commit": None, "versions": {"mgc": EVIL}, "device": EVIL,
         "created": f"2026-01-01T00:00:0{len(system) % 10}", "name": f"{system} {EVIL}", "reported": EVIL,
     }  # fmt: skip
     plain["folder"] = here().results_of("tunes") / str(plain["run_id"])

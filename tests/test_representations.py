@@ -14,7 +14,7 @@ from conftest import SHARED, here, needs_emotify, needs_whisper, tone
 from test_transformers_audio import save_tiny
 
 from mgc import audio
-from mgc.representations import REPRESENTATIONS, Representation, open_representation
+from mgc.representations import REPRESENTATIONS, ModelSpec, Representation, open_representation
 from mgc.representations import card as kinds
 from mgc.representations.features.logmel import HOP, LOGMEL, LOGMEL44, MelSettings, logmel, logmel44
 from mgc.representations.pooling import represent
@@ -108,10 +108,7 @@ def test_the_contract(representation: Representation, tmp_path: Path) -> None:
     assert json.loads(json.dumps(card)) == card
     unknown = {key for key, value in card.items() if value in (None, "", [])}
     assert unknown <= {"parameters", "weights"}
-    assert (
-        open_representation(representation.address, workspace=here()).fingerprint
-        == representation.fingerprint
-    )
+    assert open_representation(representation.spec, here()).key == representation.key
 
     # Some rates so that there is something to resample, some lengths so that windows differ.
     paths = []
@@ -152,9 +149,9 @@ def test_the_contract(representation: Representation, tmp_path: Path) -> None:
         assert np.abs(array - alone[position]).max() < 1e-3 * max(1.0, float(np.abs(array).max()))
 
     if representation.pooled:
-        apart = open_representation(f"windows:{representation.address}", workspace=here())
-        assert apart.fingerprint not in ("", representation.fingerprint)
-        assert open_representation(apart.address, workspace=here()).fingerprint == apart.fingerprint
+        apart = open_representation(replace(representation.spec, keep="windows"), here())
+        assert apart.key != representation.key
+        assert open_representation(apart.spec, here()).key == apart.key
         for position, array in represent(apart, encoder, paths, CPU, 2):
             each = array.reshape(-1, 3, representation.width)  # (windows, 3, width)
             whole = together[position]
@@ -166,12 +163,14 @@ def test_the_contract(representation: Representation, tmp_path: Path) -> None:
                 assert np.abs(each[0] - whole).max() < near
     else:
         with pytest.raises(MgcError, match="keeps every frame"):
-            open_representation(f"windows:{representation.address}", workspace=here())
+            open_representation(replace(representation.spec, keep="windows"), here())
 
 
 def test_windows_are_kept_in_their_order(tmp_path: Path) -> None:
     """Loudness rises from window to window; batches of two cut across both clips."""
-    card = open_representation(f"windows:{save_tiny('wav2vec2', tmp_path / 'encoder')}", workspace=here())
+    card = open_representation(
+        ModelSpec(str(save_tiny("wav2vec2", tmp_path / "encoder")), keep="windows"), here()
+    )
     window = card.cut.window
     samples = np.concatenate([k * np.ones(window) for k in (0.1, 0.2, 0.3, 0.4)])
     rate = card.cut.sample_rate_hz
@@ -198,20 +197,28 @@ def test_layers_are_found_by_name() -> None:
     assert "did you mean 'high'" in str(caught.value)
 
 
-def test_what_decides_the_numbers_decides_the_fingerprint() -> None:
+def test_what_decides_the_numbers_decides_the_key() -> None:
     card = logmel()
     same = replace(
-        card, name="x", address="y", source="z", licence="-", trained_on="-", parameters=1, pool="mean"
+        card,
+        name="x",
+        spec=ModelSpec("y", random_seed=3),
+        source="z",
+        licence="-",
+        trained_on="-",
+        parameters=1,
+        pool="mean",
     )
-    assert same.fingerprint == card.fingerprint
+    assert same.key == card.key
     others = [
         replace(card, weights="other"),
         replace(card, revision=2),
         replace(card, layers=(kinds.Layer("logmel", 64),)),
         replace(card, pooled=True),
         replace(card, dtype="float32"),
-        replace(card, keep="windows"),
+        replace(card, spec=ModelSpec("logmel", keep="windows")),
+        replace(card, steps=(("stretch", 1),)),
         replace(card, cut=replace(card.cut, window=card.cut.window + 1)),
         replace(card, cut=replace(card.cut, ignore=1)),
     ]
-    assert len({card.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
+    assert len({card.key, *(other.key for other in others)}) == 1 + len(others)

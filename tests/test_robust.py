@@ -12,13 +12,14 @@ from conftest import here, tone
 from typer.testing import CliRunner, Result
 
 from mgc.audio import inspect, load
+from mgc.audio.effects import RATE_HZ, Alteration
 from mgc.cli import app
 from mgc.config import DataRecipe
 from mgc.data import load as load_data
 from mgc.experiments.robust import altered_files
-from mgc.representations import open_representation
-from mgc.representations.altered import RATE_HZ, Alteration, altered, parsed
-from mgc.representations.cache.store import Store
+from mgc.representations import ModelSpec, open_representation
+from mgc.representations.cache.embeddings import EmbeddingCache
+from mgc.representations.derived import altered
 from mgc.runs.record import RunRecord, load_records
 from mgc.util.errors import MgcError
 
@@ -34,7 +35,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, st
 
 
 def written(clip: tuple[Path, np.ndarray, str], text: str, folder: Path, content: str = "") -> np.ndarray:
-    parsed(text).write(clip[0], content or clip[2], folder / "out.caf")
+    Alteration.parse(text).write(clip[0], content or clip[2], folder / "out.caf")
     assert [file.name for file in folder.iterdir()] == ["out.caf"]
     assert soundfile.info(folder / "out.caf").samplerate == RATE_HZ
     return load(folder / "out.caf")
@@ -90,7 +91,7 @@ def test_filters_take_off_48_db_an_octave_and_more(text, kept_hz, gone_hz, tmp_p
     for hz, expected in ((kept_hz, 0.0), (gone_hz, -70.0)):
         file = tmp_path / f"{hz}.wav"
         soundfile.write(file, 0.5 * np.sin(2 * np.pi * hz * t), RATE_HZ, subtype="FLOAT")
-        parsed(text).write(file, "0" * 32, tmp_path / "out.caf")
+        Alteration.parse(text).write(file, "0" * 32, tmp_path / "out.caf")
         change = power_db(load(tmp_path / "out.caf")[RATE_HZ:]) - power_db(load(file)[RATE_HZ:])
         assert change == pytest.approx(0.0, abs=0.2) if expected == 0 else change < expected
 
@@ -107,19 +108,20 @@ def test_crops_are_ten_seconds_of_the_clip(clip, tmp_path) -> None:
 )
 def test_an_unknown_effect_or_value_is_refused(text) -> None:
     with pytest.raises(MgcError) as error:
-        parsed(text)
+        Alteration.parse(text)
     assert error.value.fix
 
 
 def test_each_alteration_has_a_cache_key_of_its_own_and_no_encoder() -> None:
     plain = open_representation("logmel", workspace=here())
-    cards = [altered(plain, parsed(text)) for text in ("noise=10", "noise=20", "mp3=32")]
-    assert len({plain.fingerprint, *(card.fingerprint for card in cards)}) == 4
-    assert open_representation(cards[0].address, workspace=here()) == cards[0]
+    cards = [altered(plain, Alteration.parse(text)) for text in ("noise=10", "noise=20", "mp3=32")]
+    assert len({plain.key, *(card.key for card in cards)}) == 4
+    assert open_representation(cards[0].spec, here()) == cards[0]
     assert (
-        open_representation("altered:noise=10.0:logmel", workspace=here()).fingerprint == cards[0].fingerprint
+        open_representation(ModelSpec("logmel", alteration=Alteration("noise", 10.0)), here()).key
+        == cards[0].key
     )
-    with pytest.raises(MgcError, match="as they are"):
+    with pytest.raises(MgcError, match="only used to evaluate"):
         cards[0].load(None)  # type: ignore[arg-type]
 
 
@@ -177,11 +179,11 @@ def test_a_run_is_evaluated_on_unaltered_and_on_altered_tracks(run: RunRecord, t
 def test_embeddings_of_altered_clips_are_cached_beside_the_others(run: RunRecord, trained: Path) -> None:
     rows_of("--data", trained / "music", "--only", "noise=0")
     plain = open_representation("logmel", here())
-    noisy = Store(altered(plain, parsed("noise=0")), here().cache)
+    noisy = EmbeddingCache(altered(plain, Alteration.parse("noise=0")), here().cache)
     tracks = load_data(DataRecipe(source=str(trained / "music")), here()).tracks
     cached = {track.content for track in tracks} - noisy.missing(track.content for track in tracks)
     assert len(cached) == run.evaluation.n_tracks == 4
-    unaltered = Store(plain, here().cache)
+    unaltered = EmbeddingCache(plain, here().cache)
     assert all(np.median(noisy.read(clip) - unaltered.read(clip)) > 1 for clip in cached)  # dB
 
 
@@ -229,11 +231,11 @@ def test_altered_clips_are_removed_also_after_an_error(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     tracks = load_data(DataRecipe(source=str(music)), workspace=here()).tracks
-    with altered_files(parsed("gain=-6"), tracks[:2]) as files:
+    with altered_files(Alteration.parse("gain=-6"), tracks[:2]) as files:
         assert all(track.path.is_file() for track in files)
     assert not [*tmp_path.glob("mgc-altered-*")]
     broken = [*tracks[:3], replace(tracks[3], path=tmp_path / "none.wav")]
-    with pytest.raises(MgcError, match="cannot be read"), altered_files(parsed("gain=-6"), broken):
+    with pytest.raises(MgcError, match="cannot be read"), altered_files(Alteration.parse("gain=-6"), broken):
         pass
     assert not [*tmp_path.glob("mgc-altered-*")]
 
@@ -245,7 +247,7 @@ def test_a_full_disk_ends_in_an_error_with_the_folder(music: Path, monkeypatch: 
     monkeypatch.setattr(Alteration, "write", full)
     tracks = load_data(DataRecipe(source=str(music)), workspace=here()).tracks
     with pytest.raises(MgcError, match="altered clips cannot be written") as caught:  # noqa: SIM117
-        with altered_files(parsed("gain=-6"), tracks):
+        with altered_files(Alteration.parse("gain=-6"), tracks):
             pass
     assert "mgc-altered-" in str(caught.value.where)
 

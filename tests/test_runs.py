@@ -81,7 +81,7 @@ def written(record: RunRecord) -> RunRecord:
 
 def test_the_list_shows_every_folder_of_a_run_and_its_state(probed: RunRecord) -> None:
     data = here().results / "music"
-    newer = replace(probed, run_id="mfcc-newer", code="other", created="2999-01-01")
+    newer = replace(probed, run_id="mfcc-newer", revisions={"split": 9}, created="2999-01-01")
     newer = replace(newer, folder=data / newer.run_id)
     newer.save(probed.predictions())
     for name in ("broken", "begun", "tune-cnn-1"):
@@ -162,7 +162,7 @@ def test_a_rerun_is_bit_identical_also_after_the_tracks_moved(probed: RunRecord,
     before = {file: file.read_bytes() for file in probed.folder.parent.rglob("*") if file.is_file()}
     told = ok("rerun", probed.run_id, "--data", music.parent / "moved")
     assert "predictions: bit-identical, 3 tracks" in told
-    for what in ("tracks", "split", "representation", "code"):
+    for what in ("tracks", "split", "representation", "revisions"):
         assert f"{what}: same" in told
     assert {file: file.read_bytes() for file in probed.folder.parent.rglob("*") if file.is_file()} == before
     assert not [*(here().results / RERUNS).iterdir()]
@@ -174,12 +174,17 @@ def test_a_rerun_is_bit_identical_also_after_the_tracks_moved(probed: RunRecord,
 def test_a_rerun_with_other_predictions_or_code_reports_the_difference(probed: RunRecord) -> None:
     said = probed.predictions()
     shifted = said.probabilities @ np.array([[0.9, 0.1], [0.1, 0.9]])
-    old = replace(probed, code="0123", versions={**probed.versions, "torch": "1.0"}, commit="abc")
+    old = replace(probed, revisions={"split": 9}, versions={**probed.versions, "torch": "1.0"}, commit="abc")
     old.save(Predictions(said.classes, said.track_ids, said.labels, shifted, said.groups, said.fold))
     done = mgc("rerun", probed.run_id)
     assert done.exit_code == 1, done.output
     assert "0 of 3 tracks predicted differently, probabilities differ by at most 0." in done.output
-    for reason in ("code: DIFFERENT, 0123 then", "torch 1.0 then", "commit abc then", "DIFFERENT. Poss"):
+    for reason in (
+        "revisions: DIFFERENT, split 9 then",
+        "torch 1.0 then",
+        "commit abc then",
+        "DIFFERENT. Poss",
+    ):
         assert reason in done.output
     [left] = (here().results / RERUNS / probed.run_id).glob("*/mfcc-*")
     assert str(left) in done.output
@@ -226,7 +231,7 @@ def study_file(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "probe.toml").write_text('head = "logistic"\n')
     runs_ = "".join(
         f'[[runs]]\nconfig = "probe.toml"\nsettings = ["model={model}"]\n'
-        for model in (tmp_path / "not-there", f"random:0:{tmp_path / 'nor-there'}", "mfcc")
+        for model in (tmp_path / "not-there", f'{tmp_path / "nor-there"}", "random_weights=true', "mfcc")
     )
     file = tmp_path / "study.toml"
     file.write_text(f'hypothesis = "h"\n[data]\nsplit = "holdout"\nlimit = 16\n{runs_}')

@@ -45,7 +45,7 @@ def run(system: str, path: str, right: float, **changes: Any) -> RunRecord:
         "head": "svm" if path == "probe" else "", "hypothesis": "", "seed": seed, "recipe": recipe,
         "data": "set", "data_hash": "d", "licence": None, "split": "cv5", "split_authority": "folds",
         "split_hash": "s", "excluded": [], "scores": evaluate(predictions, n_bootstrap=40).to_dict(),
-        "parameters": 7, "chosen": [], "seconds": {"train": 1.0}, "code": "c", "commit": None,
+        "parameters": 7, "chosen": [], "seconds": {"train": 1.0}, "revisions": {"split": 1}, "commit": None,
         "versions": {}, "device": "cpu", "created": "2026-01-01",
         "representation_card": {"trained_on": trained_on},
     }  # fmt: skip

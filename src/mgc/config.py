@@ -20,6 +20,7 @@ from mgc.util.errors import MgcError, did_you_mean
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Keep = Literal["clip", "windows"]
+EncoderPrecision = Literal["float32", "bfloat16"]
 WINDOWS_AT_ONCE = 8
 # scikit-learn accepts seeds below 2**32, and each fold adds its number.
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -160,7 +161,9 @@ class TuneRecipe(Recipe):
 class EncoderRecipe(Recipe):
     """Settings of encoders in common."""
 
-    random_weights: bool = Field(False, description="use randomly initialised weights, drawn from the seed")
+    random_weights: bool = Field(False, description="use randomly initialised weights")
+    random_seed: Seed | None = Field(None, description="seed of random weights; default: the run's seed")
+    precision: EncoderPrecision = Field("float32", description="bfloat16: faster on devices that support it")
     trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
     keep: Keep = Field("clip", description="pool over the whole clip, or over each of its windows")
 

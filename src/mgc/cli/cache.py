@@ -23,17 +23,31 @@ def cache_ls(shared: Shared, format_: str = "table") -> None:
     typer.echo(cache.render(cache.held(workspace), format_, workspace.cache))
 
 
-@command(cache_app, set(), name="verify")
-def cache_verify(shared: Shared, apply: bool = False) -> None:
+@command(cache_app, {"data", "data_root", "limit", "column"}, name="verify")
+def cache_verify(shared: Shared, apply: bool = False, recompute: int | None = None) -> None:
     """Read every file of the cache and name damaged ones. With --apply they are set aside.
 
-    The exit code is 1 if damaged files remain.
+    With --recompute, compute some tracks of --data again with every cached representation, and compare.
+    This shows whether the installed library versions give the cached numbers. The exit code is 1 if damaged
+    files remain or embeddings differ.
+
+    --recompute N  Number of tracks to compute again. Default: none.
 
     Examples:
         mgc cache verify
         mgc cache verify --apply
+        mgc cache verify --recompute 5 --data ~/music
     """
-    lines, left = _offline_cache().verify(apply, shared.workspace.cache)
+    cache, workspace = _offline_cache(), shared.workspace
+    lines, left = cache.verify(apply, workspace.cache)
+    if recompute:
+        from mgc.config import InfoRecipe
+        from mgc.data import load
+
+        found, differing = cache.recomputed(
+            load(shared.recipe(InfoRecipe).data, workspace).tracks, recompute, workspace
+        )
+        lines, left = [*lines, *found], left + differing
     typer.echo("\n".join(lines))
     if left:
         raise typer.Exit(1)

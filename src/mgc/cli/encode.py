@@ -10,6 +10,7 @@ def embed(
     shared: Shared,
     model: str | None = None,
     keep: str | None = None,
+    precision: str | None = None,
     random_weights: bool | None = None,
     trust_remote_code: bool | None = None,
 ) -> None:
@@ -22,7 +23,7 @@ def embed(
     from mgc.config import EmbedRecipe
 
     settings = {"random_weights": random_weights, "trust_remote_code": trust_remote_code}
-    recipe = shared.recipe(EmbedRecipe, model=model, keep=keep, **settings)
+    recipe = shared.recipe(EmbedRecipe, model=model, keep=keep, precision=precision, **settings)
     from mgc.representations.cache import embed as embedding
 
     done = embedding.embed(recipe, shared.workspace)

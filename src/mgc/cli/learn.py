@@ -41,6 +41,7 @@ def probe(
     layers: str | None = None,
     pool: str | None = None,
     keep: str | None = None,
+    precision: str | None = None,
     random_weights: bool | None = None,
     trust_remote_code: bool | None = None,
     seeds: str | None = None,
@@ -67,7 +68,7 @@ def probe(
 
     settings = {
         "model": model, "head": head, "layers": layers, "pool": pool, "keep": keep,
-        "random_weights": random_weights, "trust_remote_code": trust_remote_code,
+        "precision": precision, "random_weights": random_weights, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
     for recipe in shared.recipes(ProbeRecipe, seeds, **settings):
         for record in systems.probe(recipe, shared.workspace):

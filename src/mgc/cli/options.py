@@ -45,6 +45,8 @@ COMMON = """
 --random-weights  Initialise the weights of the encoder randomly, from --seed. Default: pretrained weights.
 --trust-remote-code  Run the Python code in an encoder's repository; MERT needs it. Default: refuse it.
 --keep NAME  What is pooled: clip (one embedding per clip) or windows (one per window). Default: clip.
+--precision NAME  Precision of the encoder: float32, or bfloat16 on devices that support it, which is a representation
+    of its own. Default: float32.
 --apply  Make the changes. Default: only print what would change.
 --format NAME  Format: table or json. Default: table.
 RUN  Id of a run, or its folder.

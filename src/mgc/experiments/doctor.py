@@ -5,7 +5,7 @@ on the whole dataset.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -17,7 +17,7 @@ from mgc.config import DoctorRecipe, ProbeRecipe
 from mgc.data import Dataset, Track
 from mgc.evaluate import Predictions, Verdict, paired
 from mgc.experiments.systems import probe
-from mgc.representations import Representation, address_of, open_representation
+from mgc.representations import Representation, open_representation, spec_of
 from mgc.representations.card import Encoder
 from mgc.representations.encoders.transformers_audio import RANDOM
 from mgc.representations.features.logmel import statistics
@@ -51,8 +51,8 @@ def check_encoder(recipe: DoctorRecipe, workspace: Workspace) -> Iterator[Check]
     Raises:
         MgcError: no such encoder, data, split or device.
     """
-    address = address_of(recipe.model, recipe.random_weights, recipe.seed)
-    representation = open_representation(address, workspace, recipe.trust_remote_code)
+    spec = spec_of(recipe, recipe.model)
+    representation = open_representation(spec, workspace, recipe.trust_remote_code)
     dataset = data.load(recipe.data, workspace)
     check = None
     for check in check_outputs(representation, dataset, recipe):
@@ -172,7 +172,7 @@ def _check_against_twin(
 ) -> Check:
     if RANDOM in representation.name:
         return Check("amber", "better than random weights", "skipped: its weights are random")
-    twin = address_of(representation.address, True, recipe.seed)
+    twin = replace(representation.spec, random_seed=recipe.seed)
     try:
         open_representation(twin, workspace)
     except MgcError as error:
@@ -180,12 +180,13 @@ def _check_against_twin(
     pretrained, untrained = (
         probe(
             ProbeRecipe(
-                data=recipe.data, model=model, seed=recipe.seed, device=recipe.device,
+                data=recipe.data, model=spec.name, random_weights=spec is twin, precision=spec.precision,
+                seed=recipe.seed, device=recipe.device,
                 trust_remote_code=recipe.trust_remote_code,
             ),
             workspace,
         )[0].predictions()
-        for model in (representation.address, twin)
+        for spec in (representation.spec, twin)
     )  # fmt: skip
     return compare_with_twin(pretrained, untrained, dataset.name)
 

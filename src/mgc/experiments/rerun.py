@@ -112,8 +112,8 @@ def _compare_conditions(old: RunRecord, new: RunRecord) -> tuple[list[str], list
     pairs = {
         "tracks": (old.data_hash, new.data_hash),
         "split": (old.split_hash, new.split_hash),
-        "representation": tuple(str(r.representation_card.get("fingerprint")) for r in (old, new)),
-        "code": (old.code, new.code),
+        "representation": tuple(str(r.representation_card.get("key")) for r in (old, new)),
+        "revisions": (old.revisions_text, new.revisions_text),
     }
     lines = [
         f"{what}: same" if then == now else f"{what}: DIFFERENT, {then} then, {now} now"

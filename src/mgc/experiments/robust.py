@@ -18,15 +18,16 @@ import pandas as pd
 from soundfile import SoundFileError
 
 from mgc import data
+from mgc.audio.effects import EFFECTS, Alteration
 from mgc.config import CompareRecipe, DataRecipe, Device, RobustRecipe
 from mgc.data import Dataset, Track
 from mgc.data.loading import limit_tracks
 from mgc.evaluate import Difference, Predictions, evaluate, holm, paired
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import Representation
-from mgc.representations.altered import EFFECTS, Alteration, altered, parsed
 from mgc.representations.cache.embed import embed_tracks
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache, library_versions
+from mgc.representations.derived import altered
 from mgc.runs import find_run
 from mgc.runs.record import RunRecord, select_records
 from mgc.runs.tables import compare_records
@@ -51,7 +52,7 @@ class _System:
 
     def predict(self, representation: Representation, dataset: Dataset) -> Predictions:
         """The predictions of each fold's model for its own test tracks, from cached embeddings."""
-        store = Store(representation, self.models.workspace.cache)
+        store = EmbeddingCache(representation, self.models.workspace.cache)
         probabilities = np.zeros_like(self.recorded.probabilities)  # (N, C)
         for number in np.unique(self.recorded.fold):
             rows = np.flatnonzero(self.recorded.fold == number)
@@ -137,15 +138,17 @@ def _row(
 
 def _alterations(recipe: RobustRecipe) -> list[Alteration]:
     """Those that the recipe asks for, by effect, from weak to strong."""
-    known = dict.fromkeys(parsed(text) for text in recipe.alterations)
+    known = dict.fromkeys(Alteration.parse(text) for text in recipe.alterations)
     for word in recipe.only:
         if "=" in word:
-            known[parsed(word)] = None
+            known[Alteration.parse(word)] = None
         elif word not in EFFECTS:
             raise MgcError(f"unknown alteration {word!r}", where="--only", fix=did_you_mean(word, EFFECTS))
     chosen = [one for one in known if not recipe.only or {one.effect, one.text} & {*recipe.only}]
     effects = [*EFFECTS]
-    return sorted(chosen, key=lambda one: (effects.index(one.effect), EFFECTS[one.effect].rising * one.value))
+    return sorted(
+        chosen, key=lambda one: (effects.index(one.effect), EFFECTS[one.effect].stronger * one.value)
+    )
 
 
 def _best(recipe: RobustRecipe, workspace: Workspace) -> list[RunRecord]:
@@ -222,8 +225,10 @@ def _embed_altered(
 ) -> None:
     """Cache the embeddings of altered clips; each clip is altered once for all representations."""
     contents = [track.content for track in tracks]
-    stores = [Store(representation, workspace.cache) for representation in representations]
+    stores = [EmbeddingCache(representation, workspace.cache) for representation in representations]
     missing = set[str]().union(*(store.missing(contents) for store in stores))
+    if missing and any(store.libraries() and library_versions() not in store.libraries() for store in stores):
+        missing = set(contents)  # cached clips are needed too, to compare library versions
     todo = [track for track in tracks if track.content in missing]
     batches = np.cumsum([track.seconds for track in todo]) // BATCH_SECONDS
     for number in np.unique(batches):

@@ -1,4 +1,4 @@
-"""`baseline` and `probe`: the only place that puts the rooms together."""
+"""`baseline` and `probe`: from a recipe to a run record."""
 
 import hashlib
 import json
@@ -22,11 +22,12 @@ from mgc.data.splits import REVISION as SPLIT
 from mgc.evaluate import Predictions, evaluate
 from mgc.probing.fitting import REVISION as FITTING
 from mgc.probing.fitting import fit_folds
-from mgc.probing.heads import find_head
+from mgc.probing.heads import find_head, weighted
 from mgc.probing.heads.saving import save_head
-from mgc.representations import ALTERED_PREFIX, Representation, address_of, open_representation
+from mgc.representations import ModelSpec, Representation, open_representation, spec_of
 from mgc.representations.cache.embed import embed_tracks
-from mgc.representations.cache.store import Store, kept
+from mgc.representations.cache.embeddings import EmbeddingCache, cards
+from mgc.representations.derived import STRETCH_REVISION
 from mgc.runs.record import NAMES_ONLY, RunRecord, environment, load_record, save_curves, save_tracks
 from mgc.runs.tables import write_tables
 from mgc.training.augment import Augment
@@ -38,14 +39,16 @@ from mgc.util.errors import MgcError
 from mgc.util.progress import say
 from mgc.workspace import Workspace
 
+AnyRecipe = BaselineRecipe | ProbeRecipe
+
 
 def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = False) -> RunRecord:
-    """Train a network from scratch on every fold of the split; predict each test track once.
+    """Train a network from scratch on every fold of the split, and predict each test track once.
 
-    A run of the same recipe, tracks and code that is complete is returned unchanged unless `overwrite`.
+    A complete run of the same id is returned as it is unless `overwrite`.
 
     Raises:
-        MgcError: no such data, split, network or representation, or a network that cannot take it.
+        MgcError: unknown data, split, network or representation, or a network that cannot take it.
     """
     recipe = resolved(recipe)  # a wrong name, option or device fails before any work
     precision_of(recipe.train.precision, make_accelerator(recipe.device).device)
@@ -53,7 +56,7 @@ def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = Fal
     Augment(recipe.augment, dataset.classes)
     representation = representations_of(recipe, workspace)[0]
     bench = _Bench(dataset, split, recipe.data, workspace)
-    run = bench.run(recipe.network, "baseline", representation, "", recipe, recipe.seed)
+    run = bench.run(recipe.network, "baseline", representation, "", recipe)
     if not split.leaky:
         _floors(bench, recipe.device)
     if (run.folder / "record.json").exists() and not overwrite:
@@ -64,16 +67,13 @@ def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = Fal
     try:
         results = train_folds(recipe, dataset, split, workspace, run.folder, overwrite)
     except (RuntimeError, SafetensorError) as error:
-        # What torch.save says of a full disk, and what safetensors says.
+        # The messages of torch.save and of safetensors when the disk is full.
         if "inline_container" not in str(error) and "I/O error" not in str(error):
             raise
-        what, fix = (
-            "weights cannot be written",
-            "make room; the same command goes on from the last epoch kept",
-        )
-        raise MgcError(what, where=run.folder, fix=fix) from None
+        fix = "free some space and run the same command again: it resumes from the last saved epoch"
+        raise MgcError("weights cannot be written", where=run.folder, fix=fix) from None
     predictions = bench.predictions([result.probabilities for result in results])
-    # Added up over folds, whether they ran side by side or in several calls.
+    # Summed over folds, whether they ran in parallel or in several calls.
     seconds = {
         "represent": embedded,
         "train": sum(line.seconds for result in results for line in result.history),
@@ -99,48 +99,62 @@ def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = Fal
 
 
 def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:
-    """Fit a small head on pooled embeddings, fold by fold; embed first what the store does not hold.
+    """Fit a small head on pooled embeddings, fold by fold; embeddings that are not cached are computed first.
 
-    Without a model, every representation whose vectors are in the store is probed.
+    Without a model, every representation whose embeddings of these tracks are cached is probed.
 
     Raises:
-        MgcError: no such data, split, encoder, head or layer; or nothing in the store to probe.
+        MgcError: unknown data, split, encoder, head or layer; or nothing is cached that could be probed.
     """
     find_head(recipe.head)
     make_accelerator(recipe.device)
-    models = []
-    if recipe.model:  # what is not here is refused before any work
-        models = [address_of(recipe.model, recipe.random_weights, recipe.seed, recipe.keep)]
-        open_representation(models[0], workspace, recipe.trust_remote_code)
+    specs = []
+    if recipe.model:  # a missing encoder fails before any work
+        specs = [spec_of(recipe, recipe.model)]
+        open_representation(specs[0], workspace, recipe.trust_remote_code)
     elif recipe.random_weights:
-        raise MgcError("random weights of which encoder?", fix="name it: --model ast --random-weights")
+        raise MgcError("--random-weights needs an encoder", fix="add --model ast, for example")
     dataset, split = load_dataset_and_split(recipe.data, workspace)
     bench = _Bench(dataset, split, recipe.data, workspace)
     if not split.leaky:
         _floors(bench, recipe.device)
     records = []
-    for model in models or _kept_models(dataset, workspace):
-        representation = open_representation(model, workspace, recipe.trust_remote_code)
+    for spec in specs or _cached_specs(dataset, workspace):
+        representation = open_representation(spec, workspace, recipe.trust_remote_code)
         embedded = embed_tracks(dataset.tracks, representation, workspace, recipe.device)
-        # The address says already whether weights are random and windows are kept.
-        plain = {"model": model, "random_weights": False, "keep": "clip"}
-        plain["pool"] = recipe.pool or representation.pool
-        one = recipe.model_copy(update=plain)
-        records.append(_probe(bench, representation, one, embedded.seconds))
+        records.append(
+            _probe(bench, representation, _probe_recipe(recipe, spec, representation), embedded.seconds)
+        )
     write_tables(dataset.name, workspace)
     return records
 
 
+def _probe_recipe(recipe: ProbeRecipe, spec: ModelSpec, representation: Representation) -> ProbeRecipe:
+    """The recipe with the model that is probed, and its default pooling written out."""
+    return recipe.model_copy(
+        update={
+            "model": spec.name,
+            "random_weights": spec.random_seed is not None,
+            "random_seed": None if spec.random_seed == recipe.seed else spec.random_seed,
+            "keep": spec.keep,
+            "precision": spec.precision,
+            "pool": recipe.pool or representation.pool,
+        }
+    )
+
+
 def _probe(bench: "_Bench", representation: Representation, recipe: ProbeRecipe, seconds: float) -> RunRecord:
     recipe = recipe.model_copy(update={"name": recipe.name or _title(representation, recipe)})
-    run = bench.run(representation.name, "probe", representation, recipe.head, recipe, recipe.seed)
+    run = bench.run(representation.name, "probe", representation, recipe.head, recipe)
     return _fit_heads(bench, run, representation, recipe, seconds)
 
 
 def _fit_heads(
     bench: "_Bench", run: "_Run", representation: Representation, recipe: ProbeRecipe, seconds: float
 ) -> RunRecord:
-    heads, took = fit_folds(Store(representation, bench.workspace.cache), bench.dataset, bench.split, recipe)
+    heads, took = fit_folds(
+        EmbeddingCache(representation, bench.workspace.cache), bench.dataset, bench.split, recipe
+    )
     for number, head in enumerate(heads):
         save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
     chosen = [{"fold": number, **head.to_record()} for number, head in enumerate(heads)]
@@ -154,47 +168,47 @@ def _fit_heads(
 
 
 def _title(representation: Representation, recipe: ProbeRecipe) -> str:
-    """The representation's name, with what is not its default: two rows of a table shall not look alike."""
-    what = {"last": "", "sweep": "best layer", "weighted": "weighted layers"}.get(
+    """The representation's name with settings that are not its defaults, so that rows of a table differ."""
+    layers = {"last": "", "sweep": "best layer", "weighted": "weighted layers"}.get(
         recipe.layers, recipe.layers
     )
     pool = "" if recipe.pool == representation.pool else recipe.pool
-    other = ", ".join(word for word in (what, pool) if word)
+    other = ", ".join(word for word in (layers, pool) if word)
     return f"{representation.name} ({other})" if other else ""
 
 
 def _floors(bench: "_Bench", device: Device) -> None:
-    """What any system must beat: the commonest class, and a line through log-mel statistics.
+    """What every system must beat: the most frequent class, and logistic regression on log-mel statistics.
 
-    Nothing in them is drawn, so they stand once in a table, whatever the seeds of the other runs.
+    They do not depend on a seed, so they appear once in a table, whatever the seeds of the other runs.
     """
-    dataset, split, seed = bench.dataset, bench.split, 0
-    recipe = ProbeRecipe(data=bench.recipe, seed=seed, device=device)
-    majority = bench.run("majority", "floor", None, "", recipe, seed)
+    dataset, split = bench.dataset, bench.split
+    recipe = ProbeRecipe(data=bench.recipe, device=device)
+    majority = bench.run("majority", "floor", None, "", recipe)
     if not (majority.folder / "record.json").exists():
         by_id = dataset.by_id
         parts = []
         for fold in split.folds:
-            learned = dataset.label_numbers([by_id[i] for i in fold.train])
-            shares = np.bincount(learned, minlength=len(dataset.classes)) / len(learned)
+            train = dataset.label_numbers([by_id[i] for i in fold.train])
+            shares = np.bincount(train, minlength=len(dataset.classes)) / len(train)
             parts.append(np.tile(shares, (len(fold.test), 1)))
         majority.finish(bench.predictions(parts), 0, [], {})
     representation = open_representation("logmel", bench.workspace)
-    floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe, seed)
+    floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe)
     if not (floor.folder / "record.json").exists():
         embedded = embed_tracks(dataset.tracks, representation, bench.workspace, device)
         _fit_heads(bench, floor, representation, recipe, embedded.seconds)
 
 
 def load_dataset_and_split(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Split]:
-    """The tracks and the split of a recipe; what is left out, and a leak, are said.
+    """The tracks and the split of a recipe. Excluded tracks and leaks are reported.
 
     Raises:
-        MgcError: no such data, or tracks that cannot be split so.
+        MgcError: unknown data, or tracks that cannot be split this way.
     """
     dataset = data.load(recipe, workspace)
     for line in data.by_reason(dataset.excluded):
-        say(f"left out: {line}")
+        say(f"excluded: {line}")
     split = data.make_split(dataset, recipe.split, recipe.split_seed)
     if recipe.per_class:
         split = data.subsample_training(split, recipe.per_class, recipe.per_class_seed)
@@ -204,43 +218,42 @@ def load_dataset_and_split(recipe: DataRecipe, workspace: Workspace) -> tuple[Da
         say(line)
     if len({dataset.by_id[track_id].group for track_id in split.tested}) < 2:
         raise MgcError(
-            "all tested tracks are of one artist: nothing could be said of others",
+            "all test tracks are by one artist: the result would not hold for others",
             where=f"{dataset.name}, split {split.name}",
-            fix="use --split cv5, or mend the split column",
+            fix="use --split cv5, or correct the split column",
         )
     return dataset, split
 
 
-def _kept_models(dataset: Dataset, workspace: Workspace) -> list[str]:
-    """Addresses of the encoders whose vectors of these tracks are in the store, as they are today."""
-    models = []
-    for card in kept(workspace.cache):
-        address = str(card.get("address"))
-        own_kind = card.get("keep") == "windows" or address.startswith(ALTERED_PREFIX)
-        if not card.get("pooled") or own_kind or address in models:
+def _cached_specs(dataset: Dataset, workspace: Workspace) -> list[ModelSpec]:
+    """The encoders whose up-to-date embeddings of all these tracks are cached, pooled over the clip."""
+    specs: list[ModelSpec] = []
+    for card in cards(workspace.cache):
+        spec = ModelSpec.from_dict(card["spec"])
+        if not card["pooled"] or spec.keep == "windows" or spec.alteration or spec in specs:
             continue
         try:
-            store = Store(open_representation(address, workspace), workspace.cache)
-            missing = store.missing(track.content for track in dataset.tracks)
+            cache = EmbeddingCache(open_representation(spec, workspace), workspace.cache)
+            missing = cache.missing(track.content for track in dataset.tracks)
         except MgcError as error:
             say(f"not probed: {error.what}")
             continue
-        if not missing:
-            models.append(address)
+        if missing:
+            say(f"not probed: {spec}: {len(missing)} tracks have no up-to-date embeddings")
         else:
-            say(f"not probed: {address}: the store lacks vectors (by today's code) of {len(missing)} tracks")
-    if not models:
+            specs.append(spec)
+    if not specs:
         raise MgcError(
-            "the store holds no encoder's vectors of these tracks",
+            "no encoder has cached embeddings of these tracks",
             where=dataset.name,
             fix="run mgc embed --model musicnn, or mgc probe --model musicnn",
         )
-    return models
+    return specs
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """Tracks and a split, on which systems are run."""
+    """The tracks and the split that systems are run on."""
 
     dataset: Dataset
     split: Split
@@ -248,15 +261,15 @@ class _Bench:
     workspace: Workspace
 
     def predictions(self, parts: Sequence[np.ndarray]) -> Predictions:
-        """Predictions of all test sides; `parts` are (n_test, C), a fold each, in the order of its ids."""
+        """Predictions of all test sets; `parts` are (n_test, C) of each fold, in the order of its ids."""
         ids = [track_id for fold in self.split.folds for track_id in fold.test]
         folds = [number for number, fold in enumerate(self.split.folds) for _ in fold.test]
         return self._of(ids, np.concatenate(parts), folds)
 
     def validation(self, parts: Sequence[np.ndarray]) -> list[Predictions]:
-        """The same of each fold's validation side; one track may stand on several of them."""
-        sides = zip(self.split.folds, parts, strict=True)
-        return [self._of(fold.val, part, [number] * len(part)) for number, (fold, part) in enumerate(sides)]
+        """The same for each fold's validation set; a track may be in several of them."""
+        folds = enumerate(zip(self.split.folds, parts, strict=True))
+        return [self._of(fold.val, part, [number] * len(part)) for number, (fold, part) in folds]
 
     def _of(self, ids: Sequence[str], probabilities: np.ndarray, folds: Sequence[int]) -> Predictions:
         tracks = [self.dataset.by_id[track_id] for track_id in ids]
@@ -270,27 +283,64 @@ class _Bench:
         )
 
     def run(
-        self, system: str, kind: str, representation: Representation | None, head: str, recipe: Any, seed: int
+        self, system: str, kind: str, representation: Representation | None, head: str, recipe: AnyRecipe
     ) -> "_Run":
-        """A run whose id follows from the recipe, the tracks, the split, the representation and the code."""
-        # What the hashes cover, and what changes nothing, stays out: the same run has one id, wherever
-        # the tracks and the weights lie.
-        kept = recipe.model_dump(mode="json", exclude=NAMES_ONLY)
-        code = " ".join(f"{what}={number}" for what, number in revisions_of(kind, recipe).items())
-        fingerprint = representation.fingerprint if representation else None
-        tracks = [self.dataset.hash, self.split.hash]
-        parts = [system, kind, head, kept, *tracks, fingerprint, code]
-        digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()
-        words = [system, head, self.split.name, f"s{seed}", digest]
-        run_id = "-".join(word.replace(" ", "_") for word in words if word)
-        return _Run(self, system, kind, representation, head, recipe, seed, run_id, code)
+        """A run with its id and folder."""
+        run_id, revisions = run_id_of(system, kind, head, recipe, self.split, representation)
+        return _Run(self, system, kind, representation, head, recipe, run_id, revisions)
 
 
-def revisions_of(kind: str, recipe: Any) -> dict[str, int]:
-    """Revisions of all that decides what this system learns, besides its representation."""
-    if kind == "baseline":
-        return {"split": SPLIT, "network": find_network(recipe.network).revision, "training": TRAINING}
-    return {"split": SPLIT, "head": find_head(recipe.head).revision, "fitting": FITTING}
+def run_id_of(
+    system: str, kind: str, head: str, recipe: AnyRecipe, split: Split, representation: Representation | None
+) -> tuple[str, dict[str, int]]:
+    """The id of a run, and the revisions that are part of it.
+
+    The id is a hash of what was asked for (only settings that differ from their defaults), the tracks, the
+    split, the representation, and the revisions of what the run uses.
+    """
+    revisions = revisions_of(recipe) if representation else {"split": SPLIT}
+    parts = {
+        "system": [system, kind, head],
+        "settings": settings_that_decide(recipe, representation),
+        "tracks": [split.dataset.hash, split.hash],
+        "representation": representation.key if representation else None,
+        "revisions": revisions,
+    }
+    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=4).hexdigest()
+    words = [system, head, split.name, f"s{recipe.seed}", digest]
+    return "-".join(word.replace(" ", "_") for word in words if word), revisions
+
+
+def settings_that_decide(recipe: AnyRecipe, representation: Representation | None) -> dict[str, Any]:
+    """The settings of a run that differ from their defaults, as they enter its id.
+
+    A default that is written out is the same as one that is not, so a new setting renames no run. Left out is
+    also what hashes cover (tracks, encoder) and what cannot change the result.
+    """
+    plain: dict[str, Any] = {}
+    if isinstance(recipe, BaselineRecipe):
+        network = find_network(recipe.network)
+        own = {"representation": network.representation, **network.options}
+        plain = {key: None for key, value in own.items() if getattr(recipe, key) == value}
+        if recipe.train.normalise == network.normalise:
+            plain["train"] = recipe.train.model_copy(update={"normalise": None})
+    elif representation:
+        plain = {"pool": None} if recipe.pool == representation.pool else {}
+        plain |= {"layers": "last"} if recipe.layers == representation.layers[-1].name else {}
+    decisive = recipe.model_copy(update=plain)
+    return decisive.model_dump(mode="json", exclude=NAMES_ONLY, exclude_defaults=True)
+
+
+def revisions_of(recipe: AnyRecipe) -> dict[str, int]:
+    """Revisions of the code that decides what a system learns, besides its representation; of what it uses
+    only."""
+    if isinstance(recipe, BaselineRecipe):
+        used = {"split": SPLIT, "network": find_network(recipe.network).revision, "training": TRAINING}
+        return used | (
+            {"stretch": STRETCH_REVISION} if recipe.augment.pitch or recipe.augment.stretch else {}
+        )
+    head = weighted(1) if recipe.layers == "weighted" else find_head(recipe.head)
+    return {"split": SPLIT, "head": head.revision, "fitting": FITTING}
 
 
 @dataclass(frozen=True)
@@ -300,10 +350,9 @@ class _Run:
     kind: str
     representation: Representation | None
     head: str
-    recipe: Any
-    seed: int
+    recipe: AnyRecipe
     run_id: str
-    code: str
+    revisions: dict[str, int]
 
     @property
     def folder(self) -> Path:
@@ -318,7 +367,7 @@ class _Run:
         validation: Sequence[Predictions] = (),
         frames: int = 0,
     ) -> RunRecord:
-        """Judge, and write the record."""
+        """Evaluate, and write the record."""
         dataset, split = self.bench.dataset, self.bench.split
         predictions.check_covers(split.tested)
         record = RunRecord(
@@ -327,8 +376,8 @@ class _Run:
             kind=self.kind,
             representation=self.representation.name if self.representation else "none",
             head=self.head,
-            hypothesis=getattr(self.recipe, "hypothesis", ""),
-            seed=self.seed,
+            hypothesis=self.recipe.hypothesis,
+            seed=self.recipe.seed,
             recipe=self.recipe.model_dump(mode="json"),
             data=dataset.name,
             data_hash=dataset.hash,
@@ -339,15 +388,15 @@ class _Run:
             leaky=split.leaky,
             training_tracks=sum(len(fold.train) for fold in split.folds) / len(split.folds),
             notes=[*dataset.notes, *unevaluated_classes(split)],
-            name=getattr(self.recipe, "name", ""),
-            reported=getattr(self.recipe, "reported", ""),
+            name=self.recipe.name,
+            reported=self.recipe.reported,
             excluded=[{key: str(value) for key, value in asdict(bad).items()} for bad in dataset.excluded],
             scores=evaluate(predictions).to_dict(),
             parameters=parameters,
             chosen=chosen,
             seconds=seconds,
             representation_card=self.representation.card() if self.representation else {},
-            code=self.code,
+            revisions=self.revisions,
             frames=frames,
             device=_device(self.recipe.device),
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -81,7 +81,7 @@ do not rate artists by them.
 
 Run {record.run_id} of {record.created[:10]}, seed {record.seed}, on {record.device}, commit {record.commit},
 {versions}. Tracks {record.data_hash}, split {record.split_hash},
-representation {card["fingerprint"]}."""
+representation {card["key"]}."""
 
 
 def _comparison(record: RunRecord, workspace: Workspace) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mgc.predict.calibrate import Calibration
 from mgc.predict.card import model_card
-from mgc.predict.models import RunModels, split_address
+from mgc.predict.models import RunModels
 from mgc.representations import REPRESENTATIONS
 from mgc.representations.encoders.checkpoints import as_folder, locate
 from mgc.representations.encoders.efficientat import NAME, find_weights
@@ -35,7 +35,9 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
     """
     record = models.record
     _refuse_other(folder, record)
-    source = _encoder_files(record, models.representation.address, models.workspace) if with_encoder else None
+    source = (
+        _encoder_files(record, models.representation.spec.name, models.workspace) if with_encoder else None
+    )
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     try:
@@ -139,9 +141,8 @@ def _refuse_other(folder: Path, record: RunRecord) -> None:
 # ---- the encoder ----------------------------------------------------------------------------------------
 
 
-def _encoder_files(record: RunRecord, address: str, workspace: Workspace) -> list[Path]:
+def _encoder_files(record: RunRecord, place: str, workspace: Workspace) -> list[Path]:
     """The files of an encoder in a local folder, which may be the cache of the hub."""
-    _, place = split_address(address)
     if place == NAME:
         weights = find_weights(workspace)
         return [weights] if weights else []
@@ -157,7 +158,7 @@ def _encoder_files(record: RunRecord, address: str, workspace: Workspace) -> lis
 
 
 def _encoder_place(models: RunModels, copied: bool) -> str:
-    _, place = split_address(models.representation.address)
+    place = models.representation.spec.name
     if copied:
         return f"in the folder {ENCODER}/"
     if place in REPRESENTATIONS:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +15,8 @@ from mgc.config import BaselineRecipe, Device, ProbeRecipe
 from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
 from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
-from mgc.representations import RANDOM_PREFIX, WINDOWS_PREFIX, Representation, open_representation
-from mgc.representations.cache.store import Store
+from mgc.representations import ModelSpec, Representation, open_representation
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.runs import recipe_from_record
 from mgc.runs.record import RunRecord
 from mgc.training.folds import OFFSET, SCALE, normalise_of
@@ -29,7 +29,7 @@ from mgc.workspace import Workspace
 
 
 class FoldModel(Protocol):
-    """The model of one fold. `arrays` are N clips as `Store.read` returns them, of any float type."""
+    """The model of one fold. `arrays` are N clips as `EmbeddingCache.read` returns them."""
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """(N, C) float64, uncalibrated; rows sum to 1."""
@@ -72,7 +72,7 @@ def load_models(
             fix="choose a run of mgc baseline or mgc probe",
         )
     classes = _classes(record)
-    representation = _same(record, open_representation(_address(record, model), workspace, trust_remote_code))
+    representation = _opened(record, model, workspace, trust_remote_code)
     tune_cpu()
     recipe, _ = recipe_from_record(record, {})
     numbers = range(len(record.chosen))
@@ -88,7 +88,7 @@ def _classes(record: RunRecord) -> tuple[str, ...]:
     """The genres, of a record with everything that its models need."""
     with suppress(KeyError, TypeError):  # reported below, like values that are empty
         classes = tuple(str(row["label"]) for row in record.scores["per_class"])
-        needed = [len(classes) > 1, record.representation_card["address"], record.chosen]
+        needed = [len(classes) > 1, record.representation_card["spec"], record.chosen]
         needed += [record.kind == "baseline" or choice["layer"] is not None for choice in record.chosen]
         if all(needed):
             return classes
@@ -99,20 +99,13 @@ def _classes(record: RunRecord) -> tuple[str, ...]:
 # ---- the representation ---------------------------------------------------------------------------------
 
 
-def split_address(address: str) -> tuple[str, str]:
-    """What stands before an encoder's name or folder ("windows:", "random:0:"), and the name or folder."""
-    front = ""
-    if address.startswith(WINDOWS_PREFIX):
-        front, address = WINDOWS_PREFIX, address.removeprefix(WINDOWS_PREFIX)
-    if address.startswith(RANDOM_PREFIX):
-        _, seed, address = address.split(":", 2)
-        front += f"{RANDOM_PREFIX}{seed}:"
-    return front, address
-
-
-def _address(record: RunRecord, model: str | None) -> str:
-    front, place = split_address(str(record.representation_card["address"]))
-    return front + (model or place)
+def _opened(
+    record: RunRecord, model: str | None, workspace: Workspace, trust_remote_code: bool
+) -> Representation:
+    """The representation of the run; `model` replaces the folder or name of its encoder."""
+    spec = ModelSpec.from_dict(record.representation_card["spec"])
+    spec = replace(spec, name=model) if model else spec
+    return _same(record, open_representation(spec, workspace, trust_remote_code))
 
 
 def _same(record: RunRecord, representation: Representation) -> Representation:
@@ -122,9 +115,9 @@ def _same(record: RunRecord, representation: Representation) -> Representation:
         MgcError: different weights, layers or windows.
     """
     then, now = record.representation_card, representation.card()
-    if then.get("fingerprint") == now["fingerprint"]:
+    if then.get("key") == now["key"]:
         return representation
-    other = [key for key in ("weights", "cut", "layers", "pooled", "keep") if then.get(key) != now[key]]
+    other = [key for key in ("weights", "cut", "layers", "pooled") if then.get(key) != now[key]]
     if other:
         raise MgcError(
             f"{representation.name} is not what the run was trained on: different {', '.join(other)}",
@@ -214,7 +207,7 @@ class _Head:
     classes: int
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        store = _ArrayStore(self.representation, {str(n): array for n, array in enumerate(arrays)})
+        store = _ArrayCache(self.representation, {str(n): array for n, array in enumerate(arrays)})
         layers = [*embeddings_of(store, [*store.arrays], self.recipe).values()]
         every = Embeddings(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
         return probabilities(self.fitted, *every.of([*range(len(arrays))]), self.classes)
@@ -223,8 +216,8 @@ class _Head:
         return self.probabilities([array[segment] for segment in segments])
 
 
-class _ArrayStore(Store):
-    """A store in memory."""
+class _ArrayCache(EmbeddingCache):
+    """An embedding cache in memory."""
 
     def __init__(self, representation: Representation, arrays: dict[str, np.ndarray]) -> None:
         super().__init__(representation, Path())

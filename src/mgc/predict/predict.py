@@ -22,7 +22,8 @@ from mgc.predict.models import RunModels, load_models
 from mgc.predict.output import UNKNOWN, FilePrediction, FilePredictions, Segment
 from mgc.representations import STATISTICS, Representation
 from mgc.representations.cache.embed import embed_tracks
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
+from mgc.representations.derived import per_window
 from mgc.runs import find_run
 from mgc.runs.record import load_record
 from mgc.util.errors import MgcError, counted
@@ -106,8 +107,8 @@ def predict_files(run: OpenRun, files: Sequence[Path], over_time: bool = False) 
         MgcError: the encoder cannot be loaded, or the cache fails while it is written.
     """
     representation = run.models.representation
-    if over_time and representation.pooled and representation.keep == "clip":
-        representation = representation.windows
+    if over_time and representation.pooled and representation.spec.keep == "clip":
+        representation = per_window(representation)
     with _writable_cache(run.models.workspace.cache) as cache_folder:
         workspace = replace(run.models.workspace, cache=cache_folder)
         clips = inspect_all(files, cache_folder)
@@ -118,7 +119,7 @@ def predict_files(run: OpenRun, files: Sequence[Path], over_time: bool = False) 
             if not clip.problem
         ]
         errors |= _embed(representation, tracks, workspace, run.device)
-        store = Store(representation, cache_folder)
+        store = EmbeddingCache(representation, cache_folder)
         segments: dict[int, tuple[Segment, ...]] = {}
         usable = [k for k, clip in enumerate(clips) if not clip.problem and clip.content not in errors]
         with Progress("predict", len(usable), "files") as progress:
@@ -172,7 +173,9 @@ def _embed(
     return failed
 
 
-def _predict(run: OpenRun, store: Store, clips: Sequence[Clip], over_time: bool) -> list[tuple[Segment, ...]]:
+def _predict(
+    run: OpenRun, store: EmbeddingCache, clips: Sequence[Clip], over_time: bool
+) -> list[tuple[Segment, ...]]:
     """The segments of each clip; a single one, unless over time."""
     arrays = [store.read(clip.content) for clip in clips]
     if over_time:
@@ -219,7 +222,7 @@ def _over_time(models: RunModels, array: np.ndarray, seconds: float) -> tuple[np
         return edges, [fold.segment_probabilities(array, ranges) for fold in models.folds]
     windows = array.reshape(rows, len(STATISTICS), -1)  # (W, 3, width)
     parts = [windows[part].reshape(-1, windows.shape[2]) for part in ranges]
-    if representation.keep == "clip":
+    if representation.spec.keep == "clip":
         new = np.clip(seconds * rate - np.arange(rows), 1e-3, 1.0)  # share of each window that is new
         parts = [pool_windows(windows[part], new[part]) for part in ranges]
     return edges, [fold.probabilities(parts) for fold in models.folds]

@@ -19,7 +19,7 @@ from mgc.data import Dataset, Split
 from mgc.probing.heads import Fitted, Head, find_head, fit_head, weighted
 from mgc.probing.heads.neural import WeightedLayers
 from mgc.representations import STATISTICS, Representation
-from mgc.representations.cache.store import Store
+from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.features.logmel import statistics
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress, say
@@ -84,7 +84,7 @@ class _Fit:
 
 
 def fit_folds(
-    store: Store, dataset: Dataset, split: Split, recipe: ProbeRecipe
+    store: EmbeddingCache, dataset: Dataset, split: Split, recipe: ProbeRecipe
 ) -> tuple[list[HeadOfFold], float]:
     """A head for each fold, and the seconds that fitting took.
 
@@ -177,7 +177,7 @@ def probabilities(fitted: Fitted, rows: np.ndarray, counts: np.ndarray, classes:
     return np.add.reduceat(by_row, np.cumsum([0, *counts[:-1]]), axis=0) / counts[:, np.newaxis]
 
 
-def embeddings_of(store: Store, clips: list[str], recipe: ProbeRecipe) -> dict[str, Embeddings]:
+def embeddings_of(store: EmbeddingCache, clips: list[str], recipe: ProbeRecipe) -> dict[str, Embeddings]:
     """The embeddings of clips (content hashes) that the recipe selects, by layer.
 
     Raises:
@@ -202,7 +202,7 @@ def _layers(representation: Representation, recipe: ProbeRecipe) -> list[str]:
     return [recipe.layers]
 
 
-def _embeddings(store: Store, clips: list[str], layer: str, recipe: ProbeRecipe) -> Embeddings:
+def _embeddings(store: EmbeddingCache, clips: list[str], layer: str, recipe: ProbeRecipe) -> Embeddings:
     """The statistics that the recipe selects, of one layer or, for "weighted", of all layers concatenated.
 
     One row per clip or window, with the statistics of a layer side by side.
@@ -215,7 +215,7 @@ def _embeddings(store: Store, clips: list[str], layer: str, recipe: ProbeRecipe)
     ends = np.arange(len(clips) + 1)
     if not representation.pooled:
         pooled = np.stack([statistics(store.read(clip)) for clip in clips])
-    elif representation.keep == "windows":
+    elif representation.spec.keep == "windows":
         part = representation.layer_slice(layer)
         arrays = [store.read(clip)[:, part].astype(np.float32) for clip in clips]
         pooled = np.concatenate(arrays).reshape(-1, len(STATISTICS), part.stop - part.start)

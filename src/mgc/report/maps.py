@@ -56,18 +56,18 @@ def make_map(content: Content, entry: Entry, dataset: Dataset) -> pd.DataFrame:
 
 def _embeddings(record: RunRecord, workspace: Workspace, clips: list[str]) -> np.ndarray:
     """(N, D) inputs of the head, averaged over windows; of a swept probe, the layer of the first fold."""
-    fingerprint = record.representation_card.get("fingerprint")
+    key = record.representation_card.get("key")
     # This comes before anything is opened: a report never downloads weights.
-    if not any(workspace.cache.glob(f"*-{fingerprint}")):
+    if not any(workspace.cache.glob(f"*-{key}*")):
         raise MgcError("its embeddings are not cached", fix="run mgc probe again, which computes them")
     from mgc.probing.fitting import embeddings_of
-    from mgc.representations import open_representation
-    from mgc.representations.cache.store import Store
+    from mgc.representations import ModelSpec, open_representation
+    from mgc.representations.cache.embeddings import EmbeddingCache
 
-    representation = open_representation(str(record.representation_card["address"]), workspace)
-    if representation.fingerprint != fingerprint:
+    representation = open_representation(ModelSpec.from_dict(record.representation_card["spec"]), workspace)
+    if representation.key != key:
         raise MgcError("the encoder has changed since the run", fix="run mgc probe again")
-    store = Store(representation, workspace.cache)
+    store = EmbeddingCache(representation, workspace.cache)
     if missing := store.missing(clips):
         raise MgcError(f"{len(missing)} tracks have no cached embeddings", fix="mgc embed computes them")
     layer = str(record.chosen[0]["layer"]) if record.chosen else "last"

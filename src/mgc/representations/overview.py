@@ -1,4 +1,4 @@
-"""`mgc encoders`: the encoders with a name side by side, as published; asks no hub, imports no torch."""
+"""`mgc encoders`: the encoders with a short name, as published, without the hub and without torch."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,6 +14,7 @@ from mgc.representations.encoders.musicnn import musicnn
 from mgc.representations.encoders.musicnn_weights import WEIGHTS_FILE
 from mgc.representations.encoders.transformers_audio import published
 from mgc.util.errors import MgcError, did_you_mean
+from mgc.util.text import text_table
 from mgc.workspace import Workspace
 
 MUSICNN_PARAMETERS = 787_159  # of representations.musicnn_network.MusicNN
@@ -21,7 +22,7 @@ MUSICNN_PARAMETERS = 787_159  # of representations.musicnn_network.MusicNN
 
 @dataclass(frozen=True)
 class Listed:
-    """What a person chooses an encoder by. `dimension` is that of the layer a probe takes by default."""
+    """One encoder. `dimension` is that of the default layer of a probe."""
 
     name: str
     sample_rate_hz: int
@@ -31,8 +32,8 @@ class Listed:
     million_parameters: float
     trained_on: str
     licence: str
-    here: bool  # whether its weights are on this machine
-    own_code: bool  # runs only with --trust-remote-code
+    here: bool  # the weights are on this machine
+    own_code: bool  # needs --trust-remote-code
 
 
 def encoders(workspace: Workspace) -> list[Listed]:
@@ -61,30 +62,24 @@ def render(rows: list[Listed], form: str) -> str:
     """As a `table` or as `json`.
 
     Raises:
-        MgcError: another form.
+        MgcError: unknown format.
     """
     if form == "json":
         return json.dumps([asdict(row) for row in rows], indent=2)
     if form != "table":
-        raise MgcError(f"--format {form}: there is no such form", fix=did_you_mean(form, ["table", "json"]))
+        raise MgcError(f"unknown format {form!r}", fix=did_you_mean(form, ["table", "json"]))
     head = ("encoder", "Hz", "window", "dim", "layers", "M weights", "here", "licence", "trained on")
-    lines = [
+    cells = [
         (
-            row.name, str(row.sample_rate_hz), f"{row.window_seconds:g} s", str(row.dimension),
-            str(row.layers), f"{row.million_parameters:g}", "yes" if row.here else "no", row.licence,
-            row.trained_on,
+            row.name, row.sample_rate_hz, f"{row.window_seconds:g} s", row.dimension, row.layers,
+            f"{row.million_parameters:g}", "yes" if row.here else "no", row.licence, row.trained_on,
         )
         for row in rows
     ]  # fmt: skip
-    widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
-    table = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [head, *lines]
-    ]
     notes = [
-        f"{row.name} is computed by code that lies beside its weights: it needs --trust-remote-code"
+        f"{row.name} runs Python code that comes with its weights: it needs --trust-remote-code"
         for row in rows
         if row.own_code
     ]
-    families = "also, by hub id or folder, any model of: " + ", ".join(FAMILIES)
-    return "\n".join([*table, "", *notes, families])
+    families = "also, by hub id or folder, any model of the types: " + ", ".join(FAMILIES)
+    return "\n".join([text_table(head, cells), "", *notes, families])

@@ -200,8 +200,8 @@ def describe_run(run: Run) -> str:
         *(f"  {_choice(choice)}" for choice in record.chosen),
         f"trained parameters: {record.parameters:,}",
         "seconds: " + (", ".join(f"{key} {value:.1f}" for key, value in record.seconds.items()) or "none"),
-        f"created {record.created} on {record.device}, commit {record.commit or 'unknown'}, code "
-        f"{record.code}",
+        f"created {record.created} on {record.device}, commit {record.commit or 'unknown'}",
+        f"  revisions: {record.revisions_text}",
         "  " + ", ".join(f"{name} {number}" for name, number in record.versions.items()),
         *last,
         "command:",

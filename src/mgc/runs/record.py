@@ -1,6 +1,7 @@
-"""`RunRecord`: what was run and what came out, kept in a folder of its own; and the curves of a training.
+"""`RunRecord`: what was asked for and what came out, in a folder of its own; and the learning curves.
 
-A run lies in `results/<data>/<run_id>/`: `record.json`, `predictions.parquet`, curves, weights.
+The folder of a run is `results/<data>/<run_id>/`. It holds `record.json`, `predictions.parquet`, curves and
+weights.
 """
 
 import json
@@ -8,7 +9,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +27,12 @@ from mgc.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
-# Parts of a recipe that hashes cover, or that change nothing about the result.
-NAMES_ONLY = {"data", "model", "device", "hypothesis", "name", "reported", "trust_remote_code"}
+# Parts of a recipe that the hashes of tracks, split and representation cover, or that cannot change the
+# result.
+NAMES_ONLY = {
+    *("data", "model", "random_weights", "random_seed", "keep", "precision"),
+    *("device", "hypothesis", "name", "reported", "trust_remote_code"),
+}
 LIBRARIES = ("mgc", "torch", "transformers", "librosa", "soxr", "numpy", "scikit-learn", "accelerate")
 
 
@@ -52,26 +57,31 @@ class RunRecord:
     excluded: list[dict[str, str]]
     scores: dict[str, Any]
     parameters: int  # trained ones
-    chosen: list[dict[str, Any]]  # a fold: what validation chose
-    seconds: dict[str, float]  # a stage
+    chosen: list[dict[str, Any]]  # of each fold: what was chosen on the validation set
+    seconds: dict[str, float]  # of each stage
     representation_card: dict[str, Any]
-    code: str
+    revisions: dict[str, int]  # of the code that decided the result, see `mgc.experiments.systems`
     commit: str | None
     versions: dict[str, str]
     device: str
     created: str  # ISO 8601, UTC
-    leaky: bool = False  # the split puts artists on two sides on purpose: not comparable with an honest one
+    leaky: bool = False  # artists are in two parts of the split on purpose: not comparable with other splits
     training_tracks: float = 0.0  # training tracks, the mean over folds
-    notes: list[str] = field(default_factory=list)  # what a reader should know of the data
-    name: str = ""  # how tables call it, where the system's name is not enough
-    reported: str = ""  # what others published of this system
+    notes: list[str] = field(default_factory=list)  # facts about the data that a reader should know
+    name: str = ""  # in tables, if the name of the system is not enough
+    reported: str = ""  # the result that others published for this system
     frames: int = 0  # of a crop, as a network takes it
-    # Where the run lies; not part of what is written, since folders are moved.
+    # The folder of the run is not written, since folders are moved.
     folder: Path = field(default=Path(), compare=False)
 
     @property
+    def revisions_text(self) -> str:
+        """The revisions, as in "split 1, network 1, training 1"."""
+        return ", ".join(f"{what} {number}" for what, number in self.revisions.items())
+
+    @property
     def display_name(self) -> str:
-        """What tables call the system."""
+        """The name of the system in tables."""
         return self.name or self.system
 
     @property
@@ -126,11 +136,11 @@ class RunRecord:
             ) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """What `record.json` holds."""
+        """The content of `record.json`."""
         return {f.name: getattr(self, f.name) for f in fields(RunRecord) if f.name != "folder"}
 
     def save(self, predictions: Predictions, validation: Sequence[Predictions] = ()) -> None:
-        """Predictions first, then the record: a record that is there is complete."""
+        """Write predictions first, then the record: a record that exists is complete."""
         files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
         if validation:
             import pandas as pd
@@ -159,23 +169,15 @@ def load_record(file: Path) -> RunRecord:
         MgcError: not readable, or of another version of mgc.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        required = [
-            f.name for f in fields(RunRecord) if f.default is MISSING and f.default_factory is MISSING
-        ]
-        known = {
-            f.name: content[f.name]
-            for f in fields(RunRecord)
-            if f.name != "folder" and (f.name in content or f.name in required)
-        }
-        record = _adapter().validate_json(json.dumps(known), strict=True)
-        record.recipe["data"]["limit"]  # what tables ask of any record
+        record = _adapter().validate_json(file.read_bytes(), strict=True)
+        record.recipe["data"]["limit"]  # tables need it
         return replace(record, folder=file.parent)
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            what = f"{'.'.join(map(str, first['loc']))}: {first['msg'][0].lower()}{first['msg'][1:]}"
+            place = ".".join(map(str, first["loc"])) or "JSON"
+            what = f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"
         raise MgcError(
             f"the record cannot be read: {what}",
             where=file,
@@ -184,13 +186,13 @@ def load_record(file: Path) -> RunRecord:
 
 
 def load_records(data: str, workspace: Workspace) -> list[RunRecord]:
-    """All records of a data set, oldest first."""
+    """All records of a dataset, oldest first."""
     records = [load_record(file) for file in workspace.results_of(data).glob("*/record.json")]
     return sorted(records, key=lambda record: record.created)
 
 
 def select_records(recipe: CompareRecipe, workspace: Workspace) -> list[RunRecord]:
-    """The records of a data set that a comparison asks for.
+    """The records of a dataset that a comparison selects.
 
     Raises:
         MgcError: there are none.
@@ -215,11 +217,12 @@ def select_records(recipe: CompareRecipe, workspace: Workspace) -> list[RunRecor
 
 
 def without_places(record: RunRecord) -> RunRecord:
-    """The record as it may be handed on: of each path from the root, from home or with dots its last part."""
+    """The record for other people: paths from the root or home folder are reduced to their last part."""
     card, recipe, data = dict(record.representation_card), dict(record.recipe), dict(record.recipe["data"])
     data |= {"source": _last(data["source"])}
     recipe |= {"data": data} | ({"model": _last(recipe["model"])} if recipe.get("model") else {})
-    card |= {"address": _last(card["address"])} if card.get("address") else {}
+    if spec := card.get("spec"):
+        card |= {"spec": {**spec, "name": _last(spec["name"])}}
     # The path of an encoder ends with a comma or the text, and may hold spaces.
     source = re.sub(r"(?<![^ ])(?:~|\.\.?)?/(?:[^/,]+/)*([^/,]+)", r"\1", str(card.get("source") or ""))
     card |= {"source": source} if source else {}
@@ -230,22 +233,22 @@ def without_places(record: RunRecord) -> RunRecord:
 
 
 def text_without_places(text: str) -> str:
-    """The same for paths within sentences, up to a space, a comma or a quotation mark."""
+    """The same for paths within a text, up to a space, a comma or a quotation mark."""
     return re.sub(r"(?<![^\s'\"(])(?:~|\.\.?)?/(?:[^/\s,'\"]+/)*([^/\s,'\"]+)", r"\1", text)
 
 
 def _last(place: str) -> str:
-    """A folder's or file's own name, after what stands before it ("hf:", "windows:", "random:0:")."""
+    """The name of a folder or file, with a prefix such as "hf:"."""
     return re.sub(r"(?<![^:])(?:[/~]|\.\.?/).*", lambda path: Path(path[0]).name, place)
 
 
 def tracks_file(results: Path, data_hash: str) -> Path:
-    """Where it is kept what the tracks of a run are called."""
+    """The file with the names of a run's tracks."""
     return results / f"tracks-{data_hash}.csv"
 
 
 def save_tracks(dataset: Dataset, results: Path) -> None:
-    """What the tracks are called, beside the runs: a report is made of records alone."""
+    """Write artists and titles beside the runs, since reports are made from records alone."""
     import pandas as pd
 
     columns = ["track_id", "label", "artist", "title", "album", "seconds"]
@@ -256,7 +259,7 @@ def save_tracks(dataset: Dataset, results: Path) -> None:
 
 
 def load_tracks(record: RunRecord) -> "pd.DataFrame":
-    """What `save_tracks` wrote, by track_id; empty texts where nothing is known.
+    """The table of `save_tracks`, by track_id; unknown fields are empty strings.
 
     Raises:
         MgcError: it is not there or damaged.
@@ -275,13 +278,13 @@ def load_tracks(record: RunRecord) -> "pd.DataFrame":
 
 
 def environment() -> dict[str, Any]:
-    """Versions and commit, as a record keeps them."""
+    """Library versions and commit."""
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     return {"versions": versions, "commit": _commit()}
 
 
 def _commit() -> str | None:
-    """The commit of the code that runs, with a + where it was changed; None outside a repository."""
+    """The commit of the running code, with a + if files were changed; None outside a repository."""
     here = Path(__file__).parent
     git = ["git", "-C", str(here)]
     try:

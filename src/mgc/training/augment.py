@@ -2,7 +2,7 @@
 
 Strengths are in units of the normalised input, whose standard deviation is 1. (A deviation of 0.005 on
 decibels, as published, is one 3000th of that and has no effect.) Pitch and stretch change waveforms, and are
-representations of their own: see `mgc.representations.features.variants`.
+representations of their own: see `mgc.representations.derived`.
 """
 
 import numpy as np

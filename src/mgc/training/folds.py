@@ -16,8 +16,8 @@ from mgc.config import BaselineRecipe
 from mgc.data import Dataset, Fold, Split
 from mgc.representations import Representation, open_representation
 from mgc.representations.cache.embed import embed_tracks
-from mgc.representations.cache.store import Store
-from mgc.representations.features.variants import variants
+from mgc.representations.cache.embeddings import EmbeddingCache
+from mgc.representations.derived import variants
 from mgc.training.augment import Augment
 from mgc.training.loop import Epoch, TrackSet, Trained, predict, save_atomically, train
 from mgc.training.networks import OPTIONS, count_parameters, find_network, make_network
@@ -73,7 +73,7 @@ def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Rep
             f"{representation.name} was trained on {representation.trained_on}: a network on it is not "
             "trained from scratch",
             where="representation",
-            fix=f"mgc probe --model {representation.address} --head mlp",
+            fix=f"mgc probe --model {representation.spec.name} --head mlp",
         )
     return [representation, *variants(representation, recipe.augment)]
 
@@ -127,12 +127,12 @@ class _FoldData:
     recipe: BaselineRecipe
     dataset: Dataset
     fold: Fold
-    stores: list[Store]  # of the representation, then of its variants
+    stores: list[EmbeddingCache]  # of the representation, then of its variants
     crop_frames: int
 
     @staticmethod
     def of(recipe: BaselineRecipe, dataset: Dataset, fold: Fold, workspace: Workspace) -> "_FoldData":
-        stores = [Store(card, workspace.cache) for card in representations_of(recipe, workspace)]
+        stores = [EmbeddingCache(card, workspace.cache) for card in representations_of(recipe, workspace)]
         rate = stores[0].representation.frames_a_second
         if rate is None:  # one vector per track
             return _FoldData(recipe, dataset, fold, stores, 1)
@@ -151,7 +151,7 @@ class _FoldData:
         return self._tracks(ids, self.stores[:1], self.train_set)
 
     def _tracks(
-        self, ids: tuple[str, ...], stores: list[Store], train_set: TrackSet | None = None
+        self, ids: tuple[str, ...], stores: list[EmbeddingCache], train_set: TrackSet | None = None
     ) -> TrackSet:
         tracks = [self.dataset.by_id[track_id] for track_id in ids]
         arrays = [store.read(track.content) for store in stores for track in tracks]

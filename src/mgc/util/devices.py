@@ -4,17 +4,14 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, gather_object
 
 from mgc.util.errors import MgcError
-
-Result = TypeVar("Result")
 
 # How long a process waits for one that is alive: the first may scan a hundred thousand files, and the
 # slowest may need hours more than the fastest. The death of a process is noticed at once.
@@ -71,71 +68,33 @@ def several() -> bool:
     return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-class Crew:
-    """The processes that torchrun or `accelerate launch` has started for one piece of work, on one machine
-    or many; this is process `number` of `size`, and computes on `device`.
+def join(device: str) -> PartialState:
+    """This process's place among those that torchrun or `accelerate launch` started, on one machine or many.
 
-    What they tell one another goes through gloo also where they compute on GPUs: it is little, and a process
-    that has died is noticed at once.
+    They exchange messages through gloo even where they compute on GPUs: the messages are small, and gloo
+    notices at once when a process has died.
 
     Raises:
-        MgcError: that device is not there, or the processes do not find one another.
+        MgcError: the device is not available, or the processes cannot connect.
     """
+    _refuse_missing(device)
+    cpu = device in ("cpu", "mps") or not torch.cuda.is_available()
+    try:
+        return PartialState(cpu=cpu, backend="gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        fix = "check the launcher's addresses; $GLOO_SOCKET_IFNAME names the network interface"
+        raise MgcError(f"the processes cannot connect: {error}", fix=fix) from None
 
-    def __init__(self, device: str) -> None:
-        _refuse_missing(device)
-        cpu = device in ("cpu", "mps") or not torch.cuda.is_available()
-        try:
-            state = PartialState(cpu=cpu, backend="gloo", timeout=PATIENCE)
-        except (RuntimeError, ValueError) as error:
-            fix = "look at the launcher's addresses; $GLOO_SOCKET_IFNAME names the network interface"
-            raise MgcError(f"the processes do not find one another: {error}", fix=fix) from None
-        self.number: int = state.process_index
-        self.size: int = state.num_processes
-        self.device: torch.device = state.device
-        self._here: int = state.local_process_index
-        self._state = state
 
-    @property
-    def first(self) -> bool:
-        """This is the process that plans and tells."""
-        return self.number == 0
-
-    def of_first(self, make: Callable[[], Result]) -> Result | MgcError:
-        """What `make` gives in the first process, in every one of them; or the error it ended by."""
-        box: list[Any] = [None]
-        if self.first:
-            try:
-                box = [make()]
-            except MgcError as error:
-                box = [error]
-        made: Result | MgcError = self._exchange(broadcast_object_list, box)[0]
-        return made
-
-    def in_turn(self, make: Callable[[], Result]) -> Result:
-        """What `make` gives here, after a process on this machine has made it: it may download something."""
-        if self._here != 0:
-            self.gather(None)
-            return make()
-        made = make()
-        self.gather(None)
-        return made
-
-    def gather(self, one: Result) -> list[Result]:
-        """What each process has given, in their order, as soon as all have."""
-        return self._exchange(gather_object, [one])
-
-    def leave(self) -> None:
-        """Nothing more will be exchanged."""
-        self._state.destroy_process_group()
-
-    def _exchange(self, how: Callable[[list[Result]], list[Result]], box: list[Result]) -> list[Result]:
-        try:
-            return how(box)
-        except RuntimeError as error:  # gloo's words for a connection that has ended
-            what = "another process was ended from outside, often for want of memory"
-            fix = "what all had computed is kept: run the same command again, with any number of processes"
-            raise MgcError(what, where=str(error).splitlines()[0], fix=fix) from None
+@contextmanager
+def peers() -> Iterator[None]:
+    """A context for an exchange with the other processes, which may have died."""
+    try:
+        yield
+    except RuntimeError as error:  # raised by gloo when a connection ends
+        what = "another process was killed, often for lack of memory"
+        fix = "finished work is kept: run the same command again, with any number of processes"
+        raise MgcError(what, where=str(error).splitlines()[0], fix=fix) from None
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:

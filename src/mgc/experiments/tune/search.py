@@ -210,8 +210,8 @@ def open_search(recipe: TuneRecipe, workspace: Workspace, file: Path | None) -> 
         recipe.model_dump(mode="json", exclude={**NOT_HASHED, "base": NOT_HASHED}),
         dataset.hash,
         split.hash,
-        [card.fingerprint for card in representations_of(base, workspace)],
-        revisions_of("baseline", base),
+        [card.key for card in representations_of(base, workspace)],
+        revisions_of(base),
         REVISION,
     ]
     digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()

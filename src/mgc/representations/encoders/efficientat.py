@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mgc.audio import Windowing
 from mgc.data.clips import file_hash
 from mgc.representations.card import Layer, Representation
+from mgc.representations.spec import ModelSpec
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
 
@@ -36,7 +37,7 @@ def published() -> Representation:
     """The card without weights: windows of 10 s, five stages and the embedding. It cannot be loaded."""
     return Representation(
         name=NAME,
-        address=NAME,
+        spec=ModelSpec(NAME),
         source="mn04_as of EfficientAT (arXiv 2211.04772)",
         cut=Windowing(SAMPLE_RATE_HZ, WINDOW, ignore=SAMPLE_RATE_HZ // 4),
         layers=(
@@ -76,7 +77,7 @@ def efficientat(workspace: Workspace, folder: Path | None = None) -> Representat
     return replace(
         card,
         name=folder.resolve().name if folder else NAME,
-        address=str(folder.absolute()) if folder else NAME,
+        spec=ModelSpec(str(folder.absolute()) if folder else NAME),
         source=f"{card.source}, {file.resolve()}",
         weights=weights,
         load=partial(_load, file),

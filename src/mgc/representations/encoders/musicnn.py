@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mgc.audio import Windowing
 from mgc.representations.card import Layer, Representation
 from mgc.representations.encoders.musicnn_weights import WHEEL_SHA256, fetch_weights
+from mgc.representations.spec import ModelSpec
 from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def musicnn(workspace: Workspace) -> Representation:
     """MSD_musicnn over windows of 3 s: max pool and mean pool (753 dimensions each), penultimate (200)."""
     return Representation(
         name="musicnn",
-        address="musicnn",
+        spec=ModelSpec("musicnn"),
         source="MSD_musicnn of the wheel musicnn 0.1.0 (arXiv 1909.06654)",
         cut=Windowing(SAMPLE_RATE_HZ, WINDOW, left=CONTEXT, right=CONTEXT, ignore=SAMPLE_RATE_HZ // 4),
         layers=(

@@ -27,6 +27,7 @@ from mgc.representations.encoders.checkpoints import (
 )
 from mgc.representations.encoders.families import FAMILIES, Family, Settings
 from mgc.representations.encoders.known import SHORT_NAMES
+from mgc.representations.spec import ModelSpec
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.workspace import Workspace
 
@@ -72,7 +73,7 @@ def from_name(model: str, workspace: Workspace, trust_remote_code: bool = False)
     return shape.card(
         model if known else Path(model).resolve().name,
         partial(_load, folder, shape, trust_remote_code),
-        address=str(folder.absolute()) if source.startswith("folder") else model,
+        spec=ModelSpec(str(folder.absolute()) if source.startswith("folder") else model),
         source=source,
         licence=known.licence if known else SEE_MODEL_CARD,
         trained_on=known.trained_on if known else SEE_MODEL_CARD,
@@ -88,8 +89,8 @@ def published(name: str) -> Representation:
         raise MgcError(f"{name}: this card has no weights and cannot be loaded", fix=f"use --model {name}")
 
     return _shape(name, known.page, known.config, known.front).card(
-        name, refuse, address=name, source=known.page, licence=known.licence, trained_on=known.trained_on,
-        weights="",
+        name, refuse, spec=ModelSpec(name), source=known.page, licence=known.licence,
+        trained_on=known.trained_on, weights="",
     )  # fmt: skip
 
 
@@ -117,12 +118,12 @@ def random_twin(model: str, seed: int) -> Representation:
             where=source,
             fix="random weights need a configuration without cqt, deepnorm and attention_relax",
         )
-    place = folder.absolute() if folder and source.startswith("folder") else model
+    place = str(folder.absolute()) if folder and source.startswith("folder") else model
     content = json.dumps([*settings, seed, shape.family.kind], sort_keys=True)
     return shape.card(
         f"{model if known else Path(model).resolve().name} {RANDOM}",
         partial(_initialise, folder, shape, settings, seed),
-        address=f"random:{seed}:{place}",
+        spec=ModelSpec(place, random_seed=seed),
         source=f"random weights, seed {seed}; configuration: {source}",
         licence="none: no pretrained weights",
         trained_on=f"nothing: random weights, seed {seed}",

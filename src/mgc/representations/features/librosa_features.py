@@ -14,6 +14,7 @@ import numpy as np
 
 from mgc.audio import Windowing
 from mgc.representations.card import Encoder, Layer, Representation
+from mgc.representations.spec import ModelSpec
 from mgc.util.compiled import prepare_librosa
 from mgc.util.workers import cores, exit_with_parent
 
@@ -71,7 +72,7 @@ def feature_card(
     """The card of a feature with one layer, which needs no weights."""
     return Representation(
         name=name,
-        address=name,
+        spec=ModelSpec(name),
         source=source,
         cut=cut,
         layers=(Layer(name, dim),),

@@ -9,6 +9,7 @@ import numpy as np
 from mgc.audio import Windowing
 from mgc.representations.card import Layer, Representation
 from mgc.representations.features.librosa_features import feature_card
+from mgc.representations.spec import ModelSpec
 from mgc.util.compiled import prepare_librosa
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def mfcc() -> Representation:
     return replace(
         logmel(),
         name="mfcc",
-        address="mfcc",
+        spec=ModelSpec("mfcc"),
         source="librosa.feature.mfcc",
         layers=(Layer("mfcc", N_MFCC),),
         finish=_cepstrum,

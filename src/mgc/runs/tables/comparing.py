@@ -9,7 +9,6 @@ from typing import Any
 
 from mgc.config import BaselineRecipe, ProbeRecipe
 from mgc.evaluate import Difference, Leak, OverSeeds, Predictions, holm, leak, over_seeds, paired
-from mgc.representations import RANDOM_PREFIX
 from mgc.runs.record import NAMES_ONLY, RunRecord
 from mgc.util.errors import MgcError, did_you_mean
 
@@ -161,7 +160,7 @@ def _system_key(record: RunRecord) -> str:
     recipe = {key: value for key, value in recipe.items() if key not in {*NAMES_ONLY, "seed"}}
     card = record.representation_card
     # Random weights differ between seeds of one system.
-    drawn = str(card.get("address")).startswith(RANDOM_PREFIX)
+    drawn = "random_seed" in card.get("spec", {})
     weights = None if drawn else card.get("weights")
     limit = record.recipe["data"]["limit"]
     return json.dumps([record.system, record.kind, recipe, weights, limit], sort_keys=True)
@@ -189,8 +188,8 @@ def systems_of(records: Sequence[RunRecord]) -> list[System]:
     return systems
 
 
-def _made_by(record: RunRecord) -> tuple[str, object]:
-    return record.code, record.representation_card.get("fingerprint")
+def _made_by(record: RunRecord) -> tuple[object, object]:
+    return record.revisions, record.representation_card.get("key")
 
 
 def _section(systems: list[System], wanted: str | None, leaky: list[Row], superseded: int) -> Section:

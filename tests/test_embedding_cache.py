@@ -1,4 +1,4 @@
-"""The store: what is written is read again, whatever happens in between."""
+"""The embedding cache: what is written is read again, whatever happens in between."""
 
 import contextlib
 import errno
@@ -24,16 +24,16 @@ from conftest import here, tone
 
 from mgc import audio
 from mgc.audio import Windowing
-from mgc.representations import Layer, Representation, open_representation
-from mgc.representations.cache import store
-from mgc.representations.cache.store import Store, kept
-from mgc.representations.encoders.precision import in_bfloat16
+from mgc.representations import Layer, ModelSpec, Representation, open_representation
+from mgc.representations.cache import embeddings
+from mgc.representations.cache.embeddings import EmbeddingCache, cards
+from mgc.representations.derived import in_bfloat16, per_window, variant
 from mgc.util.errors import MgcError
 
 DIM = 24
 CARD = Representation(
     name="owner/an encoder",
-    address="owner/an encoder",
+    spec=ModelSpec("owner/an encoder"),
     source="a test",
     cut=Windowing(16_000, 16_000),
     layers=(Layer("low", 16), Layer("high", 8)),
@@ -55,11 +55,11 @@ def array(number: int) -> np.ndarray:
     return np.random.default_rng(number).normal(0, 10, (3, DIM))
 
 
-def fill(numbers: range, card: Representation = CARD) -> Store:
-    with Store(card, root=here().cache).writer() as writer:
+def fill(numbers: range, card: Representation = CARD) -> EmbeddingCache:
+    with EmbeddingCache(card, here().cache).writer() as writer:
         for number in numbers:
             writer.add(clip(number), f"track {number}", array(number))
-    return Store(card, root=here().cache)
+    return EmbeddingCache(card, here().cache)
 
 
 def shards(folder: Path) -> list[Path]:
@@ -73,7 +73,7 @@ def rows(folder: Path) -> Counter[str]:
 
 
 def assert_holds(numbers: range) -> None:
-    kept_now = Store(CARD, root=here().cache)
+    kept_now = EmbeddingCache(CARD, here().cache)
     assert kept_now.missing(map(clip, numbers)) == set()
     for number in numbers:
         assert np.array_equal(kept_now.read(clip(number)), array(number).astype(np.float16))
@@ -92,7 +92,7 @@ def test_what_was_added_is_read_in_float16() -> None:
     assert np.array_equal(pooled[1], filled.pooled([clip(1)])[0])
     assert 0 <= filled.seconds([clip(1), clip(1)]) <= filled.seconds(map(clip, range(5))) < 60
     for ask in (filled.read, lambda name: filled.seconds([clip(1), name])):
-        with pytest.raises(MgcError, match=f"{clip(99)} is not in the store"):
+        with pytest.raises(MgcError, match=f"{clip(99)} is not cached"):
             ask(clip(99))
 
 
@@ -101,26 +101,26 @@ def test_arrays_of_any_length_are_kept() -> None:
     arrays = {
         clip(frames): np.random.default_rng(frames).normal(-40, 9, (frames, 8)) for frames in (1, 77, 1293)
     }
-    with Store(card, root=here().cache).writer() as writer:
+    with EmbeddingCache(card, here().cache).writer() as writer:
         for name, one in arrays.items():
             writer.add(name, "track", one)
     for name, one in arrays.items():
-        assert np.array_equal(Store(card, root=here().cache).read(name), one.astype(np.float16))
+        assert np.array_equal(EmbeddingCache(card, here().cache).read(name), one.astype(np.float16))
 
 
 def test_float32_keeps_what_float16_cannot() -> None:
     card = replace(CARD, dtype="float32")
     large = array(0) * 1e5
-    with Store(card, root=here().cache).writer() as writer:
+    with EmbeddingCache(card, here().cache).writer() as writer:
         writer.add(clip(0), "loud", large)
-    assert Store(card, root=here().cache).folder != Store(CARD, root=here().cache).folder
-    assert Store(card, root=here().cache).read(clip(0)).dtype == np.float32
+    assert EmbeddingCache(card, here().cache).folder != EmbeddingCache(CARD, here().cache).folder
+    assert EmbeddingCache(card, here().cache).read(clip(0)).dtype == np.float32
     assert np.array_equal(
-        Store(card, root=here().cache).pooled([clip(0)], "low")[0], large[:, :16].astype(np.float32)
+        EmbeddingCache(card, here().cache).pooled([clip(0)], "low")[0], large[:, :16].astype(np.float32)
     )
     with (
         pytest.raises(MgcError, match=r"beyond 3.4028e\+38, the limit of float32"),
-        Store(card, root=here().cache).writer() as writer,
+        EmbeddingCache(card, here().cache).writer() as writer,
     ):
         writer.add(clip(1), "too loud", large * 1e40)
 
@@ -129,7 +129,7 @@ def test_float32_keeps_what_float16_cannot() -> None:
 def test_a_value_that_float16_cannot_hold_is_refused_with_the_track(value: float) -> None:
     with (
         pytest.raises(MgcError, match="beyond 65504, the limit of float16") as caught,
-        Store(CARD, root=here().cache).writer() as writer,
+        EmbeddingCache(CARD, here().cache).writer() as writer,
     ):
         writer.add(clip(0), "good", array(0))
         writer.add(clip(1), "the bad one", np.full((3, DIM), value))
@@ -158,7 +158,7 @@ def test_shards_open_in_pandas_and_datasets(tmp_path: Path) -> None:
 
 
 def test_what_changes_the_numbers_has_another_folder() -> None:
-    cards = [
+    made = [
         CARD,
         replace(CARD, weights="other"),
         replace(CARD, revision=2),
@@ -167,37 +167,42 @@ def test_what_changes_the_numbers_has_another_folder() -> None:
         replace(CARD, dtype="float32"),
         replace(CARD, pooled=False),
         in_bfloat16(CARD),
+        per_window(CARD),
+        variant(replace(CARD, pooled=False), semitones=2.0),
+        variant(replace(CARD, pooled=False), rate=1.1),
     ]
-    assert len({fill(range(1), card).folder for card in cards}) == len(cards)
-    assert {str(card["fingerprint"]) for card in kept(root=here().cache)} == {
-        card.fingerprint for card in cards
-    }
+    assert len({fill(range(1), card).folder for card in made}) == len(made)
+    assert {str(card["key"]) for card in cards(here().cache)} == {card.key for card in made}
 
 
 def test_the_name_and_place_of_an_encoder_and_of_a_clip_decide_nothing(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(0, 1.0, 16_000, 0), 16_000)
-    with Store(CARD, root=here().cache).writer() as writer:
+    with EmbeddingCache(CARD, here().cache).writer() as writer:
         writer.add(audio.inspect(tmp_path / "a.wav").content, "a", array(0))
     (tmp_path / "a.wav").rename(tmp_path / "b.wav")
-    moved = replace(CARD, name="elsewhere", address="/else/where")
-    assert Store(moved, root=here().cache).missing([audio.inspect(tmp_path / "b.wav").content]) == set()
+    moved = replace(CARD, name="elsewhere", spec=ModelSpec("/else/where"))
+    assert (
+        EmbeddingCache(moved, root=here().cache).missing([audio.inspect(tmp_path / "b.wav").content]) == set()
+    )
     # the card tells where the encoder was when something was last computed
-    assert fill(range(1, 2), moved).folder == Store(CARD, root=here().cache).folder
-    assert [card["address"] for card in kept(root=here().cache)] == ["/else/where"]
+    assert fill(range(1, 2), moved).folder == EmbeddingCache(CARD, here().cache).folder
+    assert [card["spec"]["name"] for card in cards(here().cache)] == ["/else/where"]
 
 
-def test_a_store_without_a_shard_is_not_told_of_and_a_damaged_card_is() -> None:
+def test_a_folder_without_a_shard_is_not_listed_and_a_damaged_card_is_an_error() -> None:
     filled = fill(range(0))
-    assert kept(root=here().cache) == []
+    assert cards(here().cache) == []
     assert filled.missing([clip(0)]) == {clip(0)}
     fill(range(1))
-    assert [card["name"] for card in kept(root=here().cache)] == [CARD.name]
+    assert [card["name"] for card in cards(here().cache)] == [CARD.name]
     (filled.folder / "representation.json").write_text("{")
-    with pytest.raises(MgcError, match="card of the store is damaged") as caught:
-        kept(root=here().cache)
+    with pytest.raises(MgcError, match="card in the embedding cache is damaged") as caught:
+        cards(here().cache)
     assert "representation.json" in str(caught.value)
     fill(range(1))
-    assert kept(root=here().cache) == [json.loads(json.dumps(CARD.card()))]
+    assert cards(here().cache) == [
+        json.loads(json.dumps(CARD.card() | {"libraries": [embeddings.library_versions()]}))
+    ]
 
 
 def test_bfloat16_is_an_encoder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,22 +228,20 @@ def test_bfloat16_is_an_encoder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert narrow.dtype == torch.bfloat16
     torch.testing.assert_close(narrow.float(), exact, rtol=2e-2, atol=2e-2)
     assert not torch.equal(narrow.float(), exact)
-    assert (
-        open_representation("windows:bfloat16:musicnn", workspace=here()).address
-        == "windows:bfloat16:musicnn"
-    )
-    with pytest.raises(MgcError, match="without weights"):
-        open_representation("bfloat16:logmel", workspace=here())
+    spec = ModelSpec("musicnn", keep="windows", precision="bfloat16")
+    assert open_representation(spec, here()).spec == spec
+    with pytest.raises(MgcError, match="has no weights"):
+        open_representation(ModelSpec("logmel", precision="bfloat16"), here())
 
 
 def test_a_call_of_many_hours_does_not_leave_thousands_of_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    with Store(CARD, root=here().cache).writer() as writer:
+    with EmbeddingCache(CARD, here().cache).writer() as writer:
         for number in range(1000):
             now += 40.0  # eleven hours
             writer.add(clip(number), "t", array(number))
-    assert 200 < len(shards(Store(CARD, root=here().cache).folder)) < 300
+    assert 200 < len(shards(EmbeddingCache(CARD, here().cache).folder)) < 300
 
 
 # --- accidents --------------------------------------------------------------------------------------------
@@ -248,9 +251,9 @@ def write_slowly(cache: str, numbers: range, log: str, per_shard: int) -> None:
     """In a process of its own: what is missing is added, and written down in `log` when it was."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["MGC_EMBEDDINGS_CACHE"] = cache
-    store.SHARD_BYTES = per_shard * 2 * DIM * 2
-    missing = Store(CARD, root=here().cache).missing(map(clip, numbers))
-    with Store(CARD, root=here().cache).writer() as writer, Path(log).open("a") as diary:
+    embeddings.SHARD_BYTES = per_shard * 2 * DIM * 2
+    missing = EmbeddingCache(CARD, here().cache).missing(map(clip, numbers))
+    with EmbeddingCache(CARD, here().cache).writer() as writer, Path(log).open("a") as diary:
         for number in numbers:
             if clip(number) in missing:
                 writer.add(clip(number), f"track {number}", array(number))
@@ -263,7 +266,7 @@ def write_slowly(cache: str, numbers: range, log: str, per_shard: int) -> None:
 def processes() -> multiprocessing.context.ForkServerContext:
     """Children of a process that has imported the store once, and has no threads."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mgc.representations.cache.store", "pytest", "soundfile"])
+    context.set_forkserver_preload(["mgc.representations.cache.embeddings", "pytest", "soundfile"])
     return context
 
 
@@ -291,7 +294,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_a_killed_writer_loses_nothing_that_a_shard_held(start: Start) -> None:
     numbers, folder = (
         range(400),
-        Store(CARD, root=here().cache).folder,
+        EmbeddingCache(CARD, here().cache).folder,
     )  # more than ten slow kills let through
     held: set[str] = set()
     for _ in range(10):
@@ -320,7 +323,7 @@ def test_an_interrupted_writer_keeps_all_that_was_added(start: Start, tmp_path: 
     added = [int(word) for word in (tmp_path / "log").read_text().split()]
     assert 20 < len(added) < 10_000
     assert_holds(range(len(added)))
-    assert not list(Store(CARD, root=here().cache).folder.glob(".*.part"))
+    assert not list(EmbeddingCache(CARD, here().cache).folder.glob(".*.part"))
 
 
 def test_two_writers_of_the_same_clips_do_no_harm(start: Start) -> None:
@@ -330,7 +333,7 @@ def test_two_writers_of_the_same_clips_do_no_harm(start: Start) -> None:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
     assert_holds(numbers)
-    assert len(Store(CARD, root=here().cache).pooled([clip(number) for number in numbers])) == 40
+    assert len(EmbeddingCache(CARD, here().cache).pooled([clip(number) for number in numbers])) == 40
 
 
 def test_a_reader_sees_what_another_has_written_since() -> None:
@@ -346,7 +349,7 @@ def test_a_full_disk_is_told_and_harms_nothing(
     step: tuple[object, str], problem: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = fill(range(3)).folder
-    (folder / store.CARD).unlink()  # so that it is written first
+    (folder / embeddings.CARD).unlink()  # so that it is written first
     before = {shard: shard.read_bytes() for shard in shards(folder)}
 
     def full(*_: object, **__: object) -> None:
@@ -382,7 +385,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 def test_a_disk_that_is_really_full_keeps_what_it_holds(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "SHARD_BYTES", 40 * 3 * DIM * 2)
+    monkeypatch.setattr(embeddings, "SHARD_BYTES", 40 * 3 * DIM * 2)
     fill(range(40))
     ballast = small_disk / "ballast"
     with contextlib.suppress(OSError):
@@ -390,10 +393,10 @@ def test_a_disk_that_is_really_full_keeps_what_it_holds(
     with pytest.raises(MgcError, match="No space left on device"):
         fill(range(40, 200))
     assert_holds(range(40))
-    [shard] = shards(Store(CARD, root=here().cache).folder)
+    [shard] = shards(EmbeddingCache(CARD, here().cache).folder)
     aside = shard.with_name("moved away")
     shard.rename(aside)
-    assert Store(CARD, root=here().cache).missing([clip(0)]) == {
+    assert EmbeddingCache(CARD, here().cache).missing([clip(0)]) == {
         clip(0)
     }  # the index, which cannot be written, is no hindrance
     aside.rename(shard)
@@ -414,15 +417,14 @@ def test_a_cache_that_is_read_only_is_read_and_a_new_one_is_told(monkeypatch: py
         fill(range(3), replace(CARD, revision=2))
 
 
-def test_half_written_files_are_ignored_and_old_ones_cleared() -> None:
+def test_incomplete_files_are_ignored() -> None:
     folder = fill(range(1)).folder
     old, new = folder / ".shard-old.arrow.1.part", folder / ".shard-new.arrow.2.part"
     for part in (old, new):
         part.write_bytes(b"half")
-    os.utime(old, (time.time() - 2 * store.STALE_SECONDS,) * 2)
+    os.utime(old, (0, 0))
     assert_holds(range(1))
     fill(range(1, 2))
-    assert (old.exists(), new.exists()) == (False, True)
     assert_holds(range(2))
 
 
@@ -438,13 +440,17 @@ def test_a_damaged_shard_is_set_aside_whatever_byte_it_is(capsys: pytest.Capture
     assert_holds(range(4))  # so that the index knows its clips
     for content in spoiled:
         shard.write_bytes(content)
-        assert Store(CARD, root=here().cache).missing(map(clip, range(4))) == {clip(0), clip(1), clip(2)}
+        assert EmbeddingCache(CARD, here().cache).missing(map(clip, range(4))) == {
+            clip(0),
+            clip(1),
+            clip(2),
+        }
         aside = shard.with_name(f"{shard.name}.damaged")
         assert aside.read_bytes() == content
         said = capsys.readouterr().err
         assert str(shard) in said
         assert aside.name in said
-    assert [card["name"] for card in kept(root=here().cache)] == [CARD.name]
+    assert [card["name"] for card in cards(here().cache)] == [CARD.name]
     fill(range(3))
     assert_holds(range(4))
     assert aside.exists()
@@ -452,11 +458,11 @@ def test_a_damaged_shard_is_set_aside_whatever_byte_it_is(capsys: pytest.Capture
 
 def rot(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bit flips in the middle of the values, and neither size nor times tell."""
-    state = store.state_of(shard)
+    state = embeddings.state_of(shard)
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    monkeypatch.setattr(store, "state_of", lambda path: state if path == shard else "missing")
+    monkeypatch.setattr(embeddings, "state_of", lambda path: state if path == shard else "missing")
 
 
 def test_no_byte_is_used_unlooked_at(
@@ -466,9 +472,9 @@ def test_no_byte_is_used_unlooked_at(
     assert_holds(range(3))
     [shard] = shards(filled.folder)
     rot(shard, monkeypatch)
-    assert Store(CARD, root=here().cache).missing([clip(1)]) == set()  # the index answers
-    with pytest.raises(MgcError, match=f"{clip(1)} is not in the store"):
-        Store(CARD, root=here().cache).read(clip(1))
+    assert EmbeddingCache(CARD, here().cache).missing([clip(1)]) == set()  # the index answers
+    with pytest.raises(MgcError, match=f"{clip(1)} is not cached"):
+        EmbeddingCache(CARD, here().cache).read(clip(1))
     assert "3 clips: track 0, track 1, track 2" in capsys.readouterr().err
     fill(range(3))
     assert_holds(range(3))
@@ -478,33 +484,33 @@ def test_a_clip_of_a_damaged_shard_is_read_from_another(monkeypatch: pytest.Monk
     fill(range(3))
     folder = fill(range(3)).folder
     assert_holds(range(3))
-    reader = Store(CARD, root=here().cache)
+    reader = EmbeddingCache(CARD, here().cache)
     reader.refresh()
     rot(shards(folder)[0], monkeypatch)
     assert np.array_equal(reader.read(clip(2)), array(2).astype(np.float16))
     assert len(shards(folder)) == 1
     shards(folder)[0].unlink()  # pruned by another process
-    reader = Store(CARD, root=here().cache)
-    with pytest.raises(MgcError, match="not in the store"):
+    reader = EmbeddingCache(CARD, here().cache)
+    with pytest.raises(MgcError, match="not cached"):
         reader.read(clip(2))
 
 
 def test_a_shard_is_opened_once_for_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fill(range(3)).folder
-    seconds = Store(CARD, root=here().cache).seconds([clip(0), clip(2)])
+    seconds = EmbeddingCache(CARD, here().cache).seconds([clip(0), clip(2)])
 
     def never(path: Path) -> None:
         raise AssertionError(f"{path} was opened")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "open_shard", never)
-        assert Store(CARD, root=here().cache).missing([clip(2), clip(3)]) == {clip(3)}
-        assert Store(CARD, root=here().cache).seconds([clip(0), clip(2)]) == seconds
-    index = folder / store.INDEX
+        patch.setattr(embeddings, "open_shard", never)
+        assert EmbeddingCache(CARD, here().cache).missing([clip(2), clip(3)]) == {clip(3)}
+        assert EmbeddingCache(CARD, here().cache).seconds([clip(0), clip(2)]) == seconds
+    index = folder / embeddings.INDEX
     whole = index.read_bytes()
     for content in (b"", whole[:-9], whole.replace(clip(1).encode(), clip(7).encode()), b"00000000\n"):
         index.write_bytes(content)
-        assert Store(CARD, root=here().cache).missing([clip(1), clip(7)]) == {clip(7)}
+        assert EmbeddingCache(CARD, here().cache).missing([clip(1), clip(7)]) == {clip(7)}
         assert index.read_bytes() == whole
 
 
@@ -516,7 +522,7 @@ def test_a_shard_that_nobody_may_read_is_told(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Path, "open", refused)
     with pytest.raises(MgcError, match="cannot be read: Permission denied") as caught:
-        Store(CARD, root=here().cache).missing([clip(0)])
+        EmbeddingCache(CARD, here().cache).missing([clip(0)])
     assert caught.value.where == shard
 
 
@@ -533,7 +539,7 @@ def test_a_damaged_shard_of_a_read_only_cache_is_told_and_not_read(
 
     for name in ("rename", "replace", "mkdir", "unlink"):
         monkeypatch.setattr(Path, name, refused)
-    reader = Store(CARD, root=here().cache)
+    reader = EmbeddingCache(CARD, here().cache)
     assert reader.missing(map(clip, range(5))) == lost
     assert reader.missing(map(clip, range(5))) == lost
     assert capsys.readouterr().err.count("cannot be set aside (Read-only file system)") == 1
@@ -544,7 +550,7 @@ def test_a_damaged_shard_of_a_read_only_cache_is_told_and_not_read(
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
 def test_a_store_of_many_shards_holds_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "SHARD_BYTES", 1)
+    monkeypatch.setattr(embeddings, "SHARD_BYTES", 1)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     filled = fill(range(300))
     assert len(shards(filled.folder)) == 300
