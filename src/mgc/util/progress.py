@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -68,9 +67,7 @@ class Progress:
         note = f", {self._note}" if self._note else ""
         return f"{count}, {clock(seconds)} elapsed, {clock(left)} left{note}"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
         if self.done:
             say(self._line())
