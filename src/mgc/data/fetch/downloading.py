@@ -87,14 +87,13 @@ class _Download:
     def run(self) -> None:
         self.part = self.file.with_name(f"{self.file.name}.part")
         self.card = self.file.with_name(f"{self.file.name}.part.json")
-        folder = self.file.parent
-        folder.mkdir(parents=True, exist_ok=True)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         self.version, self.total = self._read_card()
         if self.total is None:
             self.part.unlink(missing_ok=True)
         else:
             say(f"{self.file.name}: {amount(self._size())} of {amount(self.total)} are already downloaded")
-            check_free_space(folder, f"{self.file.name} needs", self.total - self._size())
+            check_free_space(self.file.parent, f"{self.file.name} needs", self.total - self._size())
         self._receive_all()
         wrong = _wrong_digest(self.part, self.file.name, self.digest)
         self.card.unlink(missing_ok=True)

@@ -89,7 +89,7 @@ def unpack(archive: Path, into: Path, top: str | None = None) -> Unpacked:
             *folders, last = name.split("/")
             if "__MACOSX" in folders or last == ".DS_Store" or last.startswith("._"):
                 result.litter += 1
-            elif reason := _refusal(name, top) or member.problem:
+            elif reason := _refusal(name, member.problem, top):
                 result.refused.append((printable(member.name), reason))
             else:
                 planned.append((member, into / name))
@@ -97,8 +97,8 @@ def unpack(archive: Path, into: Path, top: str | None = None) -> Unpacked:
     return result
 
 
-def _refusal(name: str, top: str | None) -> str | None:
-    """Why a member of this name is not unpacked."""
+def _refusal(name: str, problem: str | None, top: str | None) -> str | None:
+    """Why a member of this name, with this problem, is not unpacked."""
     parts = PurePosixPath(name).parts
     return _first({
         "its name contains a control character": re.search(r"[\x00-\x1f\x7f-\x9f]", name),
@@ -106,6 +106,7 @@ def _refusal(name: str, top: str | None) -> str | None:
         "its name leads out of the folder": ".." in parts,
         "it has no name": not parts,
         f"it is nested more than {MAX_DEPTH} folders deep": len(parts) > MAX_DEPTH,
+        f"{problem}": problem,
         f"it is not in the folder {top}": top and (parts[:1] != (top,) or len(parts) == 1),
     })  # fmt: skip
 
