@@ -57,9 +57,8 @@ def listing(root: Path, recipe: DataRecipe) -> Listing:
         tracks.append(Track(track_id, path, genre, group=track_id, split=split))  # artists are unknown
     faults = "repetitions, wrong labels, distortions"
     if filtered:
-        others = len(files.keys() - splits.keys())
-        note = f"{others} tracks are excluded by the fault-filtered split ({faults})"
-        notes = [note, *notes] if others else notes
+        if others := len(files.keys() - splits.keys()):
+            notes.insert(0, f"{others} tracks are excluded by the fault-filtered split ({faults})")
         return Listing("gtzan", tracks, [], notes, SOURCE.licence, "fault-filtered", AUTHORITY)
     warning = f"all tracks are used, including faulty ones ({faults}), and artists are unknown: scores are "
     warning += "too high; --split given selects the fault-filtered split"
