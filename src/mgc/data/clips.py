@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from mgc.audio import Clip, inspect
 from mgc.audio.decoding import content_hash
 from mgc.data.dataset import as_text
-from mgc.util.errors import MgcError
+from mgc.util.errors import explaining
 from mgc.util.progress import Progress
 from mgc.util.workers import cores
 
@@ -115,19 +115,15 @@ def state_of(path: Path) -> str:
 def _open_index(cache: Path, *tables: Table[Any]) -> Iterator[sqlite3.Connection]:
     fix = "make it writable, or name another folder with $MGC_EMBEDDINGS_CACHE; "
     fix += "a damaged clips.sqlite can be deleted: it is created again"
-    file = cache / "clips.sqlite"
-    try:
+    with explaining("the cache cannot be used", cache, fix):
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MgcError(f"the cache cannot be used: {error}", where=cache, fix=fix) from None
-    try:
-        with closing(sqlite3.connect(file, timeout=60)) as index:
-            for table in tables:
-                columns = "path TEXT PRIMARY KEY, state TEXT, result TEXT"
-                index.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
-            yield index
-    except sqlite3.Error as error:
-        raise MgcError(f"the cache cannot be used: {error}", where=file, fix=fix) from None
+    file = cache / "clips.sqlite"
+    failed = explaining("the cache cannot be used", file, fix, (sqlite3.Error,))
+    with failed, closing(sqlite3.connect(file, timeout=60)) as index:
+        for table in tables:
+            columns = "path TEXT PRIMARY KEY, state TEXT, result TEXT"
+            index.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
+        yield index
 
 
 def _read(index: sqlite3.Connection, table: Table[Result], paths: Sequence[Path]) -> dict[Path, Result]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from mgc.config import DataRecipe
 from mgc.util.errors import MgcError
 
-MAX_NAMED = 10  # at most so many tracks are named for one reason; of more, the first few and the number
+MAX_NAMED = 10  # largest number of tracks named for one reason; of more, the first few and the number
 
 
 def as_text(value: object) -> str:
@@ -135,8 +135,8 @@ class Archive:
 
     file: str
     place: str  # the folder below the data root that it unpacks to
-    url: str | None  # None if no working link is known
-    digest: str | None  # "sha1:...", "md5:..." or "sha256:..."; None if none is published
+    url: str | None = None  # None if no working link is known
+    digest: str | None = None  # "sha1:...", "md5:..." or "sha256:..."; None if none is published
 
 
 @dataclass(frozen=True)
