@@ -3,7 +3,7 @@
 This module does not import torch, so that making the card is cheap. The network is in `efficientat_network`.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,9 +119,9 @@ def _load(file: Path, device: "torch.device") -> "_Encoder":
     return _Encoder(load_network(file).fold_batch_norms().to(device))
 
 
+@dataclass(frozen=True)
 class _Encoder:
-    def __init__(self, model: "EfficientAT") -> None:
-        self.model = model
+    model: "EfficientAT"
 
     def __call__(
         self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
