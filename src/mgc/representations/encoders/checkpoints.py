@@ -11,6 +11,7 @@ from typing import Any
 from mgc.data.clips import file_hash
 from mgc.representations.encoders.known import SHORT_NAMES
 from mgc.util.errors import MgcError
+from mgc.util.text import listed
 
 # transformers 5 saves preprocessing in preprocessor_config.json, or in the other file for a whole processor.
 SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
@@ -61,12 +62,8 @@ def locate(model: str, *, weights: bool = True) -> tuple[Path, str]:
     hub_id = known.hub_id if known else model
     folder = path or _snapshot(model, hub_id)
     if missing := _missing(folder, weights):
-        rest = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        raise MgcError(
-            f"the folder is not a saved encoder: {', '.join(missing[:4])}{rest} not found",
-            where=folder,
-            fix=USE_FOLDER,
-        )
+        what = f"the folder is not a saved encoder: {listed(missing)} not found"
+        raise MgcError(what, where=folder, fix=USE_FOLDER)
     return folder, f"folder {folder.resolve()}" if path else f"hub {hub_id} at {folder.name[:12]}"
 
 
