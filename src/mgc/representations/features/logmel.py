@@ -57,26 +57,17 @@ def logmel44() -> Representation:
 def mfcc() -> Representation:
     """13 mel-frequency cepstral coefficients, (T, 13): `librosa.feature.mfcc(y=y, sr=22050, n_mfcc=13).T`."""
     return replace(
-        logmel(),
-        name="mfcc",
-        spec=ModelSpec("mfcc"),
-        source="librosa.feature.mfcc",
-        layers=(Layer("mfcc", N_MFCC),),
-        finish=_cepstrum,
-    )
+        logmel(), name="mfcc", spec=ModelSpec("mfcc"), source="librosa.feature.mfcc",
+        layers=(Layer("mfcc", N_MFCC),), finish=_cepstrum,
+    )  # fmt: skip
 
 
 def _logmel_card(name: str, settings: MelSettings) -> Representation:
     return feature_card(
-        name,
-        "librosa.feature.melspectrogram and power_to_db",
-        N_MELS,
-        settings.cut,
-        partial(_LogMel, settings),
-        pooled=False,
-        finish=top_db,
+        name, "librosa.feature.melspectrogram and power_to_db", N_MELS, settings.cut,
+        partial(_LogMel, settings), pooled=False, finish=top_db,
         frames_a_second=settings.sample_rate_hz / HOP,
-    )
+    )  # fmt: skip
 
 
 def top_db(decibels: np.ndarray) -> np.ndarray:
