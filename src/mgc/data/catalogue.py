@@ -179,7 +179,7 @@ def _unpack(file: Path, archive: Archive, root: Path, whole: bool = False) -> li
     if not unpacked.files:
         raise MgcError(f"the archive contains no files of {archive.place}", where=file)
     files.write(_marker(archive, root), str(archive.digest))  # last: it marks that everything is unpacked
-    refused = [f"not unpacked: {member.name}: {member.reason}" for member in unpacked.refused]
+    refused = [f"not unpacked: {member}: {reason}" for member, reason in unpacked.refused]
     return [f"{target}: {len(unpacked.files)} files", *refused]
 
 

@@ -36,8 +36,8 @@ class Archive:
 
     file: str
     place: str
-    url: str | None
-    digest: str | None
+    url: str | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
