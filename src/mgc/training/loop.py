@@ -169,12 +169,11 @@ def train(
     last_saved = time.monotonic()
     while not progress.finished(recipe):
         start, number = time.monotonic(), len(progress.history)
-        train_loss, train_accuracy = learner.epoch(number)
+        training = learner.epoch(number)
         probabilities = predict(learner.plain, val_set, crop_frames, learner.accelerator)  # (N, C)
-        val_loss, val_accuracy = _score(probabilities, val_set.labels)
-        rate = learner.after_epoch(val_loss, val_accuracy)
-        seconds = time.monotonic() - start
-        epoch = Epoch(number, train_loss, train_accuracy, val_loss, val_accuracy, rate, seconds)
+        validation = _score(probabilities, val_set.labels)
+        rate = learner.after_epoch(*validation)
+        epoch = Epoch(number, *training, *validation, rate, time.monotonic() - start)
         progress.add(epoch, learner.plain, recipe.stop_on)
         report(epoch)
         if time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS or progress.finished(recipe):

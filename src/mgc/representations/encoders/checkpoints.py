@@ -10,7 +10,7 @@ from typing import Any
 
 from mgc.data.clips import file_hash
 from mgc.representations.encoders.known import SHORT_NAMES
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining
 from mgc.util.text import listed
 
 # transformers 5 saves preprocessing in preprocessor_config.json, or in the other file for a whole processor.
@@ -129,10 +129,8 @@ def _missing(folder: Path, weights: bool = True) -> list[str]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
+    with explaining("the file cannot be read as JSON", file, USE_FOLDER, (OSError, ValueError)):
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MgcError(f"the file cannot be read as JSON: {error}", where=file, fix=USE_FOLDER) from None
     if not isinstance(content, dict):
         raise MgcError("the file does not hold a JSON object", where=file, fix=USE_FOLDER)
     return content

@@ -17,7 +17,9 @@ from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    from mgc.representations.card import Encoded
     from mgc.representations.encoders.musicnn_network import MusicNN
 
 SAMPLE_RATE_HZ = 16_000
@@ -67,9 +69,7 @@ def _load(workspace: Workspace, device: "torch.device") -> "_Encoder":
 class _Encoder:
     model: "MusicNN"
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         from torch.nn.functional import pad
 
         from mgc.representations.encoders.musicnn_network import logmel

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from mgc.util import files
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining
 from mgc.util.progress import say
 from mgc.workspace import Workspace
 
@@ -45,19 +45,14 @@ def fetch_weights(workspace: Workspace) -> Path:
     if weights.is_file():
         return weights
     places = [place / WHEEL for place in (workspace.encoders, folder) if place]
-    try:
+    fix = "make this folder writable, with 50 MB free, or choose another one with $XDG_CACHE_HOME"
+    with explaining("the musicnn weights cannot be saved", folder, fix, (OSError, SafetensorError)):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".musicnn-") as temporary:
             wheel = next((place for place in places if place.is_file()), None)
             tensors, licence = convert_wheel(wheel or _download_wheel(Path(temporary), folder))
         metadata = {"source": f"MSD_musicnn from {WHEEL}, sha256 {WHEEL_SHA256}", "licence": licence}
         return files.write(weights, save(tensors, metadata))
-    except (OSError, SafetensorError) as error:
-        raise MgcError(
-            f"the musicnn weights cannot be saved: {error}",
-            where=folder,
-            fix="make this folder writable, with 50 MB free, or choose another one with $XDG_CACHE_HOME",
-        ) from error
 
 
 def _download_wheel(temporary: Path, folder: Path) -> Path:

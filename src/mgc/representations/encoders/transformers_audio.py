@@ -33,6 +33,9 @@ from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+    from mgc.representations.card import Encoded
 
 __all__ = ["SHORT_NAMES", "from_name", "is_address", "published", "random_twin"]
 
@@ -247,9 +250,7 @@ class _Encoder:
         self.front_end = front_end(extractor)  # None: only the extractor itself can compute its features
         self.sample_rate_hz = int(extractor.sampling_rate)
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         import torch
 
         if self.front_end:

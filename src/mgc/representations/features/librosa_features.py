@@ -20,6 +20,9 @@ from mgc.util.workers import cores, exit_with_parent
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+    from mgc.representations.card import Encoded
 
 FRAMES_RATE_HZ = 22_050  # librosa's default
 HOP = 512  # samples; librosa's default
@@ -76,9 +79,7 @@ class _Frames:
     cut: Windowing
     device: "torch.device"
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         import torch
 
         cut, lengths = self.cut, real.tolist()
@@ -106,9 +107,7 @@ class _Vectors:
     cut: Windowing
     device: "torch.device"
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         import torch
 
         shortest = round(SHORTEST_SECONDS * self.cut.sample_rate_hz)

@@ -14,6 +14,9 @@ from mgc.util.compiled import prepare_librosa
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+    from mgc.representations.card import Encoded
 
 HOP = 512  # samples
 N_MELS = 128
@@ -100,9 +103,7 @@ class _LogMel:
         self.bank = torch.from_numpy(bank).to(device)  # (128, n_fft / 2 + 1)
         self.window = torch.hann_window(settings.n_fft, device=device)
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         import torch
 
         n_fft, window_frames = self.settings.n_fft, self.settings.window_frames
