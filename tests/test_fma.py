@@ -13,7 +13,7 @@ from miniature import FMA_GENRES, HEADER, ONLY_IN_MEDIUM, MiniatureFma, make_fma
 
 from mgc.config import DataRecipe
 from mgc.data import load, make_split
-from mgc.data.listing import Listing
+from mgc.data.dataset import Listing
 from mgc.data.sources import fma
 from mgc.util.errors import MgcError
 
@@ -29,7 +29,7 @@ def mini(tmp_path: Path) -> MiniatureFma:
 
 
 def listed(root: Path, subset: str = "fma_small") -> Listing:
-    return fma.listing(subset)(root, DataRecipe(source=subset))
+    return fma.SOURCES[subset].listing(root, DataRecipe(source=subset))
 
 
 def table(root: Path) -> Path:
@@ -244,7 +244,7 @@ def test_a_table_without_the_subset_is_refused(mini: MiniatureFma) -> None:
 
 
 def test_known_bad_clips_are_the_six_of_small_and_more_in_the_larger_ones(mini: MiniatureFma) -> None:
-    small = fma.known_bad("fma_small")
+    small, medium, large, full = (fma.SOURCES[subset].known_bad for subset in fma.SUBSETS)
     assert {bad: "without" in how for bad, how in small.items()} == {
         "098565": False,
         "098567": False,
@@ -253,9 +253,9 @@ def test_known_bad_clips_are_the_six_of_small_and_more_in_the_larger_ones(mini: 
         "108925": True,
         "133297": True,
     }
-    assert len(fma.known_bad("fma_medium")) == 21
-    assert small.items() < fma.known_bad("fma_medium").items() <= fma.known_bad("fma_large").items()
-    assert fma.known_bad("fma_full") == {}
+    assert len(medium) == 21
+    assert small.items() < medium.items() <= large.items()
+    assert full == {}
     assert set(small) < {track.track_id for track in listed(mini.root).tracks}
 
 

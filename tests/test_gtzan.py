@@ -12,7 +12,7 @@ from miniature import make_gtzan, real_clips
 
 from mgc.config import DataRecipe
 from mgc.data import load, make_split
-from mgc.data.listing import Listing
+from mgc.data.dataset import Listing
 from mgc.data.sources import gtzan
 from mgc.util.errors import MgcError
 
@@ -128,7 +128,7 @@ def test_the_fault_filtered_split_is_kept_after_every_file_is_inspected(tmp_path
     workspace = replace(here(), data=tmp_path)
     dataset = load(recipe, workspace=workspace)
     good = {track_id: side for track_id, side in mini.filtered.items() if track_id != "jazz.00054"}
-    assert set(gtzan.known_bad()) == {"jazz.00054"}
+    assert set(gtzan.SOURCE.known_bad) == {"jazz.00054"}
     assert {track.track_id: track.split for track in dataset.tracks} == good
     reasons = {bad.track_id: bad.reason for bad in dataset.excluded}
     assert len(reasons) == 930 - len(good) and reasons["jazz.00054"].startswith("cannot be decoded")

@@ -23,7 +23,8 @@ from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, re
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.bundle import MOST_WEIGHTS, write_bundle
 from mgc.report.content import MOST_ROWS, Content, gather
-from mgc.report.paper import MOST_PAGES, discussion, figures, forms, write_papers
+from mgc.report.paper import MOST_PAGES, figures, forms, write_papers
+from mgc.report.paper.text import paper_of
 from mgc.runs.record import RunRecord, tracks_file, without_places
 from mgc.util.errors import MgcError
 from mgc.util.files import write
@@ -155,7 +156,7 @@ def test_markdown_shows_foreign_text_as_text_and_the_records_numbers(
     by_title = {entry.title: entry for entry in content.systems}
     assert len(main) == 1 + MOST_ROWS < 1 + len(by_title)
     for title, accuracy, f1, *_ in main[1:]:
-        s = by_title[title].row.system.scores
+        s = by_title[title].scores
         assert accuracy.startswith(f"{s.accuracy:.3f} [{s.accuracy_low:.3f}, {s.accuracy_high:.3f}]")
         assert f1 == f"{s.macro_f1:.3f}"
     shown = {row[0] for row in main}
@@ -230,8 +231,8 @@ def test_pdf_is_tagged_for_screen_readers(files: dict[str, bytes]) -> None:
 
 
 def test_typst_shows_foreign_text_as_text() -> None:
-    blocks = [forms.Text(NASTY), forms.Items((NASTY,)), forms.Code((NASTY,))]
-    source = forms.typst(blocks, NASTY)
+    blocks = [forms.Block(kind, [NASTY]) for kind in ("text", "item", "code")]
+    source = forms.write_as("typst", forms.Paper(NASTY, blocks, {}))
     literals = [json.loads(literal) for literal in re.findall(r'"(?:[^"\\]|\\.)*"', source)]
     assert literals.count(NASTY.replace("音", "[U+97F3]")) == 4
     assert "x_y" not in re.sub(r'"(?:[^"\\]|\\.)*"', "", source)
@@ -241,10 +242,12 @@ def test_characters_that_no_font_has_are_shown_by_number() -> None:
     assert forms.displayable(NASTY + " Дождь é ☃") == NASTY.replace("音", "[U+97F3]") + " Дождь é ☃"
 
 
-def test_references_are_those_of_the_evaluation() -> None:
+def test_references_are_those_of_the_evaluation(files: dict[str, bytes]) -> None:
     known = " ".join((mgc.evaluate.__doc__ or "").replace('"', "").split())
-    for who, work in discussion.METHODS.items():
-        title, place = work.split(". ", 1)
+    references = files["paper.md"].decode().split(" References\n")[1]
+    cited = re.findall(r"^- (.*?)\. (.*?)\. (.*\d{4})\.$", references, re.MULTILINE)
+    assert len(cited) == 9  # all of them apply to these records
+    for who, title, place in cited:
         assert f"{who}, {title}, {place}" in known
 
 
@@ -308,6 +311,11 @@ def test_figures_and_page_are_reproducible(content: Content, files: dict[str, by
         assert {name: archive.read(name) for name in archive.namelist()} == files
 
 
+def test_every_paragraph_of_the_template_is_a_block(content: Content) -> None:
+    kinds = {block.kind for block in paper_of(content).blocks}
+    assert kinds == {"heading", "text", "item", "code", "table", "figure"}
+
+
 def test_one_probe_alone_is_a_paper_too(tmp_path: Path) -> None:
     run("one", "probe", "ear", 1.0, head="svm", classes=("x", "y"))
     content = gather(ReportRecipe(data=DataRecipe(source="one")), workspace=here())
@@ -315,6 +323,13 @@ def test_one_probe_alone_is_a_paper_too(tmp_path: Path) -> None:
     text = paper.read_text("utf-8")
     assert "There is no baseline." in text
     assert text.count("baseline") == 2  # in this sentence, and as an empty column of the main table
+
+
+def test_names_cannot_imitate_the_marks_of_mentions_and_bold_text(tmp_path: Path) -> None:
+    run("marked", "probe", "\ue000bold:ear\ue001", 1.0, head="svm", classes=("x", "y"))
+    content = gather(ReportRecipe(data=DataRecipe(source="marked")), workspace=here())
+    [paper] = write_papers(content, ["markdown"], tmp_path)
+    assert r"\\ue000bold:ear\\ue001" in paper.read_text("utf-8")
 
 
 def test_one_fold_and_a_genre_without_test_tracks_are_reported(tmp_path: Path) -> None:

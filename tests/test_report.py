@@ -16,7 +16,7 @@ from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, ReportRecipe, re
 from mgc.evaluate import Predictions, evaluate
 from mgc.report.audio import excerpt
 from mgc.report.content import Content, gather
-from mgc.report.figures import Chart, Line, axis_for, share_axis
+from mgc.report.figures import Axis, Chart, Line, axis_for
 from mgc.report.maps import kept_map
 from mgc.report.page import render_page, write_page
 from mgc.runs.record import RunRecord, tracks_file
@@ -125,11 +125,11 @@ def test_content_finds_the_best_of_each_kind(runs: list[RunRecord]) -> None:
     assert best == {"floor": "majority", "baseline": "cnn", "probe": "musicnn"}
     assert [entry.record.system for entry in c.probes] == ["musicnn", "whisper"]
     assert c.baseline and c.baseline.record.system == "cnn"
-    assert {entry.kind for entry in c.front} == {"floor", "baseline", "probe"}
+    assert {entry.record.kind for entry in c.front} == {"floor", "baseline", "probe"}
     entry = c.probes[0]
     scores = entry.record.evaluation
-    assert entry.confusion.tolist() == [list(row) for row in scores.confusion]
-    assert entry.per_class["f1"] == pytest.approx([row.f1 for row in scores.per_class])
+    assert entry.system.confusion.tolist() == [list(row) for row in scores.confusion]
+    assert entry.system.per_class("f1") == pytest.approx([row.f1 for row in scores.per_class])
     assert c.genres["label"].tolist() == [*CLASSES]
     assert c.genres[["tracks", "groups", "seconds"]].values.tolist() == [[20, 20, 600]] * 3
     assert "check" in c.missing[0] and len(c.missing) == 1
@@ -285,7 +285,7 @@ def test_an_excerpt_is_the_middle_and_small(tmp_path: Path) -> None:
 def test_lines_are_thinned_and_axes_round() -> None:
     steps = np.repeat(np.linspace(0, 1, 2001), 2)
     line = Line(EVIL, steps[:-1], steps[1:], 0)
-    points = Chart("a", share_axis("x"), share_axis("y"), [line]).path(line).split()
+    points = Chart("a", Axis("x"), Axis("y"), [line]).path(line).split()
     assert len(points) < 20  # a staircase finer than a point is a line
     assert (points[0], points[-1]) == ("34.0,204.0", "332.0,24.0")
     axis = axis_for("loss", np.array([0.31, 1.42]), zero=True)

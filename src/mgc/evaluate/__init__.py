@@ -40,19 +40,21 @@ Psychometrika 12(2), 1947. Phipson & Smyth, "Permutation P-values Should Never B
 Applications in Genetics and Molecular Biology 9(1), 2010.
 """
 
-from mgc.evaluate.calibration import Bin, calibration_error, reliability
 from mgc.evaluate.comparison import Difference, Leak, Verdict, holm, leak, mcnemar_p, paired, sign_flip_p
 from mgc.evaluate.predictions import PROBABILITY_PREFIX, Floats, Integers, Predictions
 from mgc.evaluate.ranking import roc_aucs, roc_curves
 from mgc.evaluate.scores import (
+    Bin,
     ClassScore,
     OverSeeds,
     Scores,
+    calibration_error,
     confusion_matrix,
     evaluate,
     log_loss,
     over_seeds,
     precision_recall_f1,
+    reliability,
     top2_accuracy,
 )
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgc.util.errors import MgcError, did_you_mean
+from mgc.util.text import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,18 +82,12 @@ class Predictions:
             )
         probabilities = _probabilities(self.probabilities, track_ids, n_classes)
 
-        order = sorted(range(n_tracks), key=track_ids.__getitem__)
-        checked: dict[str, Any] = {
-            "classes": classes,
-            "track_ids": tuple(track_ids[i] for i in order),
-            "labels": labels[order],
-            "probabilities": probabilities[order],
-            "groups": tuple(groups[i] for i in order),
-            "fold": fold[order],
-        }
-        for name, value in checked.items():
-            if isinstance(value, np.ndarray):
-                value.setflags(write=False)  # a copy, so the caller's array stays writable
+        order = np.array(sorted(range(n_tracks), key=track_ids.__getitem__))
+        arrays = {"labels": labels[order], "probabilities": probabilities[order], "fold": fold[order]}
+        for array in arrays.values():
+            array.setflags(write=False)  # a copy, so the caller's array stays writable
+        names = {"track_ids": tuple(track_ids[i] for i in order), "groups": tuple(groups[i] for i in order)}
+        for name, value in {"classes": classes, **names, **arrays}.items():
             object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
@@ -138,17 +133,17 @@ class Predictions:
         import pandas as pd
 
         names = np.array(self.classes, dtype=object)
-        table = pd.DataFrame(
+        columns = [PROBABILITY_PREFIX + name for name in self.classes]
+        return pd.DataFrame(
             {
                 "track_id": list(self.track_ids),
                 "label": names[self.labels],
                 "group": list(self.groups),
                 "fold": self.fold,
                 "predicted": names[self.predicted],
+                **dict(zip(columns, self.probabilities.T, strict=True)),
             }
         )
-        columns = [PROBABILITY_PREFIX + name for name in self.classes]
-        return pd.concat([table, pd.DataFrame(self.probabilities, columns=columns)], axis=1)
 
     @classmethod
     def from_frame(cls, frame: "pd.DataFrame") -> "Predictions":
@@ -160,14 +155,21 @@ class Predictions:
             Missing, unknown or duplicate columns, a label that is not a class, a `predicted` that is not the
             class of highest probability, and everything that the constructor refuses.
         """
-        _classes_of_columns([str(name) for name in frame.columns])
+        _check_distinct("column", [str(name) for name in frame.columns])
         return cls.from_columns({str(name): frame[name].tolist() for name in frame.columns})
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> "Predictions":
         """`from_frame` for columns that were read without pandas, which takes long to import."""
-        classes = _classes_of_columns([*columns])
-        numbers = {name: number for number, name in enumerate(classes)}
+        if missing := [name for name in FRAME_COLUMNS if name not in columns]:
+            raise MgcError(f"predictions lack the columns {few(missing)}", fix=f"found: {', '.join(columns)}")
+        others = [name for name in columns if name not in FRAME_COLUMNS]
+        if unknown := [name for name in others if not name.startswith(PROBABILITY_PREFIX)]:
+            raise MgcError(
+                f"unknown columns in the predictions: {few(unknown)}",
+                fix=f"keep {', '.join(FRAME_COLUMNS)} and one {PROBABILITY_PREFIX}<class> per class",
+            )
+        classes = tuple(name.removeprefix(PROBABILITY_PREFIX) for name in others)
         track_ids = _names("track_id", columns["track_id"])
         labels = _names("label", columns["label"])
         if unknown := sorted(set(labels) - set(classes)):
@@ -177,16 +179,14 @@ class Predictions:
         predictions = cls(
             classes=classes,
             track_ids=track_ids,
-            labels=np.array([numbers[label] for label in labels], dtype=np.int64),
-            probabilities=np.stack(
-                [np.asarray(columns[PROBABILITY_PREFIX + name]) for name in classes], axis=1
-            ),
+            labels=np.array([classes.index(label) for label in labels], dtype=np.int64),
+            probabilities=np.stack([np.asarray(columns[name]) for name in others], axis=1),
             groups=_names("group", columns["group"]),
             fold=np.asarray(columns["fold"]),
         )
         given = dict(zip(track_ids, columns["predicted"], strict=True))
-        pairs = zip(predictions.track_ids, predictions.predicted, strict=True)
-        expected = {track_id: classes[number] for track_id, number in pairs}
+        predicted = [classes[number] for number in predictions.predicted]
+        expected = dict(zip(predictions.track_ids, predicted, strict=True))
         if wrong := [track_id for track_id in expected if given[track_id] != expected[track_id]]:
             raise MgcError(
                 f"column 'predicted' is not the class of highest probability for {few(wrong)}: "
@@ -246,32 +246,15 @@ def _probabilities(values: object, track_ids: Sequence[str], n_classes: int) -> 
     return array
 
 
-def _classes_of_columns(columns: Sequence[str]) -> tuple[str, ...]:
-    _check_distinct("column", columns)
-    if missing := [name for name in FRAME_COLUMNS if name not in columns]:
-        raise MgcError(f"predictions lack the columns {few(missing)}", fix=f"found: {', '.join(columns)}")
-    others = [name for name in columns if name not in FRAME_COLUMNS]
-    if unknown := [name for name in others if not name.startswith(PROBABILITY_PREFIX)]:
-        raise MgcError(
-            f"unknown columns in the predictions: {few(unknown)}",
-            fix=f"keep {', '.join(FRAME_COLUMNS)} and one {PROBABILITY_PREFIX}<class> per class",
-        )
-    return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in others)
-
-
 def few(items: Sequence[object]) -> str:
     """The first items and the number of the others: `'a', 'b', 'c' and 4 more`."""
-    return _join([repr(item) for item in items[:NAMED_IN_ERRORS]], len(items))
+    return listed([repr(item) for item in items], NAMED_IN_ERRORS)
 
 
 def _few_tracks(rows: Integers, track_ids: Sequence[str], values: Any) -> str:
     """`'a' (0.97), 'b' (1.2) and 4 more`, from the rows of tracks and one value for each of them."""
-    pairs = [*zip(rows, values, strict=True)][:NAMED_IN_ERRORS]
-    return _join([f"{track_ids[row]!r} ({value:.6g})" for row, value in pairs], len(rows))
-
-
-def _join(named: list[str], count: int) -> str:
-    return ", ".join(named) + (f" and {count - len(named)} more" if count > len(named) else "")
+    pairs = zip(rows, values, strict=True)
+    return listed([f"{track_ids[row]!r} ({value:.6g})" for row, value in pairs], NAMED_IN_ERRORS)
 
 
 def check_same_split(a: Predictions, b: Predictions) -> None:
@@ -281,8 +264,9 @@ def check_same_split(a: Predictions, b: Predictions) -> None:
         raise MgcError(f"the two runs differ in their classes; {only_in(a.classes, b.classes)}", fix=fix)
     if a.track_ids != b.track_ids:
         raise MgcError(f"the two runs have different tracks; {only_in(a.track_ids, b.track_ids)}", fix=fix)
+    names = np.array(a.classes)
     for what, in_a, in_b in (
-        ("labels", [a.classes[k] for k in a.labels], [b.classes[k] for k in b.labels]),
+        ("labels", names[a.labels].tolist(), names[b.labels].tolist()),
         ("groups", a.groups, b.groups),
         ("folds", a.fold.tolist(), b.fold.tolist()),
     ):

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgc.evaluate.bootstrap import Unit, interval, resample, unit_numbers, unit_of
-from mgc.evaluate.calibration import calibration_error
 from mgc.evaluate.predictions import Floats, Integers, Predictions, check_same_split, few
 from mgc.evaluate.ranking import nan_mean, resampled_macro_auc, roc_aucs
 from mgc.util.errors import MgcError, did_you_mean
+
+BINS = 15  # of the calibration error, as in Guo et al. 2017
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,8 @@ class Scores(_MeanScores):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings for JSON."""
-        plain = asdict(self)
-        plain["per_class"] = list(plain["per_class"])
-        plain["confusion"] = [list(row) for row in self.confusion]
-        return plain
+        rows = {"per_class": [*map(asdict, self.per_class)], "confusion": [*map(list, self.confusion)]}
+        return asdict(self) | rows
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Scores":
@@ -99,8 +98,7 @@ class Scores(_MeanScores):
         for entry in plain["per_class"]:
             _check_keys("per_class", ClassScore, entry)
         per_class = tuple(ClassScore(**entry) for entry in plain["per_class"])
-        confusion = tuple(tuple(row) for row in plain["confusion"])
-        return cls(**{**plain, "per_class": per_class, "confusion": confusion})
+        return cls(**{**plain, "per_class": per_class, "confusion": tuple(map(tuple, plain["confusion"]))})
 
 
 def _check_keys(what: str, kind: type[Scores] | type[ClassScore], plain: object) -> None:
@@ -129,33 +127,22 @@ def evaluate(predictions: Predictions, *, n_bootstrap: int = 2000, seed: int = 0
         >>> scores.accuracy
         0.5
     """
-    labels, probabilities, n_classes = predictions.labels, predictions.probabilities, len(predictions.classes)
-    confusion = confusion_matrix(labels, predictions.predicted, n_classes)  # (C, C)
-    precision, recall, f1 = precision_recall_f1(confusion)  # (C,) each
-    hits, support, guesses = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    labels, probabilities = predictions.labels, predictions.probabilities
+    confusion = confusion_matrix(labels, predictions.predicted, len(predictions.classes))  # (C, C)
     areas = roc_aucs(predictions)  # (C,)
+    by_class = [values.tolist() for values in (*precision_recall_f1(confusion), confusion.sum(axis=1))]
+    rows = zip(predictions.classes, *by_class, map(_none_if_nan, areas), strict=True)
+    means = _means(np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
     return Scores(
         n_tracks=len(predictions),
         n_groups=len(set(predictions.groups)),
         interval_unit=unit_of(predictions),
-        accuracy=float(_accuracy(hits, support)),
-        macro_f1=float(_macro_f1(hits, support, guesses)),
-        balanced_accuracy=float(_balanced_accuracy(hits, support)),
+        **{name: float(mean) for name, mean in means.items()},
         top2_accuracy=top2_accuracy(labels, probabilities),
         roc_auc=_none_if_nan(nan_mean(areas)),
         log_loss=log_loss(labels, probabilities),
         calibration_error=calibration_error(predictions),
-        per_class=tuple(
-            ClassScore(
-                name,
-                float(precision[k]),
-                float(recall[k]),
-                float(f1[k]),
-                int(support[k]),
-                _none_if_nan(areas[k]),
-            )
-            for k, name in enumerate(predictions.classes)
-        ),
+        per_class=tuple(ClassScore(*row) for row in rows),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         **_intervals([predictions], n_bootstrap, seed),
     )
@@ -199,12 +186,8 @@ def _intervals(runs: Sequence[Predictions], n_bootstrap: int, seed: int) -> dict
     """`<score>_low` and `<score>_high` of the means over runs of one split, all on the same resamples."""
     counts = np.stack([_counts_by_unit(run) for run in runs], axis=1)  # (U, S, 3, C)
     hits, support, guesses = np.moveaxis(resample(counts, n_bootstrap, seed), 2, 0)  # (R, S, C) each
-    resampled = {
-        "accuracy": _accuracy(hits, support).mean(axis=1),
-        "macro_f1": _macro_f1(hits, support, guesses).mean(axis=1),
-        "balanced_accuracy": _balanced_accuracy(hits, support).mean(axis=1),
-        "roc_auc": np.mean([resampled_macro_auc(run, n_bootstrap, seed) for run in runs], axis=0),
-    }
+    resampled = {name: each.mean(axis=1) for name, each in _means(hits, support, guesses).items()}
+    resampled["roc_auc"] = np.mean([resampled_macro_auc(run, n_bootstrap, seed) for run in runs], axis=0)
     intervals: dict[str, Any] = {}
     for name, values in resampled.items():
         known = values[~np.isnan(values)]
@@ -215,8 +198,9 @@ def _intervals(runs: Sequence[Predictions], n_bootstrap: int, seed: int) -> dict
 
 def confusion_matrix(labels: Integers, predicted: Integers, n_classes: int) -> Integers:
     """(N,) true and (N,) predicted class numbers to (C, C) counts; rows are true classes."""
-    cells = np.bincount(labels * n_classes + predicted, minlength=n_classes * n_classes)
-    return cells.reshape(n_classes, n_classes).astype(np.int64)
+    counts = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
 
 
 def precision_recall_f1(confusion: Integers) -> tuple[Floats, Floats, Floats]:
@@ -244,41 +228,63 @@ def top2_accuracy(labels: Integers, probabilities: Floats) -> float:
     return float((likeliest == labels[:, None]).any(axis=1).mean())
 
 
+class Bin(NamedTuple):
+    """The tracks whose top probability is in (low, high]: number, mean probability and accuracy."""
+
+    low: float
+    high: float
+    tracks: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(predictions: Predictions) -> list[Bin]:
+    """The non-empty ones of 15 bins of equal width, for a reliability diagram (Guo et al. 2017)."""
+    top = predictions.probabilities.max(axis=1)  # (N,)
+    correct = predictions.predicted == predictions.labels
+    edges = np.linspace(0, 1, BINS + 1)
+    numbers = np.searchsorted(edges[1:-1], top, side="left")  # (N,)
+    return [
+        Bin(
+            float(edges[number]),
+            float(edges[number + 1]),
+            int((numbers == number).sum()),
+            float(top[numbers == number].mean()),
+            float(correct[numbers == number].mean()),
+        )
+        for number in np.unique(numbers)
+    ]
+
+
+def calibration_error(predictions: Predictions) -> float:
+    """Mean gap between confidence and accuracy in the bins of `reliability`, weighted by tracks."""
+    gaps = [entry.tracks * abs(entry.confidence - entry.accuracy) for entry in reliability(predictions)]
+    return float(sum(gaps) / len(predictions))
+
+
 def _counts_by_unit(predictions: Predictions) -> Floats:
     """(U, 3, C): correct predictions, tracks and predictions of each class in each resampling unit."""
     unit, labels, predicted = unit_numbers(predictions), predictions.labels, predictions.predicted
-    n_units, n_classes = int(unit.max()) + 1, len(predictions.classes)
-
-    def count(class_numbers: Integers, weights: Floats | None = None) -> Floats:
-        cells = np.bincount(unit * n_classes + class_numbers, weights, minlength=n_units * n_classes)
-        return cells.reshape(n_units, n_classes).astype(np.float64)  # (U, C)
-
-    correct = (predicted == labels).astype(np.float64)  # (N,)
-    return np.stack([count(labels, correct), count(labels), count(predicted)], axis=1)  # (U, 3, C)
+    counts = np.zeros((int(unit.max()) + 1, 3, len(predictions.classes)))
+    for kind, classes, weights in ((0, labels, predicted == labels), (1, labels, 1), (2, predicted, 1)):
+        np.add.at(counts[:, kind], (unit, classes), weights)
+    return counts
 
 
-def _accuracy(hits: NDArray[Any], support: NDArray[Any]) -> Floats:
-    """(..., C) counts per class to (...) accuracies."""
-    return np.asarray(hits.sum(axis=-1) / support.sum(axis=-1), dtype=np.float64)
-
-
-def _balanced_accuracy(hits: NDArray[Any], support: NDArray[Any]) -> Floats:
-    """(..., C) counts per class to (...) mean recall over the classes that have tracks."""
-    return np.asarray(_ratio(hits, support).sum(axis=-1) / (support > 0).sum(axis=-1), dtype=np.float64)
-
-
-def _macro_f1(hits: NDArray[Any], support: NDArray[Any], guesses: NDArray[Any]) -> Floats:
-    """(..., C) counts per class to (...) mean F1 over the classes that have tracks or predictions."""
+def _means(hits: NDArray[Any], support: NDArray[Any], guesses: NDArray[Any]) -> dict[str, Floats]:
+    """The means over classes of (..., C) correct predictions, tracks and predictions of each class: (...)."""
     occurs = support + guesses > 0  # (..., C)
     f1 = _ratio(2 * hits, support + guesses)  # (..., C)
-    return np.asarray(f1.sum(axis=-1) / occurs.sum(axis=-1), dtype=np.float64)
+    return {
+        "accuracy": hits.sum(axis=-1) / support.sum(axis=-1),
+        "macro_f1": f1.sum(axis=-1) / occurs.sum(axis=-1),
+        "balanced_accuracy": _ratio(hits, support).sum(axis=-1) / (support > 0).sum(axis=-1),
+    }
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
     """The quotient; 0/0 is 0."""
-    result = np.zeros(np.shape(denominator), dtype=np.float64)
-    np.divide(numerator, denominator, out=result, where=denominator > 0)
-    return result
+    return np.divide(numerator, denominator, out=np.zeros(denominator.shape), where=denominator > 0)
 
 
 def _none_if_nan(value: Any) -> float | None:

@@ -11,77 +11,30 @@ from mgc.workspace import Workspace
 
 def model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:
     """The README.md of an export; `encoder` describes where the encoder is."""
-    record, scores = models.record, models.record.evaluation
-    public = without_places(record)
-    card = public.representation_card
-    unit = "artists" if scores.interval_unit == "group" else "tracks"
-    trained = "trained from scratch" if record.kind == "baseline" else "heads on a frozen encoder"
-    per_class = markdown_table(
-        ["genre", "precision", "recall", "F1", "tracks"],
-        [
-            [r.label, f"{r.precision:.2f}", f"{r.recall:.2f}", f"{r.f1:.2f}", r.support]
-            for r in scores.per_class
-        ],
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    record, public = models.record, without_places(models.record)
+    per_class = [
+        [r.label, f"{r.precision:.2f}", f"{r.recall:.2f}", f"{r.f1:.2f}", r.support]
+        for r in record.evaluation.per_class
+    ]
+    loader = PackageLoader("mgc.predict")
+    # The card is Markdown: foreign text is escaped by the filter, not as HTML.
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, autoescape=False)
+    environment.filters["escape"] = escape_markdown
+    return environment.get_template("card.md").render(
+        models=models,
+        record=record,
+        card=public.representation_card,
+        calibration=calibration,
+        encoder=encoder,
+        scores=record.evaluation,
+        trained="trained from scratch" if record.kind == "baseline" else "heads on a frozen encoder",
+        front_matter=_front_matter(record),
+        per_class=markdown_table(["genre", "precision", "recall", "F1", "tracks"], per_class),
+        comparison=_comparison(record, models.workspace),
+        command=command_line(public),
     )
-    leaky = "**The split leaks on purpose: these scores do not hold for artists outside the training set.** "
-    interval = f"[{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]"
-    interval_f1 = f"[{scores.macro_f1_low:.3f}, {scores.macro_f1_high:.3f}]"
-    versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
-    data, genres = escape_markdown(record.data), escape_markdown(", ".join(models.classes))
-    notes = "".join(f"- {escape_markdown(note)}\n" for note in record.notes)
-    return f"""---
-{_front_matter(record)}
----
-
-# {escape_markdown(record.title)}: genres of {data}
-
-{len(models.folds)} models, one for each fold of the split, {trained}, with {record.parameters:,} trained
-parameters each. Their calibrated probabilities are averaged. Genres: {genres}.
-
-## Use
-
-    pip install mgc
-    mgc predict path/to/this/folder my-music/ --format csv
-
-Encoder or feature: {record.representation} ({card["source"]}), {encoder}.
-
-Threshold: {calibration.summary()}.
-
-## Evaluation
-
-{leaky if record.leaky else ""}{scores.n_tracks} tracks, split {record.split}: {record.split_authority}.
-Each track was predicted once, by the model whose test set it is in. The average of all models was not
-evaluated on them, because each track is in the training set of another model.
-
-Accuracy {scores.accuracy:.3f} {interval}, macro-F1 {scores.macro_f1:.3f} {interval_f1}
-(95 %, over {scores.n_groups} {unit}).
-
-{per_class}
-
-Compared with the other runs on the same tracks and split:
-
-{_comparison(record, models.workspace)}
-
-## Intended use and limitations
-
-Sorting one's own music by these genres, and study. Music of any other genre gets the nearest of these genres,
-or "unknown". The probabilities are calibrated on tracks of {data}; they are less accurate for other
-recordings, other years and other definitions of a genre. Genres are conventions and not properties of sound:
-do not rate artists by them.
-
-## Data and licences
-
-- Music: {data}, {record.training_tracks:.0f} training tracks per fold, {len(record.excluded)} excluded;
-  licence: {record.licence or "unknown"}.
-- Encoder or feature: licence {card["licence"]}; trained on: {card["trained_on"]}.
-{notes}
-## Training
-
-    {command_line(public)}
-
-Run {record.run_id} of {record.created[:10]}, seed {record.seed}, on {record.device}, commit {record.commit},
-{versions}. Tracks {record.data_hash}, split {record.split_hash},
-representation {card["key"]}."""
 
 
 def _comparison(record: RunRecord, workspace: Workspace) -> str:

@@ -15,7 +15,7 @@ from mgc.audio import SUFFIXES, Clip
 from mgc.config import Device
 from mgc.data import Track, inspect_all
 from mgc.data.dataset import as_text
-from mgc.data.sources.local import FolderScan
+from mgc.data.sources.local import files_below
 from mgc.predict.calibrate import Calibration
 from mgc.predict.export import CONFIG, read_export
 from mgc.predict.models import RunModels, load_models
@@ -86,7 +86,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     skipped = 0
     for path in paths:
-        inside = [*FolderScan().files(path)] if path.is_dir() else [path]
+        inside = files_below(path)[0] if path.is_dir() else [path]
         audio = [file for file in inside if file == path or file.suffix.lower() in SUFFIXES]
         skipped += len(inside) - len(audio)
         found |= dict.fromkeys(audio)

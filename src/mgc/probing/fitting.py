@@ -5,7 +5,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from mgc.util.errors import MgcError
 from mgc.util.progress import Progress, say
 from mgc.util.workers import cores
 
-REVISION = 1  # of pooling and choosing by validation: raised by hand when the same heads come out otherwise
+REVISION = 1  # of pooling and selection on validation: raised by hand when fitted heads change
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,13 @@ class HeadOfFold:
     def to_record(self) -> dict[str, Any]:
         """For the run record: layer, strength, and the validation log loss of every layer and strength."""
         fit = self.fitted
-        entries: dict[str, Any] = {"layer": self.layer, "strength": fit.strength}
-        entries["val_log_loss"] = {str(strength): loss for strength, loss in fit.tried.items()}
+        losses = {str(strength): loss for strength, loss in fit.tried.items()}
+        entries = {"layer": self.layer, "strength": fit.strength, "val_log_loss": losses}
         if len(self.fits) > 1:
             entries["val_log_loss_of_layers"] = {name: other.loss for name, other in self.fits.items()}
         if isinstance(fit.classifier[-1], WeightedLayers):
             entries["layer_weights"] = fit.classifier[-1].layer_weights_.tolist()
         return entries
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """A head of one fold on one layer, with its predictions."""
-
-    fold: int
-    layer: str
-    fitted: Fitted
-    validation: np.ndarray  # (n_val, C)
-    test: np.ndarray  # (n_test, C)
 
 
 def fit_folds(
@@ -110,42 +99,39 @@ def fit_folds(
     def jobs() -> Iterator[Any]:
         for layer in layers:  # a layer is read when its first fit starts
             embeddings = _embeddings(store, clips, layer, recipe)
-            for number, parts in enumerate(folds):
-                yield delayed(_fit)(head, embeddings, labels, parts, classes, recipe.seed, number, layer)
+            for parts in folds:
+                yield delayed(_fit)(head, layer, embeddings, labels, parts, classes, recipe.seed)
 
     count = len(folds) * len(layers)
-    fits: dict[tuple[int, str], _Fit] = {}
+    fits: list[HeadOfFold] = []  # layer by layer
     with _single_threaded(), Progress("fit heads", count, "layers") as progress:
-        parallel = Parallel(min(cores(), count), backend="threading", return_as="generator_unordered")
-        for fit in parallel(jobs()):
-            fits[fit.fold, fit.layer] = fit
+        for fit in Parallel(min(cores(), count), backend="threading", return_as="generator")(jobs()):
+            fits.append(fit)
             progress.step()
-    _report_convergence(recipe.head, [fit.fitted for fit in fits.values()])
-    heads = [_choose([fits[fold, layer] for layer in layers]) for fold in range(len(folds))]
+    _report_convergence(recipe.head, [fit.fitted for fit in fits])
+    heads = []
+    for number in range(len(folds)):
+        of_fold = fits[number :: len(folds)]
+        best = min(of_fold, key=lambda fit: fit.fitted.loss)
+        heads.append(replace(best, fits={fit.layer: fit.fitted for fit in of_fold}))
     return heads, time.monotonic() - start
 
 
 def _fit(
     head: Head,
+    layer: str,
     embeddings: Embeddings,
     labels: np.ndarray,
     parts: list[list[int]],
     classes: int,
     seed: int,
-    fold: int,
-    layer: str,
-) -> _Fit:
+) -> HeadOfFold:
     """`parts` are the tracks of the training, validation and test set; a row has the label of its track."""
     rows, counts = zip(*map(embeddings.of, parts), strict=True)
     train, val = ((rows[k], np.repeat(labels[parts[k]], counts[k])) for k in (0, 1))
     fitted = fit_head(head, train, val, seed)
     validation, test = (probabilities(fitted, rows[k], counts[k], classes) for k in (1, 2))
-    return _Fit(fold, layer, fitted, validation, test)
-
-
-def _choose(fits: Sequence[_Fit]) -> HeadOfFold:
-    best = min(fits, key=lambda fit: fit.fitted.loss)
-    return HeadOfFold(best.layer, {fit.layer: fit.fitted for fit in fits}, best.test, best.validation)
+    return HeadOfFold(layer, {layer: fitted}, test, validation)
 
 
 @contextlib.contextmanager
@@ -165,9 +151,7 @@ def _single_threaded() -> Iterator[None]:
 def _report_convergence(head: str, fits: Sequence[Fitted]) -> None:
     counts = Counter(strength for fit in fits for strength in fit.not_converged)
     if counts:
-        which = ", ".join(
-            f"{strength:g} in {n} of {len(fits)} fits" for strength, n in sorted(counts.items())
-        )
+        which = ", ".join(f"{value:g} in {n} of {len(fits)} fits" for value, n in sorted(counts.items()))
         say(f"head {head} did not converge at strength {which}; they are scored like the others")
 
 

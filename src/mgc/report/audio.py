@@ -10,7 +10,7 @@ import soundfile
 from mgc import data
 from mgc.audio import decode
 from mgc.config import DataRecipe
-from mgc.data import Dataset, Track
+from mgc.data import Dataset
 from mgc.report.content import Content
 from mgc.runs.record import load_record
 from mgc.util.compiled import prepare_librosa
@@ -41,36 +41,24 @@ class FoundDataset:
     unchanged: bool
     problem: str
 
-    def track(self, track_id: str, label: str) -> Track | None:
-        """The track with this id, if it still exists and has this label."""
-        track = self.dataset.by_id.get(track_id) if self.dataset else None
-        return track if track and track.label == label else None
-
 
 def find_dataset(content: Content) -> FoundDataset:
     """Load the tracks from the place that the command names, or else from where the runs found them."""
-    recipe = _recipe(content)
+    stored = load_record(content.first.folder / "record.json").recipe["data"]
+    recipe = DataRecipe.model_validate({k: v for k, v in stored.items() if k in DataRecipe.model_fields})
+    source = content.recipe.data.source
+    if "/" in source or not content.workspace.results_of(source).is_dir():  # not the name of a dataset
+        recipe = recipe.model_copy(update={"source": source})
     try:
         dataset = data.load(recipe, content.workspace)
     except (MgcError, OSError) as error:
         what = error.what.split("\n")[0] if isinstance(error, MgcError) else str(error)
         what = what.replace(recipe.source, Path(recipe.source).name)  # reports name no folders
-        return FoundDataset(
-            None, False, f"The audio was not found: {what}. Give its present place with --data."
-        )
-    if dataset.hash == content.first.data_hash:
-        return FoundDataset(dataset, True, "")
+        problem = f"The audio was not found: {what}. Give its present place with --data."
+        return FoundDataset(None, False, problem)
+    unchanged = dataset.hash == content.first.data_hash
     problem = "The dataset has changed since the runs; only tracks with the same id and label have excerpts."
-    return FoundDataset(dataset, False, problem)
-
-
-def _recipe(content: Content) -> DataRecipe:
-    """The recipe of the first run, with the source that the command names, if it names one."""
-    stored = load_record(content.first.folder / "record.json").recipe["data"]
-    known = {key: value for key, value in stored.items() if key in DataRecipe.model_fields}
-    recipe, source = DataRecipe.model_validate(known), content.recipe.data.source
-    is_name = content.workspace.results_of(source).is_dir() and "/" not in source
-    return recipe if is_name else recipe.model_copy(update={"source": source})
+    return FoundDataset(dataset, unchanged, "" if unchanged else problem)
 
 
 def excerpt(path: Path, seconds: float) -> Excerpt:
@@ -80,22 +68,17 @@ def excerpt(path: Path, seconds: float) -> Excerpt:
         AudioError: the file cannot be decoded.
     """
     start = max(0, int((seconds - SECONDS) / 2 * RATE_HZ))
-    samples = _cut(path, start, int(SECONDS * RATE_HZ))
+    end, parts, position = start + int(SECONDS * RATE_HZ), [], 0
+    for block in decode(path, RATE_HZ):
+        parts.append(block)
+        position += len(block)
+        if position >= end:
+            break
+    samples = np.concatenate(parts)[start:end]
     stream = io.BytesIO()
     # About 40 kbit/s, which is good enough to recognise a genre.
     soundfile.write(stream, samples, RATE_HZ, format="MP3", compression_level=0.9)
     return Excerpt(stream.getvalue(), _spectrogram(samples), len(samples) / RATE_HZ)
-
-
-def _cut(path: Path, start: int, length: int) -> np.ndarray:
-    """(length,) samples from `start` on, fewer if the file ends; decoding stops as soon as possible."""
-    parts, position = [], 0
-    for block in decode(path, RATE_HZ):
-        parts.append(block[max(0, start - position) : max(0, start + length - position)])
-        position += len(block)
-        if position >= start + length:
-            break
-    return np.concatenate(parts)
 
 
 def _spectrogram(samples: np.ndarray) -> bytes:

@@ -11,7 +11,7 @@ import json
 import shlex
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -20,7 +20,8 @@ import pandas as pd
 from mgc.config import recipe_toml
 from mgc.report.content import Content
 from mgc.report.page import render_page
-from mgc.report.paper import FORMS, Figure, Table, blocks_of, write_papers
+from mgc.report.paper import FORMS, write_papers
+from mgc.report.paper.text import paper_of
 from mgc.runs.record import RunRecord, load_records, without_places
 from mgc.runs.tables import render
 from mgc.util import files
@@ -47,43 +48,38 @@ def write_bundle(content: Content, folder: Path) -> Path:
             "them; a manifest with relative paths or with a column id avoids this"
         )
     records = [without_places(record) for record in load_records(content.data, content.workspace)]
+    trained = [record for record in records if record.kind != "floor"]
     members = {path.name: path.read_bytes() for path in write_papers(content, [*FORMS], folder)}
-    for block in blocks_of(content):
-        names = [f"tables/{block.name}.csv"] if isinstance(block, Table) else []
-        names += [f"figures/{block.name}.{kind}" for kind in ("pdf", "png") if isinstance(block, Figure)]
-        members |= {name: (folder / name).read_bytes() for name in names}
-    members["table.md"] = (render(content.sections, "markdown") + "\n").encode()
-    members["table.csv"] = (render(content.sections, "csv") + "\n").encode()
+    paper = paper_of(content)
+    names = [f"tables/{name}.csv" for name in paper.tables]
+    names += [f"figures/{name}.{kind}" for name in paper.names("figure") for kind in ("pdf", "png")]
+    members |= {name: (folder / name).read_bytes() for name in names}
     silent = content.recipe.model_copy(update={"audio": False})
-    page = render_page(replace(content, recipe=silent))
-    members["report.html"] = page.encode("utf-8", errors="backslashreplace")
-    omitted = [*_add_files_beside_runs(content, members), *_add_runs(content.folder, members)]
-    for record in records:
-        if record.kind != "floor":
-            members[f"configs/{record.run_id}.toml"] = config_of(record).encode()
-    members["commands.sh"] = commands_of(records, content.first).encode()
-    members["README.md"] = (
-        _template("bundle.md")
-        .format(
-            data=one_line(content.data),
-            weights=MOST_WEIGHTS // 1024,
-            omitted="".join(f"\n- {one_line(line)}" for line in sorted(omitted)) or "nothing.",
-        )
-        .encode()
+    made = {
+        "table.md": render(content.sections, "markdown") + "\n",
+        "table.csv": render(content.sections, "csv") + "\n",
+        "report.html": render_page(replace(content, recipe=silent)),
+        "commands.sh": _commands(trained, content.first),
+    }
+    for record in trained:
+        name = f"configs/{record.run_id}.toml"
+        made[name] = f"# mgc {record.kind} --config {name}\n\n{recipe_toml(record.recipe)}"
+    members |= {name: text.encode(errors="backslashreplace") for name, text in made.items()}
+    omitted = [*_add_files_beside_runs(content, members), *_add_runs(records, content.folder, members)]
+    readme = _template("bundle.md").format(
+        data=one_line(content.data),
+        weights=MOST_WEIGHTS // 1024,
+        omitted="".join(f"\n- {one_line(line)}" for line in sorted(omitted)) or "nothing.",
     )
+    members["README.md"] = readme.encode()
     sums = [f"{hashlib.sha256(members[name]).hexdigest()}  {name}\n" for name in sorted(members)]
     members["MANIFEST"] = "".join(sums).encode()
     return files.write(folder / NAME, _zipped(members))
 
 
-def config_of(record: RunRecord) -> str:
-    """The recipe of a run as a file for `mgc baseline --config` or `mgc probe --config`."""
-    return f"# mgc {record.kind} --config configs/{record.run_id}.toml\n\n{recipe_toml(record.recipe)}"
-
-
-def commands_of(records: Sequence[RunRecord], first: RunRecord) -> str:
+def _commands(trained: Sequence[RunRecord], first: RunRecord) -> str:
     """A shell script that repeats every recipe once, in the order of the runs, floors included."""
-    last = {recipe_toml(record.recipe): record for record in records if record.kind != "floor"}
+    last = {recipe_toml(record.recipe): record for record in trained}
     runs = [f'mgc {r.kind} --config configs/{r.run_id}.toml --data "$DATA"' for r in last.values()]
     data = shlex.quote(first.recipe["data"]["source"])
     return _template("commands.sh").format(data=data, runs="\n".join(runs))
@@ -99,9 +95,8 @@ def _add_files_beside_runs(content: Content, members: dict[str, bytes]) -> Itera
     if table.exists():
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
         rows["path"] = [Path(path).name for path in rows["path"]]
-        members["quarantine.csv"] = rows.to_csv(
-            index=False, quoting=csv.QUOTE_ALL, lineterminator="\n"
-        ).encode()
+        text = rows.to_csv(index=False, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        members["quarantine.csv"] = text.encode()
     for file in sorted(filter(Path.is_file, content.folder.iterdir())):
         made = file.name in {*members, *FORMS.values(), NAME}
         if file.suffix in KEPT and not made:
@@ -110,33 +105,27 @@ def _add_files_beside_runs(content: Content, members: dict[str, bytes]) -> Itera
             yield f"{file.name}: a kind of file that is not included"
 
 
-def _add_runs(folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+def _add_runs(records: Sequence[RunRecord], folder: Path, members: dict[str, bytes]) -> Iterator[str]:
     """Add the files of all runs; yields what is not included."""
+    finished = {record.folder: record for record in records}
     for run in sorted(path for path in folder.iterdir() if path.is_dir()):
         if run.name in ("figures", "tables"):
             continue
-        if not (run / "record.json").exists():
+        if run not in finished:
             yield f"{run.name}/: not a finished run"
             continue
-        sizes = {file: file.stat().st_size for file in sorted(run.rglob("*")) if file.is_file()}
         omitted = []
-        for file, size in sizes.items():
-            if file.suffix in KEPT or (file.suffix == WEIGHTS and size <= MOST_WEIGHTS):
+        for file in sorted(filter(Path.is_file, run.rglob("*"))):
+            if file.suffix in KEPT or (file.suffix == WEIGHTS and file.stat().st_size <= MOST_WEIGHTS):
                 members[f"runs/{file.relative_to(folder).as_posix()}"] = file.read_bytes()
             else:
                 omitted.append(file)
+        # Without paths of this machine, and with the fields that this version does not know.
         name = f"runs/{run.name}/record.json"
-        members[name] = _record(members[name])
+        members[name] = json.dumps(json.loads(members[name]) | finished[run].to_dict(), indent=2).encode()
         if omitted:
-            names = ", ".join(file.name for file in omitted)
-            yield f"runs/{run.name}: {names} ({sum(sizes[file] for file in omitted) / 1024:,.0f} KiB)"
-
-
-def _record(text: bytes) -> bytes:
-    """A record file without paths of this machine, and with the fields that this version does not know."""
-    stored = json.loads(text)
-    known = {field.name: stored[field.name] for field in fields(RunRecord) if field.name in stored}
-    return json.dumps(stored | without_places(RunRecord(**known)).to_dict(), indent=2).encode()
+            size = sum(file.stat().st_size for file in omitted) / 1024
+            yield f"runs/{run.name}: {', '.join(file.name for file in omitted)} ({size:,.0f} KiB)"
 
 
 def _zipped(members: dict[str, bytes]) -> bytes:

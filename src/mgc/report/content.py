@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
+from scipy.special import entr
 
 from mgc.config import CompareRecipe, ReportRecipe
 from mgc.data.checking.check import Check
-from mgc.evaluate import Predictions, confusion_matrix, precision_recall_f1
+from mgc.evaluate import Predictions
 from mgc.runs import tables
 from mgc.runs.record import (
     RunRecord,
@@ -28,7 +29,8 @@ from mgc.runs.record import (
     text_without_places,
     tracks_file,
     without_places,
-)  # fmt: skip
+)
+from mgc.runs.tables import Row, System
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
 
@@ -37,69 +39,6 @@ FRONT = 5  # systems that are shown first, the others on demand
 MOST_ROWS = 14  # rows in the main table of a paper
 CURVES = dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"), float)
 NAMES = ("label", "artist", "title", "album")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A system of the first table, on its honest split, with a unique title. Arrays are means over seeds."""
-
-    row: tables.Row
-    title: str
-
-    @property
-    def record(self) -> RunRecord:
-        """The first of its runs, for everything that they share."""
-        return self.row.system.record
-
-    @property
-    def kind(self) -> str:
-        """ "floor", "baseline" or "probe"."""
-        return self.record.kind
-
-    @property
-    def accuracy(self) -> float:
-        """The mean over seeds."""
-        return self.row.system.scores.accuracy
-
-    @cached_property
-    def probabilities(self) -> np.ndarray:
-        """(N, C), tracks sorted by id."""
-        return np.mean([run.probabilities for run in self.row.system.predictions], axis=0)
-
-    @cached_property
-    def _confusions(self) -> list[np.ndarray]:
-        runs = self.row.system.predictions
-        return [confusion_matrix(run.labels, run.predicted, len(run.classes)) for run in runs]
-
-    @cached_property
-    def confusion(self) -> np.ndarray:
-        """(C, C) numbers of tracks; rows are the true class, columns the predicted one."""
-        return np.mean(self._confusions, axis=0)
-
-    @cached_property
-    def per_class(self) -> dict[str, np.ndarray]:
-        """ "precision", "recall" and "f1", (C,) each."""
-        scores = np.mean([precision_recall_f1(confusion) for confusion in self._confusions], axis=0)
-        return dict(zip(("precision", "recall", "f1"), scores, strict=True))
-
-    @cached_property
-    def curves(self) -> pd.DataFrame | None:
-        """`curves.csv` of the first seed of a network; None if there is none.
-
-        Raises:
-            MgcError: the file cannot be read.
-        """
-        file = self.record.folder / "curves.csv"
-        if not file.exists():
-            return None
-        try:
-            table = pd.read_csv(file).astype({**CURVES, "fold": int, "epoch": int, "best": bool})
-            if not np.isfinite(table[[*CURVES]]).any().all():
-                raise ValueError("a column contains no number")
-        except (OSError, ValueError, KeyError) as error:
-            fix = f"delete it, or run mgc rerun {self.record.run_id}"
-            raise MgcError(f"training curves cannot be read: {error}", where=file, fix=fix) from None
-        return table
 
 
 @dataclass(frozen=True)
@@ -135,20 +74,26 @@ class Clip:
 class Content:
     """Everything that a report shows.
 
-    `systems` are those of the first table on its honest split, in the order of the table. `tracks` has one
-    row per track id and the columns label, artist, title, album and seconds, empty where unknown. `missing`
-    are sentences on what is not available, and why.
+    `tracks` has one row per track id and the columns label, artist, title, album and seconds, empty where
+    unknown. `missing` are sentences on what is not available, and why.
     """
 
     recipe: ReportRecipe
-    data: str
-    records: tuple[RunRecord, ...]  # those in the tables, oldest first
-    sections: tuple[tables.Section, ...]
-    systems: tuple[Entry, ...]
+    sections: Sequence[tables.Section]
     tracks: pd.DataFrame
     check: Check | None
-    missing: tuple[str, ...]
+    missing: Sequence[str]
     workspace: Workspace
+
+    @property
+    def first(self) -> RunRecord:
+        """A record of the first table, for everything that its rows share."""
+        return self.sections[0].first
+
+    @property
+    def data(self) -> str:
+        """The name of the dataset."""
+        return self.first.data
 
     @property
     def folder(self) -> Path:
@@ -156,14 +101,20 @@ class Content:
         return self.workspace.results_of(self.data)
 
     @property
-    def first(self) -> RunRecord:
-        """A record of the first table, for everything that its rows share."""
-        return self.sections[0].rows[0].system.record
+    def records(self) -> list[RunRecord]:
+        """Those in the tables, oldest first."""
+        shown = [record for s in self.sections for row in s.rows for record in row.system.records]
+        return sorted(shown, key=lambda record: record.created)
+
+    @property
+    def systems(self) -> list[Row]:
+        """The rows of the first table on its honest split, with unique titles."""
+        return [row for row in self.sections[0].rows if not row.leak]
 
     @property
     def predictions(self) -> Predictions:
         """Predictions of the first system, for the classes, ids, labels, groups and folds that all share."""
-        return self.systems[0].row.system.predictions[0]
+        return self.systems[0].system.predictions[0]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -181,68 +132,74 @@ class Content:
         return tables.verdict_sentence(self.sections[0])
 
     @property
-    def baseline(self) -> Entry | None:
+    def baseline(self) -> Row | None:
         """The system that the others are compared with."""
         against = self.sections[0].baseline
-        return next((entry for entry in self.systems if entry.row.system is against), None)
+        return next((row for row in self.systems if row.system is against), None)
 
-    def best(self, kind: str) -> Entry | None:
+    def best(self, kind: str) -> Row | None:
         """The system of a kind ("floor", "baseline" or "probe") with the highest accuracy."""
-        return max((e for e in self.systems if e.kind == kind), key=lambda e: e.accuracy, default=None)
+        own = [row for row in self.systems if row.record.kind == kind]
+        return max(own, key=lambda row: row.scores.accuracy, default=None)
 
-    def _best_by(self, kind: str, name: Callable[[RunRecord], object]) -> list[Entry]:
+    def _best_by(self, kind: str, name: Callable[[RunRecord], object]) -> list[Row]:
         """The best system of a kind for each value of `name`, best first."""
-        own = sorted((e for e in self.systems if e.kind == kind), key=lambda e: e.accuracy)
-        best = {name(entry.record): entry for entry in own}  # the last and best one remains
-        return sorted(best.values(), key=lambda e: -e.accuracy)
+        own = [row for row in self.systems if row.record.kind == kind]  # by ascending accuracy
+        best = {name(row.record): row for row in own}  # the last and best one remains
+        return sorted(best.values(), key=lambda row: -row.scores.accuracy)
 
     @property
-    def probes(self) -> list[Entry]:
+    def probes(self) -> list[Row]:
         """The best probe of each representation, best first."""
         return self._best_by("probe", lambda record: record.representation)
 
     @property
-    def networks(self) -> list[Entry]:
+    def networks(self) -> list[Row]:
         """The best system of each network architecture, best first."""
         return self._best_by("baseline", lambda record: record.recipe.get("network"))
 
+    @property
+    def trained(self) -> list[Row]:
+        """All systems except floors."""
+        return [row for row in self.systems if row.record.kind != "floor"]
+
     @cached_property
-    def front(self) -> tuple[Entry, ...]:
+    def front(self) -> list[Row]:
         """The systems that a page shows first, in the order of the table: the best floor, the baseline, the
         best network, and the best probes of different representations."""
-        fixed = (self.best("floor"), self.baseline, self.best("baseline"))
-        return self._in_order([*fixed, *self.probes], FRONT)
+        return self._in_order([self.best("floor"), self.baseline, self.best("baseline"), *self.probes], FRONT)
 
     @cached_property
-    def main_rows(self) -> tuple[Entry, ...]:
+    def main_rows(self) -> list[Row]:
         """The rows of a paper's main table, in the order of the table: the best floors, the baseline, then in
         turn the best of each representation and of each network, up to MOST_ROWS."""
-        floors = [entry for entry in self.systems if entry.kind == "floor"][-3:]
-        turns = [entry for turn in zip_longest(self.probes, self.networks) for entry in turn]
+        floors = [row for row in self.systems if row.record.kind == "floor"][-3:]
+        turns = [row for turn in zip_longest(self.probes, self.networks) for row in turn]
         return self._in_order([*floors, self.baseline, *turns], MOST_ROWS)
 
-    def _in_order(self, entries: Iterable[Entry | None], most: int) -> tuple[Entry, ...]:
-        titles = [*dict.fromkeys(entry.title for entry in entries if entry)][:most]
-        return tuple(entry for entry in self.systems if entry.title in titles)
+    def _in_order(self, rows: Iterable[Row | None], most: int) -> list[Row]:
+        titles = [*dict.fromkeys(row.title for row in rows if row)][:most]
+        return [row for row in self.systems if row.title in titles]
 
     @cached_property
-    def pair(self) -> list[Entry]:
+    def pair(self) -> list[Row]:
         """The best network from scratch and the best probe, as far as there are any; else the best system.
         Probes of pretrained encoders are preferred."""
-        probes = [e for e in self.probes if tables.is_pretrained(e.record)] or self.probes
-        found = [entry for entry in (self.best("baseline"), *probes[:1]) if entry]
-        return found or [max(self.systems, key=lambda entry: entry.accuracy)]
+        probes = [row for row in self.probes if tables.is_pretrained(row.record)] or self.probes
+        found = [row for row in (self.best("baseline"), *probes[:1]) if row]
+        return found or [max(self.systems, key=lambda row: row.scores.accuracy)]
 
-    @property
-    def trained_network(self) -> Entry | None:
-        """The best network from scratch, if its training curves are available."""
+    @cached_property
+    def trained_network(self) -> tuple[Row, pd.DataFrame] | None:
+        """The best network from scratch and its training curves, if they are available."""
         best = self.best("baseline")
-        return best if best and best.curves is not None else None
+        curves = training_curves(best) if best else None
+        return (best, curves) if best and curves is not None else None
 
     @property
     def representations(self) -> dict[str, dict[str, Any]]:
         """The representations in a paper's main table, with their cards."""
-        return {e.record.representation: e.record.representation_card for e in self.main_rows}
+        return {row.record.representation: row.record.representation_card for row in self.main_rows}
 
     @cached_property
     def genres(self) -> pd.DataFrame:
@@ -251,11 +208,13 @@ class Content:
         run = self.predictions
         seconds = self.tracks["seconds"].reindex(run.track_ids).to_numpy(float)  # (N,)
         tracks = pd.DataFrame({"label": run.labels, "group": run.groups, "seconds": seconds})
-        by_label = tracks.groupby("label")
-        counts = by_label["group"].agg(["size", "nunique"]).reindex(range(len(run.classes)), fill_value=0)
-        counts.columns = pd.Index(["tracks", "groups"])
-        total = by_label["seconds"].agg(lambda own: own.sum(skipna=False))
-        return counts.assign(label=run.classes, seconds=total)
+        genres = tracks.groupby("label").agg(
+            tracks=("group", "size"),
+            groups=("group", "nunique"),
+            seconds=("seconds", lambda own: own.sum(skipna=False)),
+        )
+        genres = genres.reindex(range(len(run.classes))).fillna({"tracks": 0, "groups": 0})
+        return genres.astype({"tracks": int, "groups": int}).assign(label=run.classes)
 
     @cached_property
     def clips(self) -> list[Clip]:
@@ -264,23 +223,22 @@ class Content:
         An error is worse the more systems make it and the more confident they are: the mean over systems of
         the probability of the wrong prediction. Disagreement is the entropy of the predictions.
         """
-        trained = [entry for entry in self.systems if entry.kind != "floor"]
+        trained, run = self.trained, self.predictions
         if not trained:
             return []
-        run = self.predictions
-        predicted = np.stack([entry.probabilities.argmax(axis=1) for entry in trained])  # (S, N)
-        confidence = np.stack([entry.probabilities.max(axis=1) for entry in trained])
+        probabilities = np.stack([row.system.probabilities for row in trained])  # (S, N, C)
+        predicted, confidence = probabilities.argmax(axis=2), probabilities.max(axis=2)  # (S, N)
         wrong = predicted != run.labels
         badness = np.where(wrong, confidence, 0.0).mean(axis=0)  # (N,)
         shares = np.stack([(predicted == k).mean(axis=0) for k in range(len(run.classes))])  # (C, N)
-        entropy = -(shares * np.log(shares, out=np.zeros_like(shares), where=shares > 0)).sum(axis=0)
+        entropy = entr(shares).sum(axis=0)
         several = wrong.sum(axis=0) >= min(2, len(trained))
         errors = [i for i in np.argsort(-badness, kind="stable") if several[i]][:CLIPS]
         disputed = [i for i in np.argsort(-entropy, kind="stable") if entropy[i] > 0 and i not in errors]
 
         def clip(i: int, why: str) -> Clip:
             each = zip(trained, predicted[:, i], confidence[:, i], strict=True)
-            answers = tuple(Answer(entry.title, run.classes[k], float(p)) for entry, k, p in each)
+            answers = tuple(Answer(row.title, run.classes[k], float(p)) for row, k, p in each)
             track_id = run.track_ids[i]
             title, artist = (str(self.tracks.at[track_id, name]) for name in ("title", "artist"))
             return Clip(track_id, title or track_id, artist, run.classes[run.labels[i]], why, answers)
@@ -291,10 +249,9 @@ class Content:
     def most_confused(self) -> tuple[str, str, float] | None:
         """The true genre, the predicted genre and their share for the largest mean confusion of all trained
         systems; None if there is none."""
-        trained = [entry.confusion for entry in self.systems if entry.kind != "floor"]
-        if not trained:
+        if not self.trained:
             return None
-        i, k, share = largest_confusion(np.mean(trained, axis=0))
+        i, k, share = largest_confusion(np.mean([row.system.confusion for row in self.trained], axis=0))
         return (self.classes[i], self.classes[k], share) if share > 0 else None
 
 
@@ -307,6 +264,25 @@ def largest_confusion(confusion: np.ndarray) -> tuple[int, int, float]:
     return i, k, float(shares[i, k])
 
 
+def training_curves(row: Row) -> pd.DataFrame | None:
+    """`curves.csv` of the first seed of a network; None if there is none.
+
+    Raises:
+        MgcError: the file cannot be read.
+    """
+    file = row.record.folder / "curves.csv"
+    if not file.exists():
+        return None
+    try:
+        table = pd.read_csv(file).astype({**CURVES, "fold": int, "epoch": int, "best": bool})
+        if not np.isfinite(table[[*CURVES]]).any().all():
+            raise ValueError("a column contains no number")
+    except (OSError, ValueError, KeyError) as error:
+        fix = f"delete it, or run mgc rerun {row.record.run_id}"
+        raise MgcError(f"training curves cannot be read: {error}", where=file, fix=fix) from None
+    return table
+
+
 def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
     """Gather the content of a report on a dataset from the records in `results/<dataset>/`.
 
@@ -316,42 +292,21 @@ def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
     wanted = CompareRecipe(data=recipe.data, baseline=recipe.baseline, seed=recipe.seed, device=recipe.device)
     records = [*map(without_places, select_records(wanted, workspace))]
     sections = tables.compare_records(records, recipe.baseline)
-    shown = [record for s in sections for row in s.rows for record in row.system.records]
     missing: list[str] = []
-    rows = [row for row in sections[0].rows if not row.leak]
-    systems = tuple(Entry(row, title) for row, title in zip(rows, _titles(rows), strict=True))
-    tracks = _tracks(systems[0], missing)
+    tracks = _tracks(sections[0].rows[0].system, missing)
     check = _check(workspace.results_of(records[0].data) / "check.json", missing)
-    return Content(
-        recipe=recipe,
-        data=records[0].data,
-        records=tuple(sorted(shown, key=lambda record: record.created)),
-        sections=tuple(sections),
-        systems=systems,
-        tracks=tracks,
-        check=check,
-        missing=tuple(map(text_without_places, missing)),
-        workspace=workspace,
-    )
+    return Content(recipe, sections, tracks, check, [*map(text_without_places, missing)], workspace)
 
 
-def _titles(rows: Sequence[tables.Row]) -> list[str]:
-    """A title for each row; equal ones are distinguished by the end of the run id."""
-    titles = [row.system.title for row in rows]
-    ids = [row.system.record.run_id.rpartition("-")[2] for row in rows]
-    return [f"{t} ({i})" if titles.count(t) > 1 else t for t, i in zip(titles, ids, strict=True)]
-
-
-def _tracks(entry: Entry, missing: list[str]) -> pd.DataFrame:
+def _tracks(system: System, missing: list[str]) -> pd.DataFrame:
     """Names and durations of all test tracks, as far as they are known."""
-    run = entry.row.system.predictions[0]
+    run, record = system.predictions[0], system.record
     try:
-        known = load_tracks(entry.record).reindex(run.track_ids)[[*NAMES, "seconds"]]
-        known = known.astype({"seconds": float})
+        known = load_tracks(record).reindex(run.track_ids)[[*NAMES, "seconds"]].astype({"seconds": float})
     except (MgcError, KeyError, ValueError) as error:
-        what, fix = (error.what, error.fix) if isinstance(error, MgcError) else (f"damaged: {error}", None)
-        file = tracks_file(entry.record.folder.parent, entry.record.data_hash).name
-        missing.append(f"Titles and artists are unknown: {file}: {what}. {fix or ''}".strip())
+        what = f"{error.what}. {error.fix or ''}" if isinstance(error, MgcError) else f"damaged: {error}."
+        file = tracks_file(record.folder.parent, record.data_hash).name
+        missing.append(f"Titles and artists are unknown: {file}: {what}".strip())
         known = pd.DataFrame(index=pd.Index(run.track_ids, name="track_id"), columns=[*NAMES, "seconds"])
     known[[*NAMES]] = known[[*NAMES]].astype(object).fillna("")
     known["label"] = [run.classes[number] for number in run.labels]

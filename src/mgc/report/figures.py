@@ -15,22 +15,17 @@ LEFT, RIGHT, TOP, BELOW = 34, WIDTH - 8, 24, 36  # the frame of a chart; BELOW i
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis from `low` to `high`, with a number at each of `ticks`."""
+    """An axis from `low` to `high`, with a number at each of `ticks`; by default that of a share."""
 
     name: str
-    low: float
-    high: float
-    ticks: Sequence[float] = ()
+    low: float = 0.0
+    high: float = 1.0
+    ticks: Sequence[float] = (0.0, 0.5, 1.0)
 
     def position(self, values: np.ndarray | Sequence[float], start: float, end: float) -> np.ndarray:
         """(n,) `values` in figure units, if the axis goes from `start` to `end`."""
         shares = (np.clip(values, self.low, self.high) - self.low) / ((self.high - self.low) or 1.0)
         return start + (end - start) * shares
-
-
-def share_axis(name: str) -> Axis:
-    """An axis from 0 to 1."""
-    return Axis(name, 0.0, 1.0, (0.0, 0.5, 1.0))
 
 
 def axis_for(name: str, values: np.ndarray, zero: bool = False) -> Axis:
@@ -63,16 +58,6 @@ class Chart:
     dots: Sequence[tuple[float, float, int]] = ()
     height: int = 240
     diagonal: bool = False
-
-    @property
-    def x_ticks(self) -> list[tuple[float, float]]:
-        """Position and number of each tick, and so on for `y_ticks`."""
-        return [*zip(self.x.position(self.x.ticks, LEFT, RIGHT).round(1), self.x.ticks, strict=True)]
-
-    @property
-    def y_ticks(self) -> list[tuple[float, float]]:  # noqa: D102
-        places = self.y.position(self.y.ticks, self.height - BELOW, TOP).round(1)
-        return [*zip(places, self.y.ticks, strict=True)]
 
     def points(self, x: np.ndarray | Sequence[float], y: np.ndarray | Sequence[float]) -> np.ndarray:
         """(n, 2) positions in the figure."""

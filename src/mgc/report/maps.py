@@ -5,8 +5,9 @@ import pandas as pd
 
 from mgc.config import ProbeRecipe
 from mgc.data import Dataset
-from mgc.report.content import Content, Entry
+from mgc.report.content import Content
 from mgc.runs.record import RunRecord, load_record
+from mgc.runs.tables import Row
 from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
@@ -17,18 +18,18 @@ MOST = 3000  # tracks on one map; of more, a random sample is shown
 DIMS, PERPLEXITY = 50, 30  # of the PCA before t-SNE, and of t-SNE (van der Maaten & Hinton 2008)
 
 
-def kept_map(content: Content, entry: Entry) -> pd.DataFrame | None:
+def kept_map(content: Content, row: Row) -> pd.DataFrame | None:
     """The map that an earlier report left in the run's folder, if it is one of these tracks: the columns
     track_id, x and y."""
     try:
-        table = pd.read_csv(entry.record.folder / "map.csv", dtype={"track_id": str}, keep_default_na=False)
+        table = pd.read_csv(row.record.folder / "map.csv", dtype={"track_id": str}, keep_default_na=False)
         table = table[["track_id", "x", "y"]].astype({"x": float, "y": float})
     except (OSError, ValueError, KeyError):
         return None  # a new map replaces it
     return table if {*table["track_id"]} <= {*content.predictions.track_ids} else None
 
 
-def make_map(content: Content, entry: Entry, dataset: Dataset) -> pd.DataFrame:
+def make_map(content: Content, row: Row, dataset: Dataset) -> pd.DataFrame:
     """Lay out the cached embeddings of the test tracks, and keep the map in the run's folder.
 
     Raises:
@@ -43,14 +44,14 @@ def make_map(content: Content, entry: Entry, dataset: Dataset) -> pd.DataFrame:
         sample = np.random.default_rng(0).choice(len(ids), MOST, replace=False)
         ids = tuple(ids[i] for i in sorted(sample))
     clips = [dataset.by_id[track_id].content for track_id in ids]
-    embeddings = _embeddings(load_record(entry.record.folder / "record.json"), content.workspace, clips)
-    say(f"map of {len(ids)} tracks by {entry.title}")
+    embeddings = _embeddings(load_record(row.record.folder / "record.json"), content.workspace, clips)
+    say(f"map of {len(ids)} tracks by {row.title}")
     scaled = StandardScaler().fit_transform(embeddings)
     reduced = PCA(min(DIMS, *scaled.shape), random_state=0).fit_transform(scaled)
     perplexity = min(PERPLEXITY, (len(ids) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
     table = pd.DataFrame({"track_id": ids, "x": points[:, 0], "y": points[:, 1]})
-    files.write(entry.record.folder / "map.csv", table.to_csv(index=False, float_format="%.4g"))
+    files.write(row.record.folder / "map.csv", table.to_csv(index=False, float_format="%.4g"))
     return table
 
 
@@ -73,6 +74,6 @@ def _embeddings(record: RunRecord, workspace: Workspace, clips: list[str]) -> np
     layer = str(record.chosen[0]["layer"]) if record.chosen else "last"
     known = {key: value for key, value in record.recipe.items() if key in ProbeRecipe.model_fields}
     recipe = ProbeRecipe.model_validate({**known, "layers": "last" if layer == "weighted" else layer})
-    (vectors,) = embeddings_of(store, clips, recipe).values()
-    sums = np.add.reduceat(vectors.rows, vectors.ends[:-1], axis=0)
-    return sums / np.diff(vectors.ends)[:, np.newaxis]
+    (embeddings,) = embeddings_of(store, clips, recipe).values()
+    sums = np.add.reduceat(embeddings.rows, embeddings.ends[:-1], axis=0)
+    return sums / np.diff(embeddings.ends)[:, np.newaxis]

@@ -1,9 +1,10 @@
 """The report as one HTML file that loads nothing from outside: a template filled with `Content`."""
 
 import base64
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mgc import __version__
 from mgc.config import recipe_toml
-from mgc.evaluate import calibration_error, reliability, roc_aucs, roc_curves
+from mgc.evaluate import Predictions, calibration_error, reliability, roc_aucs, roc_curves
 from mgc.report.audio import Excerpt, FoundDataset, excerpt, find_dataset
-from mgc.report.content import NAMES, Content, Entry
-from mgc.report.figures import Axis, Chart, Line, axis_for, scaled, share_axis
+from mgc.report.content import NAMES, Content, training_curves
+from mgc.report.figures import Axis, Chart, Line, axis_for, scaled
 from mgc.report.maps import MAPS, kept_map, make_map
 from mgc.runs.record import text_without_places
 from mgc.runs.tables import KINDS, Section, as_dict, caption, verdicts
@@ -38,7 +39,7 @@ def write_page(content: Content, folder: Path) -> Path:
 def render_page(content: Content) -> str:
     """The page as text. Its last section lists what is not available."""
     missing = [*content.missing]
-    maps = {entry.title: kept_map(content, entry) for entry in content.probes[:MAPS]}
+    maps = {row.title: kept_map(content, row) for row in content.probes[:MAPS]}
     needed = content.recipe.audio or any(one is None for one in maps.values())
     found = find_dataset(content) if needed else FoundDataset(None, False, "")
     if found.problem:
@@ -47,8 +48,13 @@ def render_page(content: Content) -> str:
         content, missing = _named(content, found), [m for m in missing if not m.startswith("Titles")]
     scatters = _maps(content, maps, found, missing)
     excerpts = _excerpts(content, found, missing)
-    curves = [(entry, _curves(entry)) for entry in content.systems if entry.curves is not None]
-    without = [e.title for e in content.systems if e.kind == "baseline" and e.curves is None]
+    curves, without = {}, []
+    for row in content.systems:
+        table = training_curves(row)
+        if table is not None:
+            curves[row.title] = _curves(row.title, table)
+        elif row.record.kind == "baseline":
+            without.append(row.title)
     missing += [f"There are no training curves of {', '.join(without)}."] if without else []
 
     environment = Environment(
@@ -64,22 +70,25 @@ def render_page(content: Content) -> str:
         "points": lambda x: f"{100 * x:+.1f}".replace("-", "−"),
         "thousands": lambda x: f"{x:,.0f}",
     }
-    front = {entry.title for entry in content.front}
+    front = [row.title for row in content.front]
+    runs = {row.title: row.system.predictions[0] for row in content.systems}
     return environment.get_template("page.html").render(
         c=content,
-        tables=[_table(content, section) for section in content.sections],
-        others=[entry for entry in content.systems if entry.title not in front],
-        f1={entry.title: entry.per_class["f1"] for entry in content.systems},
+        tables=[_table(section) for section in content.sections],
+        kinds=KINDS,
+        as_dict=as_dict,
+        others=[row for row in content.systems if row.title not in front],
+        f1={row.title: row.system.per_class("f1") for row in content.systems},
         rocs=_rocs(content),
-        auc={entry.title: roc_aucs(entry.row.system.predictions[0]) for entry in content.systems},
+        auc={title: roc_aucs(run) for title, run in runs.items()},
         curves=curves,
-        front_curves=[e.title for e, _ in curves if e.title in front] or [e.title for e, _ in curves[:1]],
-        reliabilities=[(e, _reliability(e, k)) for k, e in enumerate(content.front)],
-        calibration={e.title: calibration_error(e.row.system.predictions[0]) for e in content.systems},
+        front_curves=[title for title in curves if title in front] or [*curves][:1],
+        reliabilities={title: _reliability(title, runs[title], k) for k, title in enumerate(front)},
+        calibration={title: calibration_error(run) for title, run in runs.items()},
         maps=scatters,
         excerpts=excerpts,
         findings=_findings(content),
-        hypotheses=[e for e in content.systems if e.record.hypothesis or e.record.reported],
+        hypotheses=[row for row in content.systems if row.record.hypothesis or row.record.reported],
         versions=_versions(content),
         recipe_toml=recipe_toml,
         missing=[*map(text_without_places, missing)],
@@ -97,52 +106,35 @@ def _named(content: Content, found: FoundDataset) -> Content:
     return replace(content, tracks=known)
 
 
-def _table(content: Content, section: Section) -> dict[str, Any]:
-    """The rows of a table and its sentences; the accuracies of all rows are drawn on one axis."""
-    scores = [row.system.scores for row in section.rows]
-    ends = np.array([[s.accuracy_low, s.accuracy_high] for s in scores])
-    low, high = np.floor(10 * ends.min()) / 10, np.ceil(10 * ends.max()) / 10
-    axis = Axis("accuracy", float(low), float(high))
+def _table(section: Section) -> dict[str, Any]:
+    """The rows of a table with their intervals on one axis, and its sentences."""
+    ends = np.array([[row.scores.accuracy_low, row.scores.accuracy_high] for row in section.rows])
+    axis = Axis("accuracy", np.floor(10 * ends.min()) / 10, np.ceil(10 * ends.max()) / 10)
     against = [section.baseline.scores.accuracy] if section.baseline else []
-    titles = {id(entry.row): entry.title for entry in content.systems}
-    rows = [
-        {
-            "title": titles.get(id(row), row.system.title),
-            "row": row,
-            "record": row.system.record,
-            "scores": s,
-            "interval": axis.position([s.accuracy_low, s.accuracy, s.accuracy_high, *against], 4, 186).round(
-                1
-            ),
-            "seconds": as_dict(row)["seconds"],
-            "kind": KINDS[row.system.record.kind],
-            "is_baseline": row.system is section.baseline,
-        }
-        for row, s in zip(section.rows, scores, strict=True)
-    ]
-    return {"rows": rows, "axis": axis, "caption": caption(section), "verdicts": verdicts(section)}
+    rows = []
+    for row, (low, high) in zip(section.rows, ends, strict=True):
+        rows.append((row, axis.position([low, row.scores.accuracy, high, *against], 4, 186).round(1)))
+    sentences = {"caption": caption(section), "verdicts": verdicts(section)}
+    return {"rows": rows, "axis": axis, "baseline": section.baseline, **sentences}
 
 
-def _rocs(content: Content) -> list[tuple[str, Chart]]:
+def _rocs(content: Content) -> dict[str, Chart]:
     """For each genre, the ROC curves of the systems shown first, with their first seed."""
-    curves = [roc_curves(entry.row.system.predictions[0]) for entry in content.front]
-    rocs = []
+    curves = {row.title: roc_curves(row.system.predictions[0]) for row in content.front}
+    axes = Axis("false positive rate"), Axis("true positive rate")
+    rocs = {}
     for label in content.classes:
         drawn = [
-            Line(entry.title, *of_label[label], colour=k)
-            for k, (entry, of_label) in enumerate(zip(content.front, curves, strict=True))
+            Line(title, *of_label[label], colour=k)
+            for k, (title, of_label) in enumerate(curves.items())
             if label in of_label
         ]
-        axes = share_axis("false positive rate"), share_axis("true positive rate")
-        title = f"ROC curves of {label} against the rest"
-        rocs.append((label, Chart(title, *axes, drawn, diagonal=True)))
+        rocs[label] = Chart(f"ROC curves of {label} against the rest", *axes, drawn, diagonal=True)
     return rocs
 
 
-def _curves(entry: Entry) -> list[Chart]:
+def _curves(title: str, table: pd.DataFrame) -> list[Chart]:
     """Loss and accuracy by epoch: faint lines for the folds, and a strong line for their mean."""
-    table = entry.curves
-    assert table is not None
     charts = []
     epochs = axis_for("epoch", table["epoch"].to_numpy() + 1)
     for quantity, unit in (("loss", "nats"), ("accuracy", "share")):
@@ -158,36 +150,34 @@ def _curves(entry: Entry) -> list[Chart]:
         dots = [(float(epoch) + 1, float(value), 1) for epoch, value in kept]
         values = table[[*columns.values()]].to_numpy(float)
         y_axis = axis_for(f"{quantity} ({unit})", values[np.isfinite(values)], zero=quantity == "loss")
-        title = f"{quantity} of {entry.title}"
-        charts.append(Chart(title, epochs, y_axis, drawn, dots, height=200))
+        charts.append(Chart(f"{quantity} of {title}", epochs, y_axis, drawn, dots, height=200))
     return charts
 
 
-def _reliability(entry: Entry, colour: int) -> Chart:
-    bins = reliability(entry.row.system.predictions[0])
-    x, y = np.array([b.confidence for b in bins]), np.array([b.accuracy for b in bins])
-    axes = share_axis("predicted probability"), share_axis("share of correct predictions")
-    dots = [(float(a), float(b), colour) for a, b in zip(x, y, strict=True)]
-    drawn = [Line(entry.title, x, y, colour)]
-    return Chart(f"Reliability of {entry.title}", *axes, drawn, dots, diagonal=True)
+def _reliability(title: str, run: Predictions, colour: int) -> Chart:
+    points = [(b.confidence, b.accuracy) for b in reliability(run)]
+    axes = Axis("predicted probability"), Axis("share of correct predictions")
+    x, y = np.array(points).T
+    dots = [(*point, colour) for point in points]
+    return Chart(f"Reliability of {title}", *axes, [Line(title, x, y, colour)], dots, diagonal=True)
 
 
 def _maps(
     content: Content, maps: Mapping[str, pd.DataFrame | None], found: FoundDataset, missing: list[str]
-) -> list[tuple[Entry, list[list[tuple[float, float, str]]]]]:
+) -> dict[str, list[list[tuple[float, float, str]]]]:
     """The maps of the best probes: for each class, the positions and names of its tracks."""
-    drawn = []
-    for entry in content.probes[:MAPS]:
-        one = maps[entry.title]
+    drawn = {}
+    for row in content.probes[:MAPS]:
+        one = maps[row.title]
         if one is None and found.dataset and found.unchanged:
             try:
-                one = make_map(content, entry, found.dataset)
+                one = make_map(content, row, found.dataset)
             except MgcError as error:
-                missing.append(f"There is no map of {entry.title}: {error.what}. {error.fix or ''}".strip())
+                missing.append(f"There is no map of {row.title}: {error.what}. {error.fix or ''}".strip())
         elif one is None:
-            missing.append(f"There is no map of {entry.title}: the evaluated tracks were not found.")
+            missing.append(f"There is no map of {row.title}: the evaluated tracks were not found.")
         if one is not None:
-            drawn.append((entry, _points(content, one)))
+            drawn[row.title] = _points(content, one)
     return drawn
 
 
@@ -207,7 +197,8 @@ def _excerpts(content: Content, found: FoundDataset, missing: list[str]) -> dict
         return excerpts
     with Progress("excerpts", len(content.clips), "clips") as progress:
         for clip in content.clips:
-            if track := found.track(clip.track_id, clip.label):
+            track = found.dataset.by_id.get(clip.track_id)
+            if track and track.label == clip.label:
                 try:
                     excerpts[clip.track_id] = excerpt(track.path, track.seconds)
                 except MgcError as error:
@@ -224,10 +215,8 @@ def _findings(content: Content) -> list[tuple[str, int, str]]:
     return [(kind, count, examples[kind]) for kind, count in counts.items()]
 
 
-def _versions(content: Content) -> list[tuple[str, str]]:
+def _versions(content: Content) -> list[str]:
     """Each library, with its versions over all runs."""
-    seen: dict[str, set[str]] = defaultdict(set)
-    for record in content.records:
-        for library, number in record.versions.items():
-            seen[library].add(number)
-    return [(library, ", ".join(sorted(numbers))) for library, numbers in sorted(seen.items())]
+    pairs = sorted({pair for record in content.records for pair in record.versions.items()})
+    by_library = groupby(pairs, key=lambda pair: pair[0])
+    return [f"{library} {', '.join(number for _, number in group)}" for library, group in by_library]

@@ -15,7 +15,9 @@ from mgc.util.errors import MgcError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    Encoded = tuple[list[Tensor], Tensor]  # what an `Encoder` returns
 
 STATISTICS = ("mean", "std", "max")  # over real frames; the rows of a pooled array, in this order
 # Raised by hand when decoding, resampling, cutting into windows or pooling change the numbers of every entry.
@@ -31,9 +33,7 @@ class Encoder(Protocol):
     previous window has covered.
     """
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         """(B, T, D) for each layer, and (B, T)."""
         ...
 

@@ -16,6 +16,9 @@ from mgc.util.errors import MgcError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+    from mgc.representations.card import Encoded
 
 # Raised by hand when the numbers of a derived representation change.
 STRETCH_REVISION = 1
@@ -172,9 +175,7 @@ class _Varied:
         self.outer, self.inner = cut, inner.cut
         self.semitones, self.rate = semitones, rate
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         import torch
 
         samples = waveforms.shape[1] - self.outer.left - self.outer.right

@@ -26,6 +26,7 @@ from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 # Parts of a recipe that the hashes of tracks, split and representation cover, or that cannot change the
 # result.
@@ -91,10 +92,10 @@ class RunRecord:
 
     @cached_property
     def evaluation(self) -> Scores:
-        """Its scores: those of the record, or, where they are of an mgc that knew other ones, found again.
+        """Its scores; computed again from the predictions if the record was written by a version with others.
 
         Raises:
-            MgcError: they are to be found again, and the predictions are not there or damaged.
+            MgcError: they must be computed again, and the predictions are missing or damaged.
         """
         try:
             return Scores.from_dict(self.scores)
@@ -300,29 +301,29 @@ def _commit() -> str | None:
 
 
 def save_curves(folder: Path, curves: "pd.DataFrame") -> None:
-    """`curves.csv`, `.png` and `.svg`: loss and accuracy by epoch, a thin line a fold, the epoch kept marked.
+    """Write `curves.csv`, and `curves.png` and `.svg` as `draw_curves` draws them.
 
     Columns: fold, epoch, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, seconds, best.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     files.write(folder / "curves.csv", curves.to_csv(index=False))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, quantity, unit in zip(axes, ("loss", "accuracy"), ("nats", "share of tracks"), strict=True):
-        for side, colour in (("train", "#7f7f7f"), ("val", "#1f77b4")):
-            for number, (_, fold) in enumerate(curves.groupby("fold")):
-                label = {"train": "training", "val": "validation"}[side] if number == 0 else None
-                axis.plot(
-                    fold["epoch"] + 1, fold[f"{side}_{quantity}"], color=colour, alpha=0.7, lw=1, label=label
-                )
-        best = curves[curves["best"]]
-        axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color="#d62728", ms=5, label="epoch kept")
-        axis.set(xlabel="epoch", ylabel=f"{quantity} ({unit})")
-        axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    draw_curves(figure, curves)
     files.write_figure(figure, folder / "curves.png", dpi=120)
     files.write_figure(figure, folder / "curves.svg")
-    plt.close(figure)
+
+
+def draw_curves(figure: "Figure", curves: "pd.DataFrame") -> None:
+    """Draw loss and accuracy by epoch: a thin line for each fold, and the epochs that were kept."""
+    best = curves[curves["best"]]
+    units = {"loss": "nats", "accuracy": "share of tracks"}
+    for axis, (quantity, unit) in zip(figure.subplots(1, 2), units.items(), strict=True):
+        for part, name, colour in (("train", "training", "#999999"), ("val", "validation", "#0072b2")):
+            for number, (_, fold) in enumerate(curves.groupby("fold")):
+                label = None if number else name  # one entry of the legend for all folds
+                axis.plot(fold["epoch"] + 1, fold[f"{part}_{quantity}"], color=colour, lw=0.8, label=label)
+        axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color="#d55e00", ms=4, label="epoch kept")
+        axis.set(xlabel="epoch", ylabel=f"{quantity} ({unit})")
+        axis.grid(alpha=0.25)
+    figure.axes[0].legend(frameon=False)

@@ -80,16 +80,13 @@ class Augment:
         """(3, B): the largest shift, the noise and the largest mask of each crop; 0 without the effect."""
         recipe = self.recipe
         plain = np.array([recipe.shift, recipe.noise, recipe.mask])
-        stronger = [
-            max(recipe.shift, STRONG_SHIFT),
-            STRONG_NOISE_FACTOR * (recipe.noise or NOISE),
-            max(recipe.mask, STRONG_MASK[1]),
-        ]
+        noise = STRONG_NOISE_FACTOR * (recipe.noise or NOISE)
+        stronger = np.array([max(recipe.shift, STRONG_SHIFT), noise, max(recipe.mask, STRONG_MASK[1])])
         strengths = np.repeat(plain[:, np.newaxis], len(strong), axis=1)
         if recipe.choose == "one":
             chosen = rng.choice([-1, *np.flatnonzero(plain)], len(strong))  # -1: no effect
             strengths *= chosen == np.arange(3)[:, np.newaxis]
-        return np.where(strong, np.array(stronger)[:, np.newaxis], strengths)
+        return np.where(strong, stronger[:, np.newaxis], strengths)
 
 
 def _strong_class(recipe: AugmentRecipe, classes: tuple[str, ...]) -> int | None:
@@ -100,14 +97,13 @@ def _strong_class(recipe: AugmentRecipe, classes: tuple[str, ...]) -> int | None
         what = f"strong_factor = {factor:g} has no effect without strong_class"
         fix = f"set augment.strong_class to one of {', '.join(classes)}; or omit strong_factor"
         raise MgcError(what, where="augment.strong_factor", fix=fix)
+    if name in classes and factor > 1:
+        return classes.index(name)
+    what = f"strong_class = {name!r} has no effect with strong_factor = 1"
+    fix = "set augment.strong_factor above 1, at most 2; or omit strong_class"
     if name not in classes:
-        what = f"the dataset has no class {name!r}"
-        raise MgcError(what, where="augment.strong_class", fix=did_you_mean(name, classes))
-    if factor == 1:
-        what = f"strong_class = {name!r} has no effect with strong_factor = 1"
-        fix = "set augment.strong_factor above 1, at most 2; or omit strong_class"
-        raise MgcError(what, where="augment.strong_class", fix=fix)
-    return classes.index(name)
+        what, fix = f"the dataset has no class {name!r}", did_you_mean(name, classes)
+    raise MgcError(what, where="augment.strong_class", fix=fix)
 
 
 def _roll(crops: Tensor, offsets: np.ndarray) -> Tensor:

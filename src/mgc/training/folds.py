@@ -65,9 +65,8 @@ def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Rep
     Raises:
         MgcError: the representation does not exist, or is pretrained.
     """
-    representation = open_representation(
-        recipe.representation or find_network(recipe.network).representation, workspace
-    )
+    name = recipe.representation or find_network(recipe.network).representation
+    representation = open_representation(name, workspace)
     if representation.trained_on != "nothing":
         raise MgcError(
             f"{representation.name} was trained on {representation.trained_on}: a network on it is not "
@@ -166,17 +165,10 @@ class _FoldData:
 
     def fit(self, seed: int, checkpoint: Path, report: Callable[[Epoch], None]) -> Trained:
         return train(
-            self.network,
-            self.train_set,
-            self.test_set(self.fold.val),
-            self.recipe.train,
-            crop_frames=self.crop_frames,
-            seed=seed,
-            device=self.recipe.device,
-            checkpoint=checkpoint,
-            report=report,
-            augment=Augment(self.recipe.augment, self.dataset.classes),
-        )
+            self.network, self.train_set, self.test_set(self.fold.val), self.recipe.train,
+            crop_frames=self.crop_frames, seed=seed, device=self.recipe.device, checkpoint=checkpoint,
+            report=report, augment=Augment(self.recipe.augment, self.dataset.classes),
+        )  # fmt: skip
 
 
 def normalise_of(recipe: BaselineRecipe) -> str:
@@ -205,7 +197,12 @@ class _Job:
         """Train, predict the test set and save the best weights; or read the result of an earlier call."""
         file = self.folder / f"fold{self.number}.result"
         if file.exists():
-            return self._read(file, report)
+            saved = torch.load(file, weights_only=True)
+            history = [Epoch(**epoch) for epoch in saved["history"]]
+            for epoch in history:
+                report(epoch)
+            arrays = {name: saved[name].numpy() for name in ("probabilities", "validation")}
+            return FoldResult(**{**saved, **arrays, "history": history})
         data = _FoldData.of(self.recipe, self.dataset, self.fold, self.workspace)
         checkpoint = self.folder / f"fold{self.number}.checkpoint"
         trained = data.fit(self.recipe.seed * 1000 + self.number, checkpoint, report)
@@ -222,18 +219,9 @@ class _Job:
             test, validation, data.crop_frames, count_parameters(network), trained.best_epoch,
             trained.history,
         )  # fmt: skip
-        arrays = {"probabilities": torch.from_numpy(test), "validation": torch.from_numpy(validation)}
-        save_atomically({**asdict(result), **arrays}, file)
+        tensors = {"probabilities": torch.from_numpy(test), "validation": torch.from_numpy(validation)}
+        save_atomically({**asdict(result), **tensors}, file)
         return result
-
-    @staticmethod
-    def _read(file: Path, report: Callable[[Epoch], None]) -> FoldResult:
-        saved = torch.load(file, weights_only=True)
-        history = [Epoch(**epoch) for epoch in saved["history"]]
-        for epoch in history:
-            report(epoch)
-        arrays = {name: saved[name].numpy() for name in ("probabilities", "validation")}
-        return FoldResult(**{**saved, **arrays, "history": history})
 
 
 def _train_in_turn(jobs: list[_Job], progress: Progress) -> list[FoldResult]:
@@ -274,7 +262,5 @@ def _messages(messages: Any, futures: list["Future[FoldResult]"]) -> Iterator[tu
 
 
 def _note(number: int, epoch: Epoch) -> str:
-    return (
-        f"fold {number} epoch {epoch.epoch + 1}: loss {epoch.train_loss:.3f}, "
-        f"validation {epoch.val_loss:.3f}, accuracy {epoch.val_accuracy:.3f}"
-    )
+    losses = f"loss {epoch.train_loss:.3f}, validation {epoch.val_loss:.3f}"
+    return f"fold {number} epoch {epoch.epoch + 1}: {losses}, accuracy {epoch.val_accuracy:.3f}"

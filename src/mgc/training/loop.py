@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -51,17 +51,15 @@ class TrackSet:
     ) -> "TrackSet":
         """Normalise as `TrainRecipe.normalise` describes. "train" uses the offsets and scales of `train_set`;
         without one, the arrays are the training set."""
-        if train_set is not None and normalise == "train":
-            affine = [(train_set.offsets[0].numpy(), train_set.scales[0].numpy())] * len(arrays)
-        elif normalise == "train":
-            affine = [_mean_and_std(arrays)] * len(arrays)
+        if normalise == "train":
+            of_train = train_set and (train_set.offsets[0].numpy(), train_set.scales[0].numpy())
+            affine = [of_train or _mean_and_std(arrays)] * len(arrays)
         else:
             affine = [_NORMALISE[normalise](array.astype(np.float32)) for array in arrays]
-        offsets, scales = (np.stack([np.atleast_1d(pair[k]) for pair in affine]) for k in (0, 1))
-        scales = np.maximum(scales, MIN_SCALE)
-        return TrackSet(
-            arrays, np.array(labels, np.int64), torch.from_numpy(offsets), torch.from_numpy(scales)
+        offsets, scales = (
+            torch.from_numpy(np.stack([np.atleast_1d(pair[k]) for pair in affine])) for k in (0, 1)
         )
+        return TrackSet(arrays, np.array(labels, np.int64), offsets, scales.clamp_min(MIN_SCALE))
 
     @property
     def variants(self) -> int:
@@ -159,25 +157,29 @@ def train(
     """
     tune_cpu()
     learner = Learner(make, train_set, recipe, crop_frames, seed, device, augment)
-    progress = _Progress.resume(checkpoint, learner)
+    progress = _Progress()
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        for name, part in learner.parts.items():
+            part.load_state_dict(saved["learner"][name])
+        history = [Epoch(**epoch) for epoch in saved["history"]]
+        progress = _Progress(history, saved["best_epoch"], saved["best_weights"])
     for epoch in progress.history:
         report(epoch)
-    saved = time.monotonic()
+    last_saved = time.monotonic()
     while not progress.finished(recipe):
-        start = time.monotonic()
-        number = len(progress.history)
-        train_loss, train_accuracy = learner.epoch(number)
+        start, number = time.monotonic(), len(progress.history)
+        training = learner.epoch(number)
         probabilities = predict(learner.plain, val_set, crop_frames, learner.accelerator)  # (N, C)
-        val_loss, val_accuracy = _score(probabilities, val_set.labels)
-        rate = learner.after_epoch(val_loss, val_accuracy)
-        epoch = Epoch(
-            number, train_loss, train_accuracy, val_loss, val_accuracy, rate, time.monotonic() - start
-        )
+        validation = _score(probabilities, val_set.labels)
+        rate = learner.after_epoch(*validation)
+        epoch = Epoch(number, *training, *validation, rate, time.monotonic() - start)
         progress.add(epoch, learner.plain, recipe.stop_on)
         report(epoch)
-        if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or progress.finished(recipe):
-            progress.save(checkpoint, learner)
-            saved = time.monotonic()
+        if time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS or progress.finished(recipe):
+            state = {name: part.state_dict() for name, part in learner.parts.items()}
+            save_atomically({"learner": state, **asdict(progress)}, checkpoint)
+            last_saved = time.monotonic()
     learner.plain.load_state_dict(progress.best_weights)
     return Trained(learner.plain, progress.best_epoch, progress.history)
 
@@ -189,11 +191,8 @@ def predict(
 
     The crops cover the track, except for up to a twentieth of a crop between them.
     """
-    crops = [
-        (row, int(start))
-        for row in range(len(tracks.labels))
-        for start in _crop_starts(len(tracks.arrays[row]), crop_frames)
-    ]
+    lengths = [len(tracks.arrays[row]) for row in range(len(tracks.labels))]
+    crops = [(row, int(x)) for row, length in enumerate(lengths) for x in _crop_starts(length, crop_frames)]
     network.eval()
     parts = []
     with torch.inference_mode():
@@ -243,12 +242,8 @@ class Learner:
         # Twice as fast on CPUs. The type stubs of torch do not know the argument.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-        optimizer = kind(
-            network.parameters(),
-            lr=recipe.learning_rate,
-            betas=(recipe.beta1, recipe.beta2),
-            weight_decay=recipe.weight_decay,
-        )
+        betas = recipe.beta1, recipe.beta2
+        optimizer = kind(network.parameters(), recipe.learning_rate, betas, weight_decay=recipe.weight_decay)
         self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.plain: nn.Module = self.accelerator.unwrap_model(self.network)
         # float16 has few exponents: gradients are scaled up while they are computed.
@@ -256,6 +251,11 @@ class Learner:
         visits = len(self.augment.order(tracks.labels, np.random.default_rng(seed))[0]) * recipe.crops
         self.steps = -(-visits // recipe.batch_size)
         self.schedule = _make_schedule(optimizer, recipe, self.steps)
+        # Everything that an epoch changes; a checkpoint keeps its state.
+        self.parts: dict[str, Any] = {
+            "network": self.plain, "optimizer": self.optimizer, "scaler": self.scaler,
+            **({"schedule": self.schedule} if self.schedule else {}),
+        }  # fmt: skip
 
     def epoch(self, number: int) -> tuple[float, float]:
         """Train on crops of every track; returns the mean loss and accuracy."""
@@ -268,14 +268,13 @@ class Learner:
         order = rng.permutation(np.repeat(np.arange(len(visits)), recipe.crops))
         part = rng.permuted(np.tile(np.arange(recipe.crops), (len(visits), 1)), axis=1)
         taken = np.zeros(len(visits), int)
-        loss_sum, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        loss_sum, correct = torch.zeros(2, device=self.device)
         for chosen in np.array_split(order, self.steps):  # equal batches: batch norm cannot train on one crop
             rows, starts = [], []
             for visit in chosen:
-                row = int(visits[visit] + rng.integers(tracks.variants) * len(tracks.labels))
-                free = max(0, len(tracks.arrays[row]) - self.crop_frames) + 1
+                rows.append(int(visits[visit] + rng.integers(tracks.variants) * len(tracks.labels)))
+                free = max(0, len(tracks.arrays[rows[-1]]) - self.crop_frames) + 1
                 position = (part[visit, taken[visit]] + rng.random()) / recipe.crops  # in 0..1
-                rows.append(row)
                 starts.append(int(position * free))
                 taken[visit] += 1
             batch = tracks.batch(rows, starts, self.crop_frames, self.device)  # (B, 1, T, D)
@@ -318,19 +317,6 @@ class Learner:
             self.schedule.step(val_loss if self.recipe.stop_on == "loss" else val_accuracy)
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that an epoch changes."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the output of `state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-
-    def _parts(self) -> dict[str, Any]:
-        parts = {"network": self.plain, "optimizer": self.optimizer, "scaler": self.scaler}
-        return parts | ({"schedule": self.schedule} if self.schedule else {})
-
 
 def _init_xavier(module: nn.Module) -> None:
     """Glorot and Bengio (2010) for the weights of convolutions and linear layers; biases are 0."""
@@ -346,39 +332,31 @@ def _make_schedule(
     """The learning-rate schedule: "plateau" is updated after epochs, "onecycle" and "cosine" after steps."""
     total = recipe.epochs * steps
     warmup = round(recipe.warmup * total)
-    if recipe.scheduler == "plateau":
-        mode = "min" if recipe.stop_on == "loss" else "max"
-        return lr_scheduler.ReduceLROnPlateau(optimizer, mode, patience=recipe.scheduler_patience)  # type: ignore[arg-type]
-    if recipe.scheduler == "onecycle":
-        share = (max(warmup, 1) + 1) / (total + 1)
-        return lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total + 1, pct_start=share, cycle_momentum=False
-        )
-    if recipe.scheduler == "cosine":
-        cosine = lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - warmup))
-        if not warmup:
-            return cosine
-        linear = lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
-        return lr_scheduler.SequentialLR(optimizer, [linear, cosine], [warmup])
+    match recipe.scheduler:
+        case "plateau":
+            mode: Literal["min", "max"] = "min" if recipe.stop_on == "loss" else "max"
+            return lr_scheduler.ReduceLROnPlateau(optimizer, mode, patience=recipe.scheduler_patience)
+        case "onecycle":
+            share = (max(warmup, 1) + 1) / (total + 1)
+            return lr_scheduler.OneCycleLR(
+                optimizer, recipe.learning_rate, total + 1, pct_start=share, cycle_momentum=False
+            )
+        case "cosine":
+            cosine = lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - warmup))
+            if not warmup:
+                return cosine
+            linear = lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
+            return lr_scheduler.SequentialLR(optimizer, [linear, cosine], [warmup])
     return None
 
 
 @dataclass
 class _Progress:
-    """The epochs so far and the weights of the best one; a resume needs this and the learner's state."""
+    """The epochs so far, and the weights of the best one."""
 
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-
-    @staticmethod
-    def resume(checkpoint: Path, learner: Learner) -> "_Progress":
-        if not checkpoint.exists():
-            return _Progress()
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        learner.load_state_dict(saved["learner"])
-        history = [Epoch(**epoch) for epoch in saved["history"]]
-        return _Progress(history, saved["best_epoch"], saved["best_weights"])
 
     def add(self, epoch: Epoch, network: nn.Module, stop_on: str) -> None:
         self.history.append(epoch)
@@ -390,15 +368,6 @@ class _Progress:
     def finished(self, recipe: TrainRecipe) -> bool:
         epochs = len(self.history)
         return epochs >= recipe.epochs or (epochs > 0 and epochs - 1 - self.best_epoch >= recipe.patience)
-
-    def save(self, checkpoint: Path, learner: Learner) -> None:
-        content = {
-            "learner": learner.state_dict(),
-            "history": [asdict(epoch) for epoch in self.history],
-            "best_epoch": self.best_epoch,
-            "best_weights": self.best_weights,
-        }
-        save_atomically(content, checkpoint)
 
 
 def _rank(epoch: Epoch, stop_on: str) -> tuple[float, ...]:

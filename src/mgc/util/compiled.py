@@ -45,20 +45,17 @@ def prepare_librosa() -> None:
 
 def _extract(snapshot: Path) -> Path:
     """A new temporary folder with the files of the snapshot."""
+    folder = Path(tempfile.mkdtemp(prefix="mgc-numba-"))
     try:
         with zipfile.ZipFile(snapshot) as archive:
-            contents = {name: archive.read(name) for name in archive.namelist()}
+            archive.extractall(folder)
     except FileNotFoundError:
-        contents = {}
         if multiprocessing.current_process().name == "MainProcess":
             say("compiling librosa's functions, once on this machine: up to half a minute")
     except (OSError, zipfile.BadZipFile, zlib.error) as error:
-        contents = {}
         say(f"{snapshot}: {error}; librosa's functions are compiled again")
-    folder = Path(tempfile.mkdtemp(prefix="mgc-numba-"))
-    for name, content in contents.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+        shutil.rmtree(folder)  # an extracted part may be incomplete
+        folder.mkdir()
     return folder
 
 

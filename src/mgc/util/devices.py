@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator, PartialState
 
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining
 
 # How long a process waits for one that is alive: the first may scan a hundred thousand files, and the
 # slowest may need hours more than the fastest. The death of a process is noticed at once.
@@ -48,11 +48,9 @@ def make_accelerator(device: str) -> Accelerator:
             would do the same work.
     """
     if several():
-        raise MgcError(
-            "several processes were launched, and each would do all of the work: only mgc embed divides it",
-            where=f"$WORLD_SIZE = {os.environ['WORLD_SIZE']}",
-            fix="run mgc embed with the launcher, then this command without it",
-        )
+        what = "several processes were launched, and each would do all of the work: only mgc embed divides it"
+        where = f"$WORLD_SIZE = {os.environ['WORLD_SIZE']}"
+        raise MgcError(what, where=where, fix="run mgc embed with the launcher, then this command without it")
     _refuse_missing(device)
     return Accelerator(cpu=device == "cpu")
 
@@ -79,11 +77,9 @@ def join(device: str) -> PartialState:
     """
     _refuse_missing(device)
     cpu = device in ("cpu", "mps") or not torch.cuda.is_available()
-    try:
+    fix = "check the launcher's addresses; $GLOO_SOCKET_IFNAME names the network interface"
+    with explaining("the processes cannot connect", None, fix, (RuntimeError, ValueError)):
         return PartialState(cpu=cpu, backend="gloo", timeout=PATIENCE)
-    except (RuntimeError, ValueError) as error:
-        fix = "check the launcher's addresses; $GLOO_SOCKET_IFNAME names the network interface"
-        raise MgcError(f"the processes cannot connect: {error}", fix=fix) from None
 
 
 @contextmanager
@@ -107,10 +103,8 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         name = "bfloat16" if "bfloat16" in native else "float32"
     if name not in native:
-        raise MgcError(
-            f"{device.type} device does not compute in {name}",
-            fix="use train.precision=auto or float32; for an encoder omit --precision",
-        )
+        fix = "use train.precision=auto or float32; for an encoder omit --precision"
+        raise MgcError(f"{device.type} device does not compute in {name}", fix=fix)
     return getattr(torch, name)
 
 

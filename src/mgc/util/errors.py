@@ -1,7 +1,8 @@
 """The error that a user can act on, and helpers for its wording."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def printable(text: str) -> str:
@@ -26,6 +27,23 @@ class MgcError(Exception):
         if self.fix:
             lines.append(f"  to do: {self.fix}")
         return "\n".join(map(printable, lines))
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an exception's message, or the name of its class."""
+    first, *_ = str(getattr(error, "strerror", None) or error).splitlines() or [""]
+    return printable(first) or type(error).__name__
+
+
+@contextmanager
+def explaining(
+    what: str, where: object, fix: str | None = None, errors: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[None]:
+    """Turn `errors` into an `MgcError`: `what`, a colon, and the reason that the error gives."""
+    try:
+        yield
+    except errors as error:
+        raise MgcError(f"{what}: {reason_of(error)}", where=where, fix=fix) from None
 
 
 def counted(count: int, noun: str) -> str:

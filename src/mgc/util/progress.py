@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -47,9 +46,13 @@ class Progress:
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(count)
         due = time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES
-        if self._bar.disable and due and self.done < self.total:
+        if self._bar.disable and due and 0 < self.done < self.total:
             self._last_line = time.monotonic()
             say(self._line())
+
+    def reach(self, done: int) -> None:
+        """Advance to `done` units, at most to the total; fewer than before are ignored."""
+        self.step(max(0, min(done, self.total) - self.done))
 
     def expect_less(self, count: int) -> None:
         """Lower the total by `count` units that turned out not to be needed."""
@@ -64,9 +67,7 @@ class Progress:
         note = f", {self._note}" if self._note else ""
         return f"{count}, {clock(seconds)} elapsed, {clock(left)} left{note}"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
         if self.done:
             say(self._line())

@@ -1,9 +1,11 @@
 """Text tables, and the escaping of other people's text for Markdown and LaTeX."""
 
+import csv
+import io
 import itertools
 import re
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from mgc.util.errors import printable
 
@@ -66,6 +68,13 @@ def markdown_table(
     lines = [f"| {' | '.join(escape_markdown(str(cell)) for cell in row)} |" for row in (header, *rows)]
     lines.insert(1, f"| {' | '.join('---:' if name in right else '---' for name in header)} |")
     return "\n".join(lines)
+
+
+def csv_table(rows: Iterable[Iterable[object]]) -> str:
+    """Rows, the header first, as CSV with a line feed after each."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def one_line(text: object) -> str:

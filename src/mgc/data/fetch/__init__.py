@@ -1,7 +1,6 @@
 """Downloads that resume, and archives that are unpacked safely. Nothing that they announce is trusted."""
 
-from mgc.data.fetch.disk import reason_of
 from mgc.data.fetch.downloading import check_digest, download
-from mgc.data.fetch.unpacking import Refused, Unpacked, unpack
+from mgc.data.fetch.unpacking import Unpacked, unpack
 
-__all__ = ["Refused", "Unpacked", "check_digest", "download", "reason_of", "unpack"]
+__all__ = ["Unpacked", "check_digest", "download", "unpack"]

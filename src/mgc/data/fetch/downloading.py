@@ -5,13 +5,14 @@ import json
 import os
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mgc.data.fetch.disk import MIB, ByteProgress, amount, check_free_space, disk_errors, reason_of
-from mgc.util.errors import MgcError, printable
-from mgc.util.progress import say
+from mgc.data.fetch.disk import MIB, amount, check_free_space, mib
+from mgc.util.errors import MgcError, explaining, printable, reason_of
+from mgc.util.progress import Progress, say
 
 if TYPE_CHECKING:
     import requests
@@ -34,7 +35,8 @@ def download(url: str, file: Path, digest: str | None, *, by_hand: str) -> None:
     Raises:
         MgcError: no network, no such file on the server, too little disk space, or a wrong digest.
     """
-    with disk_errors(file, "make it writable, or free space; the part that is downloaded is kept"):
+    fix = "make it writable, or free space; the part that is downloaded is kept"
+    with explaining(f"{file.name} cannot be written", file, fix):
         if file.exists():
             check_digest(file, digest, by_hand=by_hand)
         else:
@@ -43,23 +45,22 @@ def download(url: str, file: Path, digest: str | None, *, by_hand: str) -> None:
 
 def check_digest(file: Path, digest: str | None, *, by_hand: str = "") -> None:
     """Raise `MgcError` if `file` is unreadable or its digest is not `digest` ("sha1:..."; None: any)."""
-    with disk_errors(file, "make it readable", "read"):
+    with explaining(f"{file.name} cannot be read", file, "make it readable"):
         wrong = _wrong_digest(file, file.name, digest)
     if wrong:
         raise MgcError(wrong, where=file, fix=_join("delete it and download it again", by_hand))
 
 
 def _wrong_digest(file: Path, name: str, digest: str | None) -> str | None:
+    size = file.stat().st_size  # raises if there is no such file
     if digest is None:
-        file.stat()  # raises if there is no such file
         return None
     kind, _, expected = digest.partition(":")
     found = hashlib.new(kind, usedforsecurity=False)
-    progress = ByteProgress(f"check the {kind} of {name}", file.stat().st_size)
-    with file.open("rb") as stream, progress:
+    with file.open("rb") as stream, Progress(f"check the {kind} of {name}", mib(size), "MiB") as progress:
         while block := stream.read(MIB):
             found.update(block)
-            progress.reach(stream.tell())
+            progress.reach(mib(stream.tell()))
     if found.hexdigest() == expected.lower():
         return None
     return f"{name} is not the published file: its {kind} is {found.hexdigest()}, expected {expected}"
@@ -73,31 +74,34 @@ class _DroppedError(Exception):
         self.reached, self.wait_seconds = reached, wait_seconds
 
 
+@dataclass
 class _Download:
     """One download: `<file>.part`, and `<file>.part.json` with the server's version and size of the file."""
 
-    def __init__(self, url: str, file: Path, digest: str | None, by_hand: str) -> None:
-        self.url, self.file, self.digest, self.by_hand = url, file, digest, by_hand
-        self.part = file.with_name(f"{file.name}.part")
-        self.card = file.with_name(f"{file.name}.part.json")
-        self.restart = False  # the next answer replaces the part, which is kept until then
+    url: str
+    file: Path
+    digest: str | None
+    by_hand: str
+    restart: bool = False  # the next answer replaces the part, which is kept until then
 
     def run(self) -> None:
+        self.part = self.file.with_name(f"{self.file.name}.part")
+        self.card = self.file.with_name(f"{self.file.name}.part.json")
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        total = self._read_card()[1]
-        if total is None:
+        self.version, self.total = self._read_card()
+        if self.total is None:
             self.part.unlink(missing_ok=True)
         else:
-            say(f"{self.file.name}: {amount(self._size())} of {amount(total)} are already downloaded")
-            self._check_space(total - self._size())
+            say(f"{self.file.name}: {amount(self._size())} of {amount(self.total)} are already downloaded")
+            check_free_space(self.file.parent, f"{self.file.name} needs", self.total - self._size())
         self._receive_all()
         wrong = _wrong_digest(self.part, self.file.name, self.digest)
         self.card.unlink(missing_ok=True)
         if wrong is None:
             self.part.replace(self.file)
             return
-        aside = self.file.with_name(f"{self.file.name}.wrong-{str(self.digest).partition(':')[0]}")
-        self.part.replace(aside)
+        kind = str(self.digest).partition(":")[0]
+        aside = self.part.replace(self.file.with_name(f"{self.file.name}.wrong-{kind}"))
         fix = "delete it and run the same command again; if the digest stays, the publisher changed the file"
         raise MgcError(wrong, where=aside, fix=_join(fix, self.by_hand))
 
@@ -113,14 +117,11 @@ class _Download:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None, None
 
-    def _check_space(self, need: int) -> None:
-        check_free_space(self.file.parent, f"{self.file.name} needs", need)
-
     def _receive_all(self) -> None:
         """Retry until the part is complete. An attempt that gets further than all others resets the count."""
         most = first = self._size()
         tries = 0
-        while self._size() != self._read_card()[1]:
+        while self._size() != self.total:
             try:
                 self._receive()
             except _DroppedError as dropped:
@@ -136,62 +137,56 @@ class _Download:
 
     def _receive(self) -> None:
         """One request; the answer is appended to the part or replaces it."""
-        have, (version, total) = self._size(), self._read_card()
+        have = self._size()
         headers = {"Accept-Encoding": "identity"}
         # Without a version and a digest, two halves of different files would go unnoticed.
-        if have and not self.restart and (version or self.digest):
-            headers |= {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
+        if have and not self.restart and (self.version or self.digest):
+            headers |= {"Range": f"bytes={have}-"} | ({"If-Range": self.version} if self.version else {})
         with self._request(headers) as response:
-            self._check_status(response)
             start, size = self._range_of(response)
-            now = _version_of(response)
-            if start and (start != have or size != total or (version and now and now != version)):
+            # A strong ETag, else the time of the last change (RFC 9110, section 13.1.5).
+            tag = response.headers.get("ETag", "")
+            version = tag if tag.startswith('"') else response.headers.get("Last-Modified")
+            changed = self.version and version and version != self.version
+            if start and (start != have or size != self.total or changed):
                 self.restart = True
                 raise _DroppedError("the file on the server has changed, so the download starts again")
             if not start:
                 if have and not self.restart:
                     say(f"{self.file.name}: the server cannot resume, so the download starts again")
-                self._check_space(size - have)
+                check_free_space(self.file.parent, f"{self.file.name} needs", size - have)
                 self.part.unlink(missing_ok=True)
-                card = {"url": self.url, "version": now, "size": size}
+                self.restart, self.version, self.total = False, version, size
+                card = {"url": self.url, "version": version, "size": size}
                 self.card.write_text(json.dumps(card), encoding="utf-8")
-                self.restart = False
             self._copy(response, start, size)
 
-    def _copy(self, response: "requests.Response", at: int, size: int) -> None:
-        """Write the answer to the part from the byte `at` on, up to `size` bytes in all.
+    def _copy(self, response: "requests.Response", start: int, size: int) -> None:
+        """Write the answer to the part from the byte `start` on, up to `size` bytes in all.
 
         Bytes are taken as they are sent: a server may declare a .tar.gz as an encoding of a .tar.
         """
         from urllib3.exceptions import HTTPError, IncompleteRead
 
-        progress = ByteProgress(f"download {self.file.name}", size - at)
-        start = at
+        at, lost = start, "it was closed too early"
+        progress = Progress(f"download {self.file.name}", mib(size - start), "MiB")
         with self.part.open("ab" if at else "wb") as out, progress:
             try:
                 for block in response.raw.stream(BLOCK_BYTES, decode_content=False):
                     if os.fstat(out.fileno()).st_size != at:
                         fix = "wait for it, or stop it and run the same command again"
                         raise MgcError("another process writes to this download", where=self.part, fix=fix)
-                    out.write(block := block[: size - at])
+                    at += out.write(block[: size - at])
                     out.flush()
-                    at += len(block)
-                    progress.reach(at - start)
+                    progress.reach(mib(at - start))
             except HTTPError as error:
-                root = _root_of(error)
-                early = isinstance(root, IncompleteRead)
-                what = "it was closed too early" if early else f"it broke: {reason_of(root)}"
-                raise _DroppedError(f"lost the connection: {what}") from None
+                if not isinstance(root := _root_of(error), IncompleteRead):
+                    lost = f"it broke: {reason_of(root)}"
         if at < size:
-            raise _DroppedError("lost the connection: it was closed too early")
+            raise _DroppedError(f"lost the connection: {lost}")
 
     def _request(self, headers: dict[str, str]) -> "requests.Response":
-        """Send the request.
-
-        Raises:
-            _DroppedError: no connection, or no answer in time.
-            MgcError: any other obstacle, which a retry does not remove.
-        """
+        """Send the request; `_DroppedError` if a retry may help, `MgcError` if not."""
         import socket
 
         import requests
@@ -203,22 +198,28 @@ class _Download:
             return requests.get(self.url, headers=headers, stream=True, timeout=timeout)
         except exceptions.RequestException as error:
             root = _root_of(error)
-            reason = reason_of(root)
             if isinstance(error, exceptions.ProxyError):
-                failure = self._failure(f"the proxy refuses the connection to {host}: {reason}")
+                what = f"the proxy refuses the connection to {host}"
             elif isinstance(error, exceptions.SSLError):
-                failure = self._failure(f"no secure connection to {host} (TLS): {reason}")
-            elif not isinstance(error, exceptions.ConnectionError | exceptions.Timeout):
-                failure = self._failure(f"the address cannot be used: {reason}")
-            else:
+                what = f"no secure connection to {host} (TLS)"
+            elif isinstance(error, exceptions.ConnectionError | exceptions.Timeout):
                 hint = "; check the network" if isinstance(root, socket.gaierror) else ""
                 reached = isinstance(error, exceptions.ReadTimeout) or isinstance(root, ConnectionResetError)
-                raise _DroppedError(f"no answer from {host}: {reason}{hint}", reached=reached) from None
-            raise failure from None
+                what = f"no answer from {host}: {reason_of(root)}{hint}"
+                raise _DroppedError(what, reached=reached) from None
+            else:
+                what = "the address cannot be used"
+            raise self._failure(f"{what}: {reason_of(root)}") from None
 
-    def _check_status(self, response: "requests.Response") -> None:
-        """Raise `_DroppedError` for a status that may pass, and `MgcError` for any other failure."""
+    def _range_of(self, response: "requests.Response") -> tuple[int, int]:
+        """The byte at which the answer begins, and the size of the file; `_DroppedError` if that may pass."""
         code, status = response.status_code, printable(f"{response.status_code} {response.reason}")
+        length = response.headers.get("Content-Length", "")
+        if code == 206:
+            sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+            return (int(sent[1]), int(sent[2])) if sent else (-1, -1)
+        if code == 200 and length.isdecimal():
+            return 0, int(length)
         if code == 416:
             self.restart = True
             raise _DroppedError("the file on the server is shorter, so the download starts again")
@@ -226,20 +227,9 @@ class _Download:
             after = response.headers.get("Retry-After", "")
             wait = min(float(after), LONGEST_WAIT_SECONDS) if after.isdecimal() else 0.0
             raise _DroppedError(f"the server answered {status}", wait_seconds=wait)
-        if code in (404, 410):
-            raise self._failure(f"the file is no longer on the server ({status})")
-        if code not in (200, 206):
-            raise self._failure(f"the server refuses the file ({status})")
-
-    def _range_of(self, response: "requests.Response") -> tuple[int, int]:
-        """The byte at which the answer begins, and the size of the whole file."""
-        if response.status_code == 206:
-            sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-            return (int(sent[1]), int(sent[2])) if sent else (-1, -1)
-        length = response.headers.get("Content-Length", "")
-        if not length.isdecimal():
-            raise self._failure("the server does not report the size of the file")
-        return 0, int(length)
+        gone = f"the file is no longer on the server ({status})"
+        failures = {200: "the server does not report the size of the file", 404: gone, 410: gone}
+        raise self._failure(failures.get(code, f"the server refuses the file ({status})"))
 
     def _failure(self, what: str) -> MgcError:
         have = self._size()
@@ -254,11 +244,5 @@ def _root_of(error: BaseException) -> BaseException:
     return error
 
 
-def _version_of(response: "requests.Response") -> str | None:
-    """A strong ETag, else the time of the last change (RFC 9110, section 13.1.5)."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified")
-
-
 def _join(*sentences: str) -> str:
-    return "; ".join(sentence for sentence in sentences if sentence)
+    return "; ".join(filter(None, sentences))

@@ -9,17 +9,18 @@ import re
 import stat
 import struct
 import tarfile
-import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
-from mgc.data.fetch.disk import MIB, ByteProgress, amount, check_free_space, disk_errors, reason_of
-from mgc.util.errors import MgcError, printable
+from mgc.data.fetch.disk import MIB, amount, check_free_space, mib
+from mgc.util.errors import MgcError, explaining, printable, reason_of
+from mgc.util.files import is_file, write
 from mgc.util.progress import Progress, say
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -34,29 +35,18 @@ _DAMAGE = (
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 
 
-@dataclass(frozen=True)
-class Refused:
-    """A member of an archive that was not unpacked, and the reason. The name is escaped for printing."""
-
-    name: str
-    reason: str
-
-
 @dataclass
 class Unpacked:
     """The result of `unpack`.
 
-    `files` are in the order of the archive. `litter` counts skipped files that macOS adds (`__MACOSX/`,
+    `files` are in the order of the archive. `refused` are the members that were not unpacked, as (name,
+    reason); the name is escaped for printing. `litter` counts skipped files that macOS adds (`__MACOSX/`,
     `.DS_Store`, `._*`).
     """
 
     files: list[Path] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
     litter: int = 0
-
-    def refuse(self, name: str, reason: str) -> None:
-        """Add a refused member."""
-        self.refused.append(Refused(printable(name), reason))
 
 
 class _RefusedError(Exception):
@@ -90,49 +80,40 @@ def unpack(archive: Path, into: Path, top: str | None = None) -> Unpacked:
             cannot be written. Files that are already unpacked are kept.
     """
     result = Unpacked()
-    with _members_of(archive) as members, disk_errors(into, "make it writable, or choose another folder"):
+    fix = "make it writable, or choose another folder"
+    with _members_of(archive) as members, explaining(f"{into.name} cannot be written", into, fix):
         into.mkdir(parents=True, exist_ok=True)
         planned: list[tuple[_Member, Path]] = []
         for member in members:
-            if _is_litter(member.name):
+            name = member.name.replace("\\", "/")
+            *folders, last = name.split("/")
+            if "__MACOSX" in folders or last == ".DS_Store" or last.startswith("._"):
                 result.litter += 1
-                continue
-            try:
-                planned.append((member, _target(member, into, top)))
-            except _RefusedError as error:
-                result.refuse(member.name, str(error))
+            elif reason := _refusal(name, member.problem, top):
+                result.refused.append((printable(member.name), reason))
+            else:
+                planned.append((member, into / name))
         _write_all(archive.name, into, planned, result)
     return result
 
 
-def _is_litter(name: str) -> bool:
-    *folders, last = name.replace("\\", "/").split("/")
-    return "__MACOSX" in folders or last == ".DS_Store" or last.startswith("._")
-
-
-def _target(member: _Member, into: Path, top: str | None) -> Path:
-    """The path to unpack a member to.
-
-    Raises:
-        _RefusedError: the member is a link or device, or its name leads out of `into`.
-    """
-    name = member.name.replace("\\", "/")
+def _refusal(name: str, problem: str | None, top: str | None) -> str | None:
+    """Why a member of this name, with this problem, is not unpacked."""
     parts = PurePosixPath(name).parts
-    if re.search(r"[\x00-\x1f\x7f-\x9f]", name):
-        raise _RefusedError("its name contains a control character")
-    if name.startswith("/") or re.match("[A-Za-z]:", name):
-        raise _RefusedError("its name is an absolute path")
-    if ".." in parts:
-        raise _RefusedError("its name leads out of the folder")
-    if not parts:
-        raise _RefusedError("it has no name")
-    if len(parts) > MAX_DEPTH:
-        raise _RefusedError(f"it is nested more than {MAX_DEPTH} folders deep")
-    if member.problem:
-        raise _RefusedError(member.problem)
-    if top and (parts[0] != top or len(parts) == 1):
-        raise _RefusedError(f"it is not in the folder {top}")
-    return into.joinpath(*parts)
+    return _first({
+        "its name contains a control character": re.search(r"[\x00-\x1f\x7f-\x9f]", name),
+        "its name is an absolute path": re.match("/|[A-Za-z]:", name),
+        "its name leads out of the folder": ".." in parts,
+        "it has no name": not parts,
+        f"it is nested more than {MAX_DEPTH} folders deep": len(parts) > MAX_DEPTH,
+        f"{problem}": problem,
+        f"it is not in the folder {top}": top and (parts[:1] != (top,) or len(parts) == 1),
+    })  # fmt: skip
+
+
+def _first(reasons: Mapping[str, object]) -> str | None:
+    """The first reason that applies."""
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def _write_all(archive: str, into: Path, planned: list[tuple[_Member, Path]], result: Unpacked) -> None:
@@ -149,35 +130,25 @@ def _write_all(archive: str, into: Path, planned: list[tuple[_Member, Path]], re
                 _unpack_member(member, target, into, written)
                 result.files.append(target)
             except _RefusedError as error:
-                result.refuse(member.name, str(error))
-            except UnicodeEncodeError:
-                result.refuse(member.name, "no such name is possible here")
-            except OSError as error:
-                if error.errno not in _NAME_ERRORS:
+                result.refused.append((printable(member.name), str(error)))
+            except (OSError, UnicodeEncodeError) as error:
+                reason = reason_of(error)
+                if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
                     rest = [size for n, size in missing.items() if n >= number]
-                    what = f"{printable(member.name)} of {archive} cannot be written: {reason_of(error)}"
+                    what = f"{printable(member.name)} of {archive} cannot be written: {reason}"
                     fix = "free space or make it writable, and run the same command again; "
                     fix += f"{len(rest)} files ({amount(sum(rest))}) remain"
                     raise MgcError(what, where=into, fix=fix) from None
-                result.refuse(member.name, f"no such name is possible here: {reason_of(error)}")
+                result.refused.append((printable(member.name), f"no such name is possible here: {reason}"))
             progress.step(number in missing)
 
 
 def _is_complete(member: _Member, target: Path) -> bool:
-    try:
-        state = target.lstat()
-    except (OSError, UnicodeEncodeError):  # reported when the member is written
-        return False
-    return stat.S_ISREG(state.st_mode) and state.st_size == member.size
+    return is_file(target, member.size) and not target.is_symlink()
 
 
 def _unpack_member(member: _Member, target: Path, into: Path, written: set[tuple[int, int]]) -> None:
-    """Write the file unless it is complete. `written` identifies the files of earlier members by inode.
-
-    Raises:
-        _RefusedError: something else is in the way, or the data is not as announced.
-        OSError: the file cannot be written.
-    """
+    """Write the file unless it is complete. `written` identifies the files of earlier members by inode."""
     if not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(into)):
         raise _RefusedError("a link leads out of the folder")
     try:
@@ -190,7 +161,7 @@ def _unpack_member(member: _Member, target: Path, into: Path, written: set[tuple
     if os.path.lexists(target) and _inode(target) in written:
         raise _RefusedError("an earlier member has the same name")
     if not _is_complete(member, target):
-        _write(member, target)
+        write(target, _blocks(member), sync=False)
     written.add(_inode(target))
 
 
@@ -199,93 +170,68 @@ def _inode(path: Path) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-def _write(member: _Member, target: Path) -> None:
-    """Write under a temporary name and rename, so that the file is whole or absent.
-
-    The temporary name is random and short: no member has it, and names of 255 bytes remain possible.
-    """
-    part = target.with_name(f".{uuid.uuid4().hex}.part")
-    size = 0
-    try:
-        with part.open("xb") as out:
-            for block in _blocks(member):
-                size += len(block)
-                if size > member.size:
-                    raise _RefusedError(f"it has more than the announced {member.size:,} bytes")
-                out.write(block)
-        if size < member.size:
-            raise _RefusedError(f"it has only {size:,} of the announced {member.size:,} bytes")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _blocks(member: _Member) -> Iterator[bytes]:
-    crc = 0
+    """The data of a member; `_RefusedError` if it is not as announced."""
+    crc = size = 0
     try:
         with member.open() as data:
             while block := data.read(member.block_bytes):
-                crc = zlib.crc32(block, crc)
+                crc, size = zlib.crc32(block, crc), size + len(block)
+                if size > member.size:
+                    raise _RefusedError(f"it has more than the announced {member.size:,} bytes")
                 yield block
         if member.crc not in (None, crc):
             raise zipfile.BadZipFile("Bad CRC-32")
     except _DAMAGE as error:
         raise _RefusedError(f"its data cannot be read: {reason_of(error)}") from None
+    if size < member.size:
+        raise _RefusedError(f"it has only {size:,} of the announced {member.size:,} bytes")
 
 
 @contextmanager
 def _members_of(archive: Path) -> Iterator[list[_Member]]:
-    """The members of an archive, which stays open for their data.
-
-    Raises:
-        MgcError: the archive is missing, unreadable, damaged, or of an unknown type.
-    """
+    """The members of an archive, which stays open for their data."""
     name = archive.name.lower()
     if not name.endswith((".zip", *TAR_SUFFIXES)):
         fix = f"unpack it with another program; supported: {', '.join(('.zip', *TAR_SUFFIXES))}"
         raise MgcError("unknown type of archive", where=archive, fix=fix)
-    with disk_errors(archive, "make it readable, or correct its name", "opened"):
+    with explaining(f"{archive.name} cannot be opened", archive, "make it readable, or correct its name"):
         stream = archive.open("rb")
+    what = "the archive is damaged, truncated or not an archive"
+    fix = "download it again; if the error remains, unpack it with another program"
     with stream:
-        try:
+        with explaining(what, archive, fix, _DAMAGE):
             members = _zip_members(stream) if name.endswith(".zip") else _tar_members(stream, archive)
-        except _DAMAGE as error:
-            what = f"the archive is damaged, truncated or not an archive: {reason_of(error)}"
-            fix = "download it again; if the error remains, unpack it with another program"
-            raise MgcError(what, where=archive, fix=fix) from None
         yield members
 
 
 def _zip_members(stream: IO[bytes]) -> list[_Member]:
     opened = zipfile.ZipFile(stream)
-    return [_zip_member(opened, info) for info in opened.infolist() if info.file_size or not _is_folder(info)]
-
-
-def _is_folder(info: zipfile.ZipInfo) -> bool:
-    return info.orig_filename.endswith(("/", "\\"))
-
-
-def _zip_member(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
-    name = info.orig_filename  # zipfile cuts `filename` at a zero byte
-    # A name not marked as UTF-8 is decoded as code page 437 by zipfile, but macOS writes UTF-8.
-    if not info.flag_bits & 0x800:
-        with suppress(UnicodeError):
-            name = name.encode("cp437").decode("utf-8")
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    problem = None
-    if info.flag_bits & 0x1:
-        problem = "it is encrypted"
-    elif kind == stat.S_IFLNK:
-        problem = "it is a link"
-    elif kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK):
-        problem = "it is a device or pipe"
-    elif _is_folder(info):
-        problem = "it is named like a folder but contains data"
-    if info.compress_type == zipfile.ZIP_BZIP2:
-        return _Member(name, info.file_size, problem, lambda: _bzip2_data(opened, info), crc=info.CRC)
-    # zipfile decompresses all of the LZMA data it reads at once, however large the result.
-    block_bytes = 4096 if info.compress_type == zipfile.ZIP_LZMA else MIB
-    return _Member(name, info.file_size, problem, lambda: opened.open(info), block_bytes)
+    members = []
+    for info in opened.infolist():
+        name = info.orig_filename  # zipfile cuts `filename` at a zero byte
+        is_folder = name.endswith(("/", "\\"))
+        if is_folder and not info.file_size:
+            continue
+        # A name not marked as UTF-8 is decoded as code page 437 by zipfile, but macOS writes UTF-8.
+        if not info.flag_bits & 0x800:
+            with suppress(UnicodeError):
+                name = name.encode("cp437").decode("utf-8")
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        problem = _first({
+            "it is encrypted": info.flag_bits & 0x1,
+            "it is a link": kind == stat.S_IFLNK,
+            "it is a device or pipe": kind in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK),
+            "it is named like a folder but contains data": is_folder,
+        })  # fmt: skip
+        member = _Member(name, info.file_size, problem, partial(opened.open, info))
+        if info.compress_type == zipfile.ZIP_BZIP2:
+            member = replace(member, open=partial(_bzip2_data, opened, info), crc=info.CRC)
+        elif info.compress_type == zipfile.ZIP_LZMA:
+            # zipfile decompresses all of the LZMA data it reads at once, however large the result.
+            member = replace(member, block_bytes=4096)
+        members.append(member)
+    return members
 
 
 def _bzip2_data(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
@@ -312,32 +258,20 @@ class _StrictHeader(tarfile.TarInfo):
 def _tar_members(stream: IO[bytes], archive: Path) -> list[_Member]:
     """All members. The whole archive is read, so that damage is found before anything is written."""
     members = []
-    progress = ByteProgress(f"read {archive.name}", archive.stat().st_size)
-    with progress:
+    with Progress(f"read {archive.name}", mib(archive.stat().st_size), "MiB") as progress:
         opened = tarfile.TarFile.open(fileobj=stream, mode="r:*", tarinfo=_StrictHeader)
         while (info := opened.next()) is not None:
             if info.size < 0 or opened.offset <= info.offset:  # would lead back to an earlier member forever
                 raise tarfile.ReadError(f"impossible size {info.size}")
+            problem = _first({
+                "it is a sparse file": info.issparse(),
+                "it is a link": info.issym() or info.islnk(),
+                "it is a device or pipe": not info.isreg(),
+            })  # fmt: skip
             if not info.isdir():
-                members.append(_tar_member(opened, info))
-            progress.reach(stream.tell())
+                data: Any = partial(opened.extractfile, info)
+                members.append(_Member(info.name, info.size, problem, data))
+            progress.reach(mib(stream.tell()))
         while opened.fileobj.read(MIB):  # to the checksum at the end
-            progress.reach(stream.tell())
+            progress.reach(mib(stream.tell()))
     return members
-
-
-def _tar_member(opened: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
-    problem = None
-    if info.issparse():
-        problem = "it is a sparse file"
-    elif info.issym() or info.islnk():
-        problem = "it is a link"
-    elif not info.isreg():
-        problem = "it is a device or pipe"
-
-    def data() -> IO[bytes]:
-        stream = opened.extractfile(info)
-        assert stream is not None  # only None for links and devices
-        return stream
-
-    return _Member(info.name, info.size, problem, data)

@@ -13,29 +13,22 @@ validation and test.
 import csv
 import re
 from pathlib import Path
+from typing import Any
 
 from mgc.config import DataRecipe
-from mgc.data.dataset import Track
-from mgc.data.listing import Archive, Listing, Source
+from mgc.data.dataset import Listing, Track
+from mgc.data.sources import published
 from mgc.data.sources.local import visible_entries
 from mgc.util.errors import MgcError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
-TRACKS_PER_GENRE = 100
 # Below gtzan/: of the mirror and the original, and of Kaggle's archive.zip with and without its first folder.
 LAYOUTS = ("genres", "Data/genres_original", "genres_original", ".")
 # In order of preference. Both hold the same samples, and the archive that `fetch` downloads has .wav.
 SUFFIXES = (".wav", ".au")
-LICENCE = "not stated: excerpts of published recordings, collected for research"
 AUTHORITY = (
     "fault-filtered, artist-aware split of GTZAN (Kereliuk et al. 2015, based on the faults found by Sturm, "
     "2013), published as 443 training, 197 validation and 290 test tracks"
-)
-ABOUT_ARCHIVES = (
-    "genres.tar.gz is in the folder data of https://huggingface.co/datasets/marsyas/gtzan. Other copies (the "
-    "original genres.tar.gz with .au files, or the archive.zip of https://www.kaggle.com/datasets/"
-    "andradaolteanu/gtzan-dataset-music-genre-classification) have other digests: "
-    "unpack them into the folder gtzan below the data root"
 )
 
 
@@ -43,11 +36,6 @@ def filtered_split() -> dict[str, str]:
     """ "train", "val" or "test" for each of the 930 tracks of the fault-filtered split, by track id."""
     with Path(__file__).with_name("gtzan_filtered.csv").open(encoding="utf-8", newline="") as stream:
         return {row["track_id"]: row["split"] for row in csv.DictReader(stream)}
-
-
-def known_bad() -> dict[str, str]:
-    """Tracks that are known to be bad, by track id."""
-    return {"jazz.00054": "cannot be decoded in the common copies"}
 
 
 def listing(root: Path, recipe: DataRecipe) -> Listing:
@@ -59,29 +47,23 @@ def listing(root: Path, recipe: DataRecipe) -> Listing:
         MgcError: the folder is missing, or contains no track.
     """
     folder, files, notes = _scan(root)
-    if recipe.split not in ("auto", "given"):
-        tracks = [_track(track_id, path) for track_id, path in sorted(files.items())]
-        faults = [
-            "all tracks are used, including faulty ones (repetitions, wrong labels, distortions), and "
-            "artists are unknown: scores are too high; --split given selects the fault-filtered split"
-        ]
-        if absent := len(GENRES) * TRACKS_PER_GENRE - len(tracks):
-            faults.append(f"{absent} of the 1,000 tracks are missing")
-        return Listing("gtzan", tracks, [], [*faults, *notes], LICENCE)
-    splits = filtered_split()
+    filtered = recipe.split in ("auto", "given")
+    splits: dict[str, Any] = filtered_split() if filtered else dict.fromkeys(files)
     tracks = []
     for track_id, split in sorted(splits.items()):
-        expected = folder / track_id.partition(".")[0] / f"{track_id}{SUFFIXES[0]}"
-        tracks.append(_track(track_id, files.get(track_id, expected), split))
-    if others := files.keys() - splits.keys():
-        faulty = "repetitions, wrong labels, distortions"
-        notes.insert(0, f"{len(others)} tracks are excluded by the fault-filtered split ({faulty})")
-    return Listing("gtzan", tracks, [], notes, LICENCE, "fault-filtered", AUTHORITY)
-
-
-def _track(track_id: str, path: Path, split: str | None = None) -> Track:
-    """Artists are unknown, so each track is a group of its own."""
-    return Track(track_id, path, track_id.partition(".")[0], track_id, split=split)
+        genre = track_id.partition(".")[0]
+        path = files.get(track_id, folder / genre / f"{track_id}{SUFFIXES[0]}")
+        tracks.append(Track(track_id, path, genre, group=track_id, split=split))  # artists are unknown
+    faults = "repetitions, wrong labels, distortions"
+    if filtered:
+        if others := len(files.keys() - splits.keys()):
+            notes.insert(0, f"{others} tracks are excluded by the fault-filtered split ({faults})")
+        return Listing("gtzan", tracks, [], notes, SOURCE.licence, "fault-filtered", AUTHORITY)
+    warning = f"all tracks are used, including faulty ones ({faults}), and artists are unknown: scores are "
+    warning += "too high; --split given selects the fault-filtered split"
+    absent = SOURCE.tracks - len(tracks)
+    missing = [f"{absent} of the 1,000 tracks are missing"] if absent else []
+    return Listing("gtzan", tracks, [], [warning, *missing, *notes], SOURCE.licence)
 
 
 def _scan(root: Path) -> tuple[Path, dict[str, Path], list[str]]:
@@ -94,22 +76,16 @@ def _scan(root: Path) -> tuple[Path, dict[str, Path], list[str]]:
             where=(root / "gtzan").absolute(),
             fix="mgc data fetch gtzan; or name the folder that contains gtzan/ with --data-root",
         )
-    folder = layouts[0]
-    files, duplicates, others = dict[str, Path](), 0, 0
-    for genre, inside in _genre_folders(folder):
-        for file in visible_entries(inside):
-            track_id = _track_id(genre, file)
-            if track_id is None:
-                others += 1
-                continue
-            duplicates += track_id in files
-            files[track_id] = min(
-                file, files.get(track_id, file), key=lambda path: SUFFIXES.index(path.suffix.lower())
-            )
+    (folder, genres), *rest = layouts.items()
+    found = [(_track_id(genre, file), file) for genre, inside in genres for file in visible_entries(inside)]
+    found.sort(key=lambda pair: pair[1].suffix.lower() == SUFFIXES[0])  # the last of a track's files is used
+    files = {track_id: file for track_id, file in found if track_id}
     if not files:
         what = f"no track was found (expected blues/blues.00000{SUFFIXES[0]} and so on)"
         raise MgcError(what, where=folder.absolute(), fix="mgc data fetch gtzan")
-    unread = ", ".join(str(layout.relative_to(root)) for layout in layouts[1:])
+    others = sum(track_id is None for track_id, _ in found)
+    duplicates = len(found) - others - len(files)
+    unread = ", ".join(str(other.relative_to(root)) for other, _ in rest)
     notes = {
         f"{duplicates} tracks exist more than once: {SUFFIXES[0]} is preferred to {SUFFIXES[1]}": duplicates,
         f"{others} files in the genre folders are not among the 1,000 tracks and are not used": others,
@@ -118,16 +94,14 @@ def _scan(root: Path) -> tuple[Path, dict[str, Path], list[str]]:
     return folder, files, [note for note, applies in notes.items() if applies]
 
 
-def _layouts(root: Path) -> list[Path]:
-    """The folders that contain genre folders."""
-    places = [root / "gtzan" / layout for layout in LAYOUTS]
-    return [place for place in places if place.is_dir() and _genre_folders(place)]
-
-
-def _genre_folders(folder: Path) -> list[tuple[str, Path]]:
-    """(genre, its folder); `hip-hop` is `hiphop`."""
-    entries = [(_plain(entry.name), entry) for entry in visible_entries(folder)]
-    return [(genre, entry) for genre, entry in entries if genre in GENRES and entry.is_dir()]
+def _layouts(root: Path) -> dict[Path, list[tuple[str, Path]]]:
+    """(genre, its folder) in each folder that contains genre folders; `hip-hop` is `hiphop`."""
+    genres = {}
+    for folder in (root / "gtzan" / layout for layout in LAYOUTS):
+        entries = visible_entries(folder) if folder.is_dir() else []
+        named = [(_plain(entry.name), entry) for entry in entries if entry.is_dir()]
+        genres[folder] = [(genre, entry) for genre, entry in named if genre in GENRES]
+    return {folder: found for folder, found in genres.items() if found}
 
 
 def _plain(name: str) -> str:
@@ -136,33 +110,8 @@ def _plain(name: str) -> str:
 
 def _track_id(genre: str, file: Path) -> str | None:
     """`hiphop.00012` for `hip-hop.00012.wav` in the folder of its genre; None for any other file."""
-    match = re.fullmatch(r"(.+)\.(\d{5})(\.\w+)", file.name)
-    if match is None or _plain(match[1]) != genre or match[3].lower() not in SUFFIXES:
-        return None
-    return f"{genre}.{match[2]}" if int(match[2]) < TRACKS_PER_GENRE else None
+    match = re.fullmatch(rf"({genre}\.000\d\d)\.(wav|au)", _plain(file.name), re.ASCII)
+    return match[1] if match else None
 
 
-SOURCE = Source(
-    about="30 s clips, with the fault-filtered split (930 tracks); any other split leaks",
-    licence=LICENCE,
-    tracks=len(GENRES) * TRACKS_PER_GENRE,
-    genres=len(GENRES),
-    size="1.2 GB",
-    place="gtzan/genres/blues/blues.00000.wav ...",
-    present=lambda root: bool(_layouts(root)),
-    listing=listing,
-    # A mirror with .wav files, at the revision whose digest is published. The archive of .au files that the
-    # original, dead links named has the same file name and can be used with --from.
-    archives=(
-        Archive(
-            "genres.tar.gz",
-            "gtzan/genres",
-            "https://huggingface.co/datasets/marsyas/gtzan/resolve/d2146561ecc7df707d9e6b8318885fe6a39668a2/"
-            "data/genres.tar.gz",
-            "sha256:b28cc067ff6199bd826f5d1a6931458586d64acae7f44b2e882b7a97af057531",
-        ),
-        Archive("genres.tar.gz", "gtzan/genres", None, "md5:5b3d6dddb579ab49814ab86dba69e7c7"),
-    ),
-    about_archives=ABOUT_ARCHIVES,
-    known_bad=known_bad(),
-)
+SOURCE = published("gtzan", lambda root: bool(_layouts(root)), listing)

@@ -1,5 +1,6 @@
 """Open an audio dataset with the `datasets` library and write its audio to files. Nothing is decoded."""
 
+import functools
 import hashlib
 import os
 import re
@@ -7,9 +8,9 @@ import shutil
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,21 +22,21 @@ from mgc.audio import SUFFIXES
 from mgc.data.dataset import as_text
 from mgc.data.sources.local import USUAL_COLUMNS, cell_text
 from mgc.util.errors import MgcError, did_you_mean
-from mgc.util.files import write
+from mgc.util.files import is_file, write
 from mgc.util.progress import Progress, say
 
 if TYPE_CHECKING:
     import datasets
 
 DATA_SUFFIXES = {".parquet", ".arrow", ".zip", ".tar"}
-ROWS_PER_BATCH = 64
 TOKEN = "HF_TOKEN (or hf auth login)"
-# (offset, first bytes, suffix by which `mgc.audio` recognises the format)
-MAGIC = (
-    (0, b"fLaC", ".flac"), (0, b"ID3", ".mp3"), (0, b"OggS", ".ogg"), (0, b".snd", ".au"),
-    (0, b"caff", ".caf"), (0, b"\x30\x26\xb2\x75", ".wma"), (4, b"ftyp", ".m4a"), (8, b"WAVE", ".wav"),
-    (8, b"AIFF", ".aiff"), (8, b"AIFC", ".aiff"),
-)  # fmt: skip
+# First bytes of a file, by the suffix by which `mgc.audio` recognises the format; the first match counts.
+MAGIC = {
+    ".flac": b"fLaC", ".opus": b"OggS.{0,52}OpusHead", ".ogg": b"OggS", ".au": rb"\.snd", ".caf": b"caff",
+    ".wma": b"\x30\x26\xb2\x75", ".m4a": b".{4}ftyp", ".wav": b".{8}WAVE", ".aiff": b".{8}AIF[FC]",
+    # The frame sync of MPEG is eleven ones; layer 0, in the last two bits before the lowest one, is AAC.
+    ".mp3": rb"ID3|\xff[\xe2-\xe7\xea-\xef\xf2-\xf7\xfa-\xff]", ".aac": rb"\xff[\xe0-\xff]",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Address:
     revision: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
     """One row without its audio. `cells` are its non-empty columns of text or numbers.
 
@@ -66,7 +67,7 @@ class Row:
     problem: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Table:
     """A dataset whose audio is in files. `columns` have text or numbers; `classes` are its ClassLabels."""
 
@@ -82,16 +83,13 @@ class Table:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An open dataset, whose rows may name files below `roots`.
-
-    `read` are the files that were opened, if files of the folder could have been ignored.
-    """
+    """An open dataset."""
 
     splits: dict[str, "datasets.Dataset"]
     origin: str
     licence: str | None
-    roots: list[Path]
-    read: frozenset[str] | None = None
+    roots: list[Path]  # rows may name files below these folders
+    read: frozenset[str] | None = None  # the files that were opened, if others could have been ignored
 
 
 def export(address: Address, files: Iterable[str], place: Path, path_column: str | None) -> Table:
@@ -121,7 +119,9 @@ def export(address: Address, files: Iterable[str], place: Path, path_column: str
         opened.splits.clear()  # closes memory-mapped files
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return replace(table, unread=_unread(address, opened, files, table.rows))
+    if address.folder and opened.read is not None:
+        table.unread = _unread(address.folder, opened.read, files, table.rows)
+    return table
 
 
 # Opening
@@ -137,9 +137,8 @@ def _open_folder(address: Address, folder: Path, scratch: Path) -> _Opened:
             raise MgcError(what, where=address.text, fix=f"remove :{address.config}")
         found = datasets.load_from_disk(str(folder))
     else:
-        builder = datasets.load_dataset_builder(
-            str(folder.absolute()), address.config, cache_dir=str(scratch)
-        )
+        path = str(folder.absolute())
+        builder = datasets.load_dataset_builder(path, address.config, cache_dir=str(scratch))
         builder.download_and_prepare()
         found = builder.as_dataset()
         read = frozenset(os.path.realpath(f) for files in builder.config.data_files.values() for f in files)
@@ -155,22 +154,30 @@ def _open_repo(address: Address) -> _Opened:
     from datasets.packaged_modules.cache.cache import Cache
     from huggingface_hub import constants, try_to_load_from_cache
 
+    def cached_readme(revision: str) -> str | None:
+        found = try_to_load_from_cache(address.repo, "README.md", revision=revision, repo_type="dataset")
+        return found if isinstance(found, str) else None
+
     if not constants.HF_HUB_OFFLINE:
         say(f"connecting to {constants.ENDPOINT} for {address.repo}; HF_HUB_OFFLINE=1 uses only the cache")
     builder = datasets.load_dataset_builder(address.repo, address.config, revision=address.revision)
     commit, offline = builder.hash, isinstance(builder, Cache)
-    if offline:
-        _refuse_other_revision(address, commit)
+    # Without the hub, `datasets` uses any commit in its cache, regardless of the revision.
+    if offline and address.revision and not commit.startswith(address.revision):
+        readme = cached_readme(address.revision)
+        if readme is None or Path(readme).parent.name != commit:
+            what = f"the hub cannot be reached, and the cache has commit {commit}, maybe not this revision"
+            fix = f"connect to the network once, {_by_folder(address)}"
+            raise MgcError(what, where=address.text, fix=fix)
     builder.download_and_prepare()
     splits = dict(builder.as_dataset())
-    readme = try_to_load_from_cache(address.repo, "README.md", revision=commit, repo_type="dataset")
     config = "" if builder.config.name == "default" else f", config {builder.config.name}"
     origin = (
         f"{address.repo} of the hub{config}, {address.revision or 'main'} when first used: commit {commit}"
     )
     origin += ", from the local cache because the hub was not reached" if offline else ""
     roots = [Path(constants.HF_HUB_CACHE).absolute(), Path(datasets.config.HF_DATASETS_CACHE).absolute()]
-    return _Opened(splits, origin, _licence(splits, readme), roots)
+    return _Opened(splits, origin, _licence(splits, cached_readme(commit)), roots)
 
 
 @contextmanager
@@ -190,31 +197,14 @@ def _audio_not_encoded() -> Iterator[None]:
         yield
 
 
-def _refuse_other_revision(address: Address, commit: str) -> None:
-    """Without the hub, `datasets` uses any commit in its cache, regardless of the revision."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if address.revision is None or commit.startswith(address.revision):
-        return
-    readme = try_to_load_from_cache(address.repo, "README.md", revision=address.revision, repo_type="dataset")
-    if not isinstance(readme, str) or Path(readme).parent.name != commit:
-        what = f"the hub cannot be reached, and the cache has commit {commit}, maybe not this revision"
-        raise MgcError(what, where=address.text, fix=f"connect to the network once, {_by_folder(address)}")
-
-
-def _licence(splits: dict[str, "datasets.Dataset"], readme: object) -> str | None:
+def _licence(splits: dict[str, "datasets.Dataset"], readme: str | None) -> str | None:
     """From the dataset's information, or else from the metadata of its README."""
     from huggingface_hub import DatasetCard
 
-    for dataset in splits.values():
-        if dataset.info.license:
-            return str(dataset.info.license)
-    if not isinstance(readme, str):
-        return None
-    card = DatasetCard.load(readme, ignore_metadata_errors=True).data.to_dict()
-    licence = card.get("license")
-    if licence == "other":
-        licence = card.get("license_name") or "other"
+    card = DatasetCard.load(readme, ignore_metadata_errors=True).data.to_dict() if readme else {}
+    named = card.get("license_name") if card.get("license") == "other" else None
+    licences = (*(dataset.info.license for dataset in splits.values()), named, card.get("license"))
+    licence = next(filter(None, licences), None)
     return ", ".join(map(str, licence)) if isinstance(licence, list) else licence and str(licence)
 
 
@@ -231,37 +221,35 @@ def _errors_explained(address: Address) -> Iterator[None]:
     except Exception as error:
         cause = error.__cause__ if "An error occurred" in str(error) and error.__cause__ else error
         words = as_text(" ".join(str(cause).split()) or type(cause).__name__)[:600]
-        what, fix = (_repo_error if address.repo else _folder_error)(address, error, words)
-        if re.search(
-            r"Config name is missing|BuilderConfig|onfigurations in the cache|find cache for", words
-        ):
-            words = words.partition(" Example of usage")[0]
-            first = re.search(r"\[.*?'([^']+)'", words)
-            what = f"the dataset has several configs, or not the one given: {words}"
-            bare = address.text.removesuffix(f":{address.config}")
-            fix = f"choose a config, for example {bare}:{first[1] if first else 'CONFIG'}"
+        what, fix = _explanation(address, error, words)
         raise MgcError(what, where=address.text, fix=fix) from error
 
 
-def _folder_error(address: Address, error: Exception, words: str) -> tuple[str, str]:
-    if "scripts are no longer supported" in words:
-        return words, "move the script out of the folder: only its data files are read"
-    fix = "give a folder of parquet, arrow or audio files, not zipped, or one written by save_to_disk"
-    return f"the datasets library cannot open this folder: {words}", fix
-
-
-def _repo_error(address: Address, error: Exception, words: str) -> tuple[str, str]:
+def _explanation(address: Address, error: Exception, words: str) -> tuple[str, str]:
+    """What is wrong, in the `words` of the error, and what to do."""
     from datasets.exceptions import DatasetNotFoundError
 
+    if re.search(r"Config name is missing|BuilderConfig|onfigurations in the cache|find cache for", words):
+        words = words.partition(" Example of usage")[0]
+        first = re.search(r"\[.*?'([^']+)'", words)
+        bare = address.text.removesuffix(f":{address.config}")
+        fix = f"choose a config, for example {bare}:{first[1] if first else 'CONFIG'}"
+        return f"the dataset has several configs, or not the one given: {words}", fix
+    needs_script = "scripts are no longer supported" in words
+    if address.folder and needs_script:
+        return words, "move the script out of the folder: only its data files are read"
+    if address.folder:
+        fix = "give a folder of parquet, arrow or audio files, not zipped, or one written by save_to_disk"
+        return f"the datasets library cannot open this folder: {words}", fix
     no_connection = isinstance(error, ConnectionError | TimeoutError)
-    if "scripts are no longer supported" in words:
+    what = words
+    if needs_script:
         what = "the dataset needs a Python script, which the datasets library no longer runs"
         fix = f"use the hub's own conversion, if there is one: hf:{address.repo}@refs/convert/parquet;"
     elif "gated dataset" in words:
-        what = words
         fix = f"accept its terms at https://huggingface.co/datasets/{address.repo} and set {TOKEN},"
     elif isinstance(error, DatasetNotFoundError):
-        what, fix = words, f"check the name and the revision; a private dataset needs {TOKEN};"
+        fix = f"check the name and the revision; a private dataset needs {TOKEN};"
     elif no_connection or type(error).__module__.startswith(("httpx", "requests")):
         what = f"the hub cannot be reached, and the dataset is not in the local cache: {words}"
         fix = "check the network, and that HF_HUB_OFFLINE is not set,"
@@ -281,16 +269,10 @@ def _by_folder(address: Address) -> str:
 
 
 def _describe(opened: _Opened, path_column: str | None, where: str) -> Table:
-    """The table without rows.
-
-    Raises:
-        MgcError: no audio column, or several of which none is named.
-    """
+    """The table without rows; `MgcError` if there is no audio column, or several of which none is named."""
     from datasets import ClassLabel, Value
 
-    features: dict[str, Any] = {}
-    for dataset in opened.splits.values():
-        features |= dataset.features
+    features = {name: f for dataset in opened.splits.values() for name, f in dataset.features.items()}
     text = [
         name
         for name, feature in features.items()
@@ -340,20 +322,29 @@ def _is_audio(feature: Any) -> bool:
 
 def _rows(opened: _Opened, table: Table, place: Path) -> Iterator[Row]:
     """All rows in order, with their audio in files."""
-    zips: dict[Path, zipfile.ZipFile] = {}
+    open_zip = functools.cache(zipfile.ZipFile)
     for split, dataset in opened.splits.items():
         columns = [column for column in table.columns if column in dataset.features]
         names = {column: getattr(dataset.features[column], "names", None) for column in columns}
-        number = 0
-        for batch in dataset.with_format("arrow").iter(ROWS_PER_BATCH):
-            cells = {column: batch.column(column).to_pylist() for column in columns}
-            for index, held in enumerate(batch.column(table.audio)):
-                texts = {column: _text(cells[column][index], names[column]) for column in columns}
-                row = Row(split, number, "", {column: text for column, text in texts.items() if text})
-                yield _with_audio(row, held.as_py(), opened.roots, zips, place)
-                number += 1
-    for archive in zips.values():
-        archive.close()
+        batches = dataset.select_columns([*columns, table.audio]).with_format("arrow").iter(batch_size=1)
+        for number, batch in enumerate(batches):
+            (held,) = batch.to_pylist()
+            texts = {column: _text(held[column], names[column]) for column in columns}
+            audio = held[table.audio]
+            if not isinstance(audio, dict):
+                audio = {"bytes": audio} if isinstance(audio, bytes) else {"path": audio}
+            cells = {column: text for column, text in texts.items() if text}
+            row = Row(split, number, as_text(audio.get("path") or ""), cells)
+            try:
+                if data := _audio_bytes(row, audio, opened.roots, open_zip):
+                    _save(row, data, place)
+            except _NoAudioError as error:
+                row.problem = str(error)
+            yield row
+
+
+class _NoAudioError(Exception):
+    """A row has no audio; the message is the reason."""
 
 
 def _text(value: Any, class_names: Sequence[str] | None) -> str:
@@ -362,75 +353,53 @@ def _text(value: Any, class_names: Sequence[str] | None) -> str:
     return cell_text(class_names[value]) if 0 <= value < len(class_names) else ""  # -1 means "unknown"
 
 
-def _with_audio(
-    row: Row, value: Any, roots: Sequence[Path], zips: dict[Path, zipfile.ZipFile], place: Path
-) -> Row:
-    """The row with its audio in a file, or with the problem. `value` is an audio cell as it is stored."""
-    if not isinstance(value, dict):
-        value = {"bytes": value} if isinstance(value, bytes) else {"path": value}
-    row = replace(row, named=as_text(value.get("path") or ""))
-    if value.get("bytes"):
-        return _saved(row, value["bytes"], place)
-    if value.get("array") is not None:
-        rate = value.get("sampling_rate")
+def _audio_bytes(
+    row: Row, audio: dict[str, Any], roots: Sequence[Path], open_zip: Callable[[Path], zipfile.ZipFile]
+) -> bytes | None:
+    """The bytes of an audio cell; None if a file of the dataset has them, which `row.file` then names."""
+    if held := audio.get("bytes"):
+        return bytes(held)
+    if audio.get("array") is not None:
+        rate = audio.get("sampling_rate")
         if not isinstance(rate, int | float) or rate < 1:
-            return replace(row, problem=f"the row has samples without a sampling rate ({rate!r})")
+            raise _NoAudioError(f"the row has samples without a sampling rate ({rate!r})")
         try:
-            return _saved(row, _wav_bytes(np.asarray(value["array"]), int(rate)), place)
+            return _wav_bytes(np.asarray(audio["array"]), int(rate))
         except ValueError as error:
-            return replace(row, problem=f"the row's samples cannot be saved as audio: {error}")
+            raise _NoAudioError(f"the row's samples cannot be saved as audio: {error}") from None
     if not row.named:
-        return replace(row, problem="the row has no audio")
-    return _named_file(row, roots, zips, place)
-
-
-def _named_file(row: Row, roots: Sequence[Path], zips: dict[Path, zipfile.ZipFile], place: Path) -> Row:
-    """The file of the dataset that a row names; paths that lead out of `roots` are ignored.
-
-    `datasets` names a file in an archive "zip://<file>::<archive>".
-    """
+        raise _NoAudioError("the row has no audio")
+    # A file of the dataset; `datasets` names one in an archive "zip://<file>::<archive>".
     member, is_zipped, file = row.named.removeprefix("zip://").rpartition("::")
-    named = row.named
     for root in roots:
         path = Path(os.path.normpath(root / file))
         if not path.is_relative_to(root):
             continue
         # In the hub's cache: datasets--owner--name/snapshots/<commit>/<path in the dataset>
-        named = re.sub(r"^datasets--[^/]+/snapshots/[^/]+/", "", path.relative_to(root).as_posix())
-        if not is_file(path):
-            continue
-        if not is_zipped:
-            return replace(row, named=named, file=str(path))
-        row = replace(row, named=member)
-        try:
-            zips[path] = zips.get(path) or zipfile.ZipFile(path)
-            data = zips[path].read(member)
-        except (KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-            return replace(row, problem=f"cannot be read from {path.name}: {error}")
-        return _saved(row, data, place) if data else replace(row, problem="the row names an empty file")
-    what = f"the row has only a path, and the dataset has no such file: {named}"
-    return replace(row, named=named, problem=what)
+        row.named = re.sub(r"^datasets--[^/]+/snapshots/[^/]+/", "", path.relative_to(root).as_posix())
+        if is_file(path) and not is_zipped:
+            row.file = str(path)
+            return None
+        if is_file(path):
+            row.named = member
+            try:
+                data = open_zip(path).read(member)
+            except (KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+                raise _NoAudioError(f"cannot be read from {path.name}: {error}") from None
+            if not data:
+                raise _NoAudioError("the row names an empty file")
+            return data
+    raise _NoAudioError(f"the row has only a path, and the dataset has no such file: {row.named}")
 
 
-def _saved(row: Row, data: bytes, place: Path) -> Row:
-    name = hashlib.blake2b(data, digest_size=16).hexdigest() + _suffix(data, row.named)
-    file = place / plain(row.split) / name
+def _save(row: Row, data: bytes, place: Path) -> None:
+    magic = (suffix for suffix, start in MAGIC.items() if re.match(start, data[:64], re.DOTALL))
+    named = PurePosixPath(row.named).suffix.lower()
+    suffix = next(magic, named if named in SUFFIXES else ".bin")
+    file = place / plain(row.split) / f"{hashlib.blake2b(data, digest_size=16).hexdigest()}{suffix}"
     if not is_file(file, len(data)):
         write(file, data)
-    return replace(row, file=file.relative_to(place).as_posix(), size=len(data))
-
-
-def _suffix(data: bytes, named: str) -> str:
-    """The suffix of the audio format, by the first bytes or else by the name."""
-    if data[:4] == b"OggS" and b"OpusHead" in data[:64]:
-        return ".opus"
-    for start, magic, suffix in MAGIC:
-        if data.startswith(magic, start):
-            return suffix
-    if data[0] == 0xFF and len(data) > 1 and data[1] & 0xE0 == 0xE0:  # frame sync of MPEG; layer 0 is AAC
-        return ".mp3" if data[1] & 0x06 else ".aac"
-    suffix = PurePosixPath(named).suffix.lower()
-    return suffix if suffix in SUFFIXES else ".bin"
+    row.file, row.size = file.relative_to(place).as_posix(), len(data)
 
 
 def _wav_bytes(samples: np.ndarray, rate_hz: int) -> bytes:
@@ -444,38 +413,26 @@ def _wav_bytes(samples: np.ndarray, rate_hz: int) -> bytes:
         raise ValueError(f"an array of shape {samples.shape} and type {samples.dtype}")
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T  # (n, channels)
-    if samples.dtype.kind == "f":
-        samples = samples.astype(np.float32)
-    else:
-        samples = samples.astype(np.int16 if np.abs(samples.astype(np.int64)).max() < 1 << 15 else np.int32)
+    is_short = samples.dtype.kind != "f" and np.abs(samples.astype(np.int64)).max() < 1 << 15
+    samples = samples.astype(np.int16 if is_short else np.float32 if samples.dtype.kind == "f" else np.int32)
     stream = BytesIO()
     wavfile.write(stream, rate_hz, np.ascontiguousarray(samples))
     return stream.getvalue()
 
 
-def _unread(address: Address, opened: _Opened, files: Iterable[str], rows: Iterable[Row]) -> list[str]:
+def _unread(folder: Path, read: frozenset[str], files: Iterable[str], rows: Iterable[Row]) -> list[str]:
     """Files that look as if they belonged to the dataset but are in no row.
 
     If some files are called "train" or "test", `datasets` ignores all others without a warning.
     """
-    if address.folder is None or opened.read is None:
-        return []
     named = {os.path.realpath(row.file) for row in rows if Path(row.file).is_absolute()}
     unread = []
     for file in sorted(files):
-        suffix, path = PurePosixPath(file).suffix.lower(), os.path.realpath(address.folder / file)
-        expected = named if named and suffix in SUFFIXES else opened.read
+        suffix, path = PurePosixPath(file).suffix.lower(), os.path.realpath(folder / file)
+        expected = named if named and suffix in SUFFIXES else read
         if suffix in SUFFIXES | DATA_SUFFIXES and path not in expected:
             unread.append(file)
     return unread
-
-
-def is_file(path: Path, size: int | None = None) -> bool:
-    """Whether `path` is a regular file, of `size` bytes if given."""
-    try:
-        return path.is_file() and size in (None, path.stat().st_size)
-    except (OSError, ValueError):  # a name that is too long, or contains a zero byte
-        return False
 
 
 def plain(text: str) -> str:

@@ -4,8 +4,8 @@ import csv
 import json
 import math
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,11 @@ import pyarrow.parquet
 from mgc.audio import SUFFIXES
 from mgc.config import DataRecipe
 from mgc.data.clips import file_hash
-from mgc.data.dataset import Excluded, Track, as_text
-from mgc.data.fetch import reason_of, unpack
-from mgc.data.listing import Listing
+from mgc.data.dataset import Excluded, Listing, Track, as_text
+from mgc.data.fetch import unpack
 from mgc.data.splits import SPLIT_WORDS, side_of
 from mgc.util import files
-from mgc.util.errors import MgcError, counted, did_you_mean
+from mgc.util.errors import MgcError, counted, did_you_mean, explaining
 from mgc.workspace import Workspace
 
 # Common column names, compared without case; the first that exists is used.
@@ -52,8 +51,8 @@ def from_folder(root: Path) -> Listing:
     Raises:
         MgcError: no audio, a single genre, or an unreadable folder.
     """
-    scan = FolderScan()
-    parts_of = {file: file.relative_to(root).parts for file in scan.files(root)}
+    files, hidden, revisited = files_below(root)
+    parts_of = {file: file.relative_to(root).parts for file in files}
     audio = {file: parts for file, parts in parts_of.items() if file.suffix.lower() in SUFFIXES}
     found = {file: parts for file, parts in audio.items() if len(parts) > 1}
     loose = len(audio) - len(found)
@@ -61,16 +60,18 @@ def from_folder(root: Path) -> Listing:
     others = len(parts_of) - len(audio) - len(tables)
     genres = {genre for genre, *_ in found.values()}
     empty = [entry.name for entry in visible_entries(root) if entry.is_dir() and entry.name not in genres]
-    has_artists = _has_artist_folders(found.values())
+    below_genre = Counter(genre for genre, _ in {parts[:2] for parts in found.values()})
     subfolders = {below for _, below, *file in found.values() if file}
+    deep = found and all(len(parts) > 2 for parts in found.values())
+    has_artists = deep and min(below_genre.values()) >= MIN_ARTIST_FOLDERS
     reasons = {
         "subfolders of the genres are taken for artists, and a split never separates an artist": has_artists,
         "subfolders of the genres are not taken for artists (fewer than five in a genre, or files beside)":
             subfolders and not has_artists,
         f"folders without audio, which are not genres: {', '.join(empty)}": empty,
         f"{counted(others, 'file')} skipped: their names do not end like audio": others,
-        f"{scan.hidden} hidden files or folders (.*, __MACOSX) skipped": scan.hidden,
-        f"{counted(scan.revisited, 'folder')} skipped: links lead to them again": scan.revisited,
+        f"{hidden} hidden files or folders (.*, __MACOSX) skipped": hidden,
+        f"{counted(revisited, 'folder')} skipped: links lead to them again": revisited,
         f"{counted(loose, 'audio file')} skipped beside the genre folders, without a genre": loose,
         f"tables not read: {', '.join(tables)}; to use one, give it instead of the folder": tables,
     }  # fmt: skip
@@ -92,52 +93,37 @@ def from_folder(root: Path) -> Listing:
     return Listing(as_text(root.resolve().name), tracks, [], notes)
 
 
-def _has_artist_folders(paths: Iterable[Sequence[str]]) -> bool:
-    artists = defaultdict(set)
-    for genre, artist, *file in paths:
-        if not file:
-            return False
-        artists[genre].add(artist)
-    return bool(artists) and min(map(len, artists.values())) >= MIN_ARTIST_FOLDERS
-
-
 def is_manifest(file: Path) -> bool:
     """Whether the name of a file ends like a manifest."""
     return file.suffix.lower() in MANIFEST_SUFFIXES
 
 
-class FolderScan:
-    """Lists files that are not hidden. Each real folder is listed once; what is skipped is counted."""
-
-    def __init__(self) -> None:
-        self.hidden = self.revisited = 0
-        self._seen: set[tuple[int, int]] = set()
-
-    def files(self, folder: Path) -> Iterator[Path]:
-        """Files at any depth, sorted."""
-        todo = [folder]
-        while todo:
-            entry = todo.pop()
-            if not entry.is_dir():
-                yield entry
-                continue
-            state = entry.stat()
-            if (state.st_dev, state.st_ino) in self._seen:  # a link to a parent folder would never end
-                self.revisited += 1
-                continue
-            self._seen.add((state.st_dev, state.st_ino))
-            shown = visible_entries(entry)
-            self.hidden += sum(1 for _ in entry.iterdir()) - len(shown)
-            todo += reversed(shown)
+def files_below(folder: Path) -> tuple[list[Path], int, int]:
+    """Files at any depth, and how many hidden entries and repeated folders (reached by links) are skipped."""
+    found: list[Path] = []
+    hidden = revisited = 0
+    seen: set[tuple[int, int]] = set()
+    todo = [folder]
+    while todo:
+        entry = todo.pop()
+        if not entry.is_dir():
+            found.append(entry)
+            continue
+        state = entry.stat()
+        if (state.st_dev, state.st_ino) in seen:  # a link to a parent folder would never end
+            revisited += 1
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        shown = visible_entries(entry)
+        hidden += sum(1 for _ in entry.iterdir()) - len(shown)
+        todo += reversed(shown)
+    return found, hidden, revisited
 
 
 def visible_entries(folder: Path) -> list[Path]:
     """The entries of a folder that are not hidden, sorted; `MgcError` if it cannot be listed."""
-    try:
+    with explaining("the folder cannot be listed", folder, "make it readable, or remove it"):
         return sorted(e for e in folder.iterdir() if not e.name.startswith(".") and e.name != "__MACOSX")
-    except OSError as error:
-        fix = "make it readable, or remove it"
-        raise MgcError(f"the folder cannot be listed: {error.strerror}", where=folder, fix=fix) from None
 
 
 # Zips
@@ -156,8 +142,7 @@ def from_zip(file: Path, workspace: Workspace) -> Listing:
     record = folder / "members.json"
     if not record.exists():
         unpacked = unpack(file, folder / "files")
-        refused = [[as_text(member.name), member.reason] for member in unpacked.refused]
-        files.write(record, json.dumps({"refused": refused, "litter": unpacked.litter}))
+        files.write(record, json.dumps({"refused": unpacked.refused, "litter": unpacked.litter}))
     top = folder / "files"
     while len(inside := visible_entries(top)) == 1 and inside[0].is_dir():
         top = inside[0]
@@ -188,27 +173,30 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
             duplicate id.
     """
     names, table = _read_table(file)
-    columns = {
-        key: find_column(names, key, getattr(recipe, f"{key}_column"), file, "the manifest")
-        for key in USUAL_COLUMNS
-    }
-    for key in ("path", "label"):
-        if columns[key] is None:
-            raise _missing_column(key, names, file)
+    columns = find_columns(names, USUAL_COLUMNS, recipe, file, "the manifest")
+    if not columns["path"] or not columns["label"]:
+        raise _missing_column("label" if columns["path"] else "path", names, file)
     if recipe.split not in ("auto", "given", "random"):
-        columns["split"] = None
+        columns["split"] = ""
     used = ", ".join(f"{key} = {column}" for key, column in columns.items() if column)
     listing = Listing(name_of_manifest(file), [], [], [f"columns: {used}"])
     row_of: dict[str, int] = {}
     for number, row in enumerate(table, start=1):
-        cell = {
-            key: _cell(row.get(column), column, number, file) if column else ""
-            for key, column in columns.items()
-        }
+        cell = dict.fromkeys(columns, "")
+        for key, column in columns.items():
+            value = row.get(column) if column else None
+            if isinstance(value, dict | list | bytes):
+                what = f"row {number} has a {type(value).__name__} in the column {column!r}"
+                fix = "name a column of text or numbers with --column, or save the audio as files"
+                raise MgcError(what, where=file, fix=fix)
+            cell[key] = cell_text(value)
         if not cell["path"]:
             raise MgcError(f"row {number} has no path", where=file, fix="fill it in, or remove the row")
         path = file.parent / cell["path"]
-        track_id = cell["id"] or _relative(path, file.parent) or cell["path"]
+        # An id that is relative to the manifest does not reveal a person's folders.
+        whole, home = path.absolute(), file.parent.absolute()
+        name = whole.relative_to(home).as_posix() if whole.is_relative_to(home) else cell["path"]
+        track_id = cell["id"] or name
         if track_id in row_of:
             what = f"rows {row_of[track_id]} and {number} have the same track id {track_id!r}"
             fix = "remove one of them, or name a column of unique ids with --column id=NAME"
@@ -217,29 +205,22 @@ def from_manifest(file: Path, recipe: DataRecipe) -> Listing:
         if not cell["label"]:
             listing.excluded.append(Excluded(track_id, path, "", "no label in the manifest"))
             continue
-        split = None
-        if columns["split"]:
-            where = f"{file}, row {number}, column {columns['split']!r}"
-            split = parse_split(cell["split"], where)
+        where = f"{file}, row {number}, column {columns['split']!r}"
+        split = parse_split(cell["split"], where) if columns["split"] else None
         artist, title, album = (cell[key] or None for key in ("artist", "title", "album"))
         group = artist_group(artist) if artist else track_id
         listing.tracks.append(Track(track_id, path, cell["label"], group, artist, title, split, album))
     return listing
 
 
-def _relative(path: Path, folder: Path) -> str | None:
-    """Relative ids do not reveal a person's folders. None if the path is outside the folder."""
-    whole, home = path.absolute(), folder.absolute()
-    return whole.relative_to(home).as_posix() if whole.is_relative_to(home) else None
-
-
 def _missing_column(key: str, names: Sequence[str], file: Path) -> MgcError:
     if len(names) == 1 and (separators := {";", "\t", "|"} & {*names[0]}):
         what = f"the manifest has a single column, {names[0]!r}: its cells are not separated by commas"
         fix = f"replace {min(separators)!r} by commas; a file with tabs needs the suffix .tsv"
-        return MgcError(what, where=file, fix=fix)
-    what = f"the manifest has no {key} column (expected one of {', '.join(USUAL_COLUMNS[key])})"
-    return MgcError(what, where=file, fix=f"name it with --column {key}=NAME; columns: {', '.join(names)}")
+    else:
+        what = f"the manifest has no {key} column (expected one of {', '.join(USUAL_COLUMNS[key])})"
+        fix = f"name it with --column {key}=NAME; columns: {', '.join(names)}"
+    return MgcError(what, where=file, fix=fix)
 
 
 def name_of_manifest(file: Path) -> str:
@@ -255,24 +236,22 @@ def name_of_file(file: Path) -> str:
 
 def _read_table(file: Path) -> tuple[list[str], list[dict[Any, Any]]]:
     """Columns and rows. Types are not inferred: a genre "None" or an id "007" is kept as it is."""
-    suffix = file.suffix.lower()
-    rows: list[Any]
-    try:
-        if suffix == ".parquet":
-            rows = _read_parquet(file)
-        elif suffix == ".jsonl":
+    kind = file.suffix.lower()[1:]
+    fix = None if kind == "parquet" else "save it as UTF-8, with every quote and bracket closed"
+    # RecursionError: deeply nested JSON. OverflowError: dates outside the calendar.
+    errors = (OSError, ValueError, csv.Error, pyarrow.ArrowException, RecursionError, OverflowError)
+    names: Sequence[str] | None
+    rows: list[dict[Any, Any]]
+    with explaining(f"the manifest cannot be read as {kind}", file, fix, errors):
+        if kind == "parquet":
+            names, rows = _read_parquet(file)
+        elif kind == "jsonl":
             lines = file.read_text(encoding="utf-8-sig").split("\n")
-            rows = [json.loads(line) for line in lines if line.strip()]
+            names, rows = None, [json.loads(line) for line in lines if line.strip()]
         else:
             with file.open(encoding="utf-8-sig", newline="") as stream:
-                reader = csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",", strict=True)
-                _check_duplicates(reader.fieldnames or (), file)
-                rows = list(reader)
-    # RecursionError: deeply nested JSON. OverflowError: dates outside the calendar.
-    except (OSError, ValueError, csv.Error, pyarrow.ArrowException, RecursionError, OverflowError) as error:
-        what = f"the manifest cannot be read as {suffix[1:]}: {reason_of(error)}"
-        fix = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else None
-        raise MgcError(what, where=file, fix=fix) from None
+                reader = csv.DictReader(stream, delimiter="\t" if kind == "tsv" else ",", strict=True)
+                names, rows = reader.fieldnames, list(reader)
     if not rows:
         raise MgcError("the manifest has no rows", where=file)
     for number, row in enumerate(rows, start=1):
@@ -281,36 +260,24 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[Any, Any]]]:
         if any(row.get(None) or ()):  # where csv.DictReader puts cells beyond the header
             fix = 'put text that contains a comma or a tab in quotes: "one, two"'
             raise MgcError(f"row {number} has more cells than the header", where=file, fix=fix)
-    names = dict.fromkeys(name for row in rows for name in row if name is not None)
-    return [str(name) for name in names], rows
+    names = names or [*dict.fromkeys(name for row in rows for name in row)]
+    for name, count in Counter(names).items():
+        if name and count > 1:
+            fix = "give each column a unique name"
+            raise MgcError(f"two columns are named {name!r}", where=file, fix=fix)
+    return [*names], rows
 
 
-def _read_parquet(file: Path) -> list[dict[str, Any]]:
-    """All rows, unless they would fill the memory: 200 kB can contain forty million rows."""
+def _read_parquet(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows, unless they would fill the memory: 200 kB can contain forty million rows."""
     about = pyarrow.parquet.read_metadata(file)
     size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
     if about.num_rows > MAX_ROWS or size > MAX_BYTES:
         what = f"the manifest has {about.num_rows:,} rows of {size:,} bytes in all"
         fix = f"use at most {MAX_ROWS:,} rows and {MAX_BYTES:,} bytes, with paths instead of audio"
         raise MgcError(what, where=file, fix=fix)
-    _check_duplicates(pyarrow.parquet.read_schema(file).names, file)
-    return pyarrow.parquet.read_table(file).to_pylist()
-
-
-def _check_duplicates(names: Iterable[str], file: Path) -> None:
-    for name, count in Counter(names).items():
-        if name and count > 1:
-            raise MgcError(
-                f"two columns are named {name!r}", where=file, fix="give each column a unique name"
-            )
-
-
-def _cell(value: Any, column: str, number: int, file: Path) -> str:
-    if isinstance(value, dict | list | bytes):
-        what = f"row {number} has a {type(value).__name__} in the column {column!r}"
-        fix = "name a column of text or numbers with --column, or save the audio as files"
-        raise MgcError(what, where=file, fix=fix)
-    return cell_text(value)
+    table = pyarrow.parquet.read_table(file)
+    return table.column_names, table.to_pylist()
 
 
 # Shared with other sources
@@ -323,12 +290,23 @@ def cell_text(value: Any) -> str:
     return as_text(value).strip()
 
 
-def find_column(names: Sequence[str], key: str, named: str | None, where: object, table: str) -> str | None:
-    """The column `named` by the user, else the first one with a usual name, else None."""
-    if named is not None and named not in names:
-        raise MgcError(f"{table} has no column {named!r}", where=where, fix=did_you_mean(named, names))
+def find_columns(
+    names: Sequence[str], keys: Iterable[str], recipe: DataRecipe, where: object, table: str
+) -> dict[str, str]:
+    """For each key, the column that the user named, else the first one with a usual name, else ""."""
+    found = {}
+    for key in keys:
+        named = getattr(recipe, f"{key}_column")
+        if named is not None and named not in names:
+            raise MgcError(f"{table} has no column {named!r}", where=where, fix=did_you_mean(named, names))
+        found[key] = named or usual_column(names, key)
+    return found
+
+
+def usual_column(names: Sequence[str], key: str) -> str:
+    """The first column with a usual name, compared without case, else ""."""
     by_lower = {name.strip().lower(): name for name in reversed(names)}
-    return named or next((by_lower[usual] for usual in USUAL_COLUMNS[key] if usual in by_lower), None)
+    return next((by_lower[usual] for usual in USUAL_COLUMNS[key] if usual in by_lower), "")
 
 
 def parse_split(word: str, where: object) -> str:

@@ -31,7 +31,7 @@ class Head:
     make: Callable[[float, int, int], Any]  # (strength, seed, tracks of the rarest class) -> unfitted
     # Fits all strengths in one pass, if that is faster: (embeddings, classes, strengths) -> fitted models.
     path: Callable[[np.ndarray, np.ndarray, Sequence[float]], Iterable[Any]] | None = None
-    revision: int = 1  # raised by hand when the same vectors give another classifier
+    revision: int = 1  # raised by hand when the same embeddings give another classifier
 
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -70,9 +70,7 @@ HEADS: dict[str, Head] = {
         (1.0, 1e-1, 1e-2, 1e-3, 1e-9),
         lambda share, seed, rarest: GaussianNB(var_smoothing=share),
     ),
-    "mlp768": Head(
-        "epochs", (10, 30, 100), lambda epochs, seed, rarest: Perceptron(int(epochs), random_state=seed)
-    ),
+    "mlp768": Head("epochs", (10, 30, 100), lambda n, seed, rarest: Perceptron(int(n), random_state=seed)),
 }
 
 
@@ -134,22 +132,16 @@ def fit_head(
         strengths = tuple(k for k in strengths if k <= len(train[0]))
     scaler = StandardScaler().fit(train[0])
     x, x_val = scaler.transform(train[0]), scaler.transform(val[0])
-    if head.path:
-        models = iter(head.path(x, train[1], strengths))
-    else:
-        models = (head.make(strength, seed, rarest).fit(x, train[1]) for strength in strengths)
-    losses: dict[float, float] = {}
-    not_converged, best = [], None
-    for strength, model in zip(strengths, models, strict=True):
-        probabilities = _probabilities(model, x_val, classes)
-        losses[strength] = float(log_loss(val[1], probabilities, labels=range(classes)))
-        if not _converged(model):
-            not_converged.append(strength)
-        if best is None or losses[strength] < losses[best[0]]:
-            best = strength, model
-    assert best is not None, "a head has at least one strength"
-    pipeline = make_pipeline(scaler, best[1])
-    return Fitted(pipeline, best[0], losses, _parameters(pipeline), tuple(not_converged))
+    made = (head.make(strength, seed, rarest).fit(x, train[1]) for strength in strengths)
+    models = dict(zip(strengths, head.path(x, train[1], strengths) if head.path else made, strict=True))
+    losses = {
+        strength: float(log_loss(val[1], _probabilities(model, x_val, classes), labels=range(classes)))
+        for strength, model in models.items()
+    }
+    best = min(losses, key=lambda strength: losses[strength])
+    pipeline = make_pipeline(scaler, models[best])
+    not_converged = tuple(strength for strength, model in models.items() if not _converged(model))
+    return Fitted(pipeline, best, losses, _parameters(pipeline), not_converged)
 
 
 def _converged(model: Any) -> bool:

@@ -84,12 +84,7 @@ def _minimise(
         value = penalty / 2 * np.square(weights[:-1]).sum() - log_probabilities[rows, y].sum()
         return value / len(x), gradient.ravel() / len(x)
 
-    options = {
-        "maxiter": MAX_STEPS,
-        "maxfun": 2 * MAX_STEPS,
-        "gtol": STOP / np.sqrt(len(x)),
-        "ftol": 0,
-        "maxcor": 20,
-    }
+    options = {"maxiter": MAX_STEPS, "maxfun": 2 * MAX_STEPS, "maxcor": 20}
+    options |= {"gtol": STOP / np.sqrt(len(x)), "ftol": 0}
     found = minimize(loss, (start / width).ravel(), jac=True, method="L-BFGS-B", options=options)
     return found.x.reshape(start.shape) * width, int(found.nit), bool(found.success)

@@ -77,9 +77,8 @@ class Perceptron(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             torch.manual_seed(self.random_state)
             self.network_ = self._network(width, len(self.classes_))
         draws = torch.Generator().manual_seed(self.random_state)
-        optimizer = torch.optim.Adam(
-            self.network_.parameters(), self.LEARNING_RATE, weight_decay=self.WEIGHT_DECAY
-        )
+        parameters = self.network_.parameters()
+        optimizer = torch.optim.Adam(parameters, self.LEARNING_RATE, weight_decay=self.WEIGHT_DECAY)
         batches = max(1, -(-len(x) // self.BATCH_SIZE))
         for _ in range(self.epochs):
             # Batches of equal size, since BatchNorm needs at least two rows.

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from mgc.evaluate import roc_aucs, roc_curves
-from mgc.report.content import Content, Entry
-from mgc.report.paper.forms import Block, Figure, displayable
-from mgc.runs.tables import KINDS
+from mgc.report.content import Content
+from mgc.report.paper.forms import displayable
+from mgc.runs.record import draw_curves
+from mgc.runs.tables import KINDS, Row
 from mgc.util.files import write_figure
 from mgc.util.text import shortened
 
@@ -32,29 +33,35 @@ WIDE = 6.46  # inches, the width of the text
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f"]
 BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], COLOURS[-1]
 MARKS = {"floor": (GREY, "s"), "baseline": (BLUE, "o"), "probe": (ORANGE, "D")}
+OPTIONAL = ("curves", "roc")  # figures that are dropped, the first one first, if a paper gets too long
 
 
-def draw_figures(content: Content, blocks: Sequence[Block], folder: Path) -> None:
-    """Write `<name>.pdf` and `<name>.png` of every figure among the blocks into `folder`."""
-    draw = {"accuracies": _accuracies, "confusion": _confusion, "roc": _roc, "curves": _curves}
-    for block in blocks:
-        if isinstance(block, Figure):
-            with mpl.rc_context(STYLE):
-                canvas = Canvas(figsize=(WIDE, WIDE * block.height), layout="constrained")
-                draw[block.name](canvas, content)
-                write_figure(canvas, folder / f"{block.name}.pdf", metadata={"CreationDate": None})
-                write_figure(canvas, folder / f"{block.name}.png", dpi=DPI, metadata={"Software": None})
+def draw_figures(content: Content, names: Sequence[str], folder: Path) -> None:
+    """Write `<name>.pdf` and `<name>.png` of figures into `folder`."""
+    draw = {
+        "accuracies": (_accuracies, 0.1 + 0.026 * len(content.main_rows)),  # height / width
+        "confusion": (_confusion, 0.42),
+        "roc": (_roc, 0.45),
+        "curves": (_curves, 0.34),
+    }
+    for name in names:
+        figure, height = draw[name]
+        with mpl.rc_context(STYLE):
+            canvas = Canvas(figsize=(WIDE, WIDE * height), layout="constrained")
+            figure(canvas, content)
+            write_figure(canvas, folder / f"{name}.pdf", metadata={"CreationDate": None})
+            write_figure(canvas, folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
 
 
 def _accuracies(canvas: Any, content: Content) -> None:
     axis, rows = canvas.subplots(), content.main_rows
-    for place, entry in enumerate(rows):
-        s, (colour, mark) = entry.row.system.scores, MARKS[entry.kind]
+    for place, row in enumerate(rows):
+        s, (colour, mark) = row.scores, MARKS[row.record.kind]
         axis.plot([s.accuracy_low, s.accuracy_high], [place, place], color=colour, lw=1.3)
-        axis.plot(s.accuracy, place, mark, color=colour, ms=4.5, label=KINDS[entry.kind])
+        axis.plot(s.accuracy, place, mark, color=colour, ms=4.5, label=KINDS[row.record.kind])
     if content.baseline:
-        axis.axvline(content.baseline.accuracy, color="black", lw=0.7, ls=(0, (4, 3)), zorder=0)
-    axis.set_yticks(range(len(rows)), [_short(entry.title, 46) for entry in rows])
+        axis.axvline(content.baseline.scores.accuracy, color="black", lw=0.7, ls=(0, (4, 3)), zorder=0)
+    axis.set_yticks(range(len(rows)), [_short(row.title, 46) for row in rows])
     axis.set(xlabel="accuracy", ylim=(-0.7, len(rows) - 0.3))
     axis.grid(axis="x", alpha=0.25)
     names = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))  # one handle for each kind
@@ -65,11 +72,11 @@ def _short(text: str, length: int) -> str:
     return displayable(shortened(text, length))
 
 
-def _for_pair(canvas: Any, content: Content, draw: Callable[[Any, Entry], None]) -> None:
+def _for_pair(canvas: Any, content: Content, draw: Callable[[Any, Row], None]) -> None:
     """One half of the canvas for each system of the pair."""
-    for axis, entry in zip(canvas.subplots(1, 2), content.pair, strict=False):
-        axis.set_title(_short(entry.title, 44), fontsize=9.5)
-        draw(axis, entry)
+    for axis, row in zip(canvas.subplots(1, 2), content.pair, strict=False):
+        axis.set_title(_short(row.title, 44), fontsize=9.5)
+        draw(axis, row)
     for axis in canvas.axes:
         axis.set_visible(axis.has_data())
 
@@ -80,8 +87,9 @@ def _confusion(canvas: Any, content: Content) -> None:
     size = 8.5 if few else max(2.0, min(7.0, 130 / len(names)))
     turned: Any = {"rotation": 35, "ha": "right"} if few else {"rotation": 90, "ha": "center"}
 
-    def draw(axis: Any, entry: Entry) -> None:
-        percent = 100 * entry.confusion / np.maximum(entry.confusion.sum(axis=1, keepdims=True), 1)
+    def draw(axis: Any, row: Row) -> None:
+        counts = row.system.confusion
+        percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axis.imshow(percent, cmap="Blues", vmin=0, vmax=100)
         for (i, k), value in np.ndenumerate(percent if few else np.zeros((0, 0))):
             colour = "white" if value > 55 else "black"
@@ -98,8 +106,8 @@ def _confusion(canvas: Any, content: Content) -> None:
 def _roc(canvas: Any, content: Content) -> None:
     few = len(content.classes) <= MOST_CLASSES
 
-    def draw(axis: Any, entry: Entry) -> None:
-        run = entry.row.system.predictions[0]
+    def draw(axis: Any, row: Row) -> None:
+        run = row.system.predictions[0]
         areas = dict(zip(run.classes, roc_aucs(run), strict=True))
         for number, (label, (wrong, right)) in enumerate(roc_curves(run).items()):
             name = f"{_short(label, 16)} {areas[label]:.3f}" if few else None
@@ -114,16 +122,5 @@ def _roc(canvas: Any, content: Content) -> None:
 
 
 def _curves(canvas: Any, content: Content) -> None:
-    network = content.trained_network
-    assert network is not None
-    assert network.curves is not None
-    axes, best = canvas.subplots(1, 2), network.curves[network.curves["best"]]
-    for axis, (quantity, name) in zip(axes, (("loss", "loss (nats)"), ("accuracy", "accuracy")), strict=True):
-        for part, label, colour in (("train", "training", "#999999"), ("val", "validation", BLUE)):
-            folds = [(f["epoch"] + 1, f[f"{part}_{quantity}"]) for _, f in network.curves.groupby("fold")]
-            for number, fold in enumerate(folds):
-                axis.plot(*fold, color=colour, lw=0.8, label=None if number else label)
-        axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color=ORANGE, ms=4, label="epoch kept")
-        axis.set(xlabel="epoch", ylabel=name)
-        axis.grid(alpha=0.25)
-    axes[0].legend()
+    assert content.trained_network
+    draw_curves(canvas, content.trained_network[1])

@@ -1,17 +1,19 @@
 """What a paper is made of, and its three forms: Markdown, LaTeX, and Typst, from which the PDF is typeset.
 
-A paper is a list of blocks. Their texts may mention tables and figures, and may hold names, titles and
-hypotheses written by others: the template of each form escapes every text where it prints it.
+Texts may mention tables and figures, and may hold names, titles and hypotheses written by others: the
+template of each form escapes every text where it prints it.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.ft2font import FT2Font
 
 from mgc.util.text import escape_latex, escape_markdown, markdown_table
@@ -19,55 +21,26 @@ from mgc.util.text import escape_latex, escape_markdown, markdown_table
 MINUS = "\u2212"
 
 
-@dataclass(frozen=True)
-class Block:
-    """A part of a paper."""
+class Block(NamedTuple):
+    """A part of a paper. `kind`: "heading", "text", "item", "code", "table" or "figure".
 
-    @property
-    def kind(self) -> str:
-        """The name of its class, in lower case."""
-        return type(self).__name__.lower()
+    Items and lines of code that follow one another are one block. Tables and figures have a name, and a
+    caption as their only line.
+    """
 
-
-@dataclass(frozen=True)
-class Heading(Block):
-    """The heading of a section."""
-
-    text: str
+    kind: str
+    lines: list[str]
+    name: str = ""
 
 
 @dataclass(frozen=True)
-class Text(Block):
-    """A paragraph. `lead` is printed in bold in front of it."""
-
-    text: str
-    lead: str = ""
-
-
-@dataclass(frozen=True)
-class Items(Block):
-    """A bullet list."""
-
-    items: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Code(Block):
-    """Lines to be typed."""
-
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table(Block):
+class Table:
     """`rows[0]` is the header. The first columns hold words; `widths` are their shares of the text width. The
-    other columns hold numbers. `full` is the content of `tables/<name>.csv`, if that has more rows."""
+    other columns hold numbers. `full` is the content of `tables/<name>.csv`, which may have more rows."""
 
-    name: str
-    caption: str
     rows: list[list[str]]
     widths: tuple[float, ...]
-    full: list[list[str]] | None = None
+    full: list[list[str]]
 
     @property
     def number_widths(self) -> list[int]:
@@ -77,67 +50,61 @@ class Table(Block):
 
 
 @dataclass(frozen=True)
-class Figure(Block):
-    """`figures/<name>.pdf` and `.png`. `height` is relative to the width. An `optional` figure is dropped,
-    the last one first, if the paper gets too long; its files are still written."""
+class Paper:
+    """Its blocks in order, and its tables by name. Figures are `figures/<name>.pdf` and `.png`."""
 
-    name: str
-    caption: str
-    height: float
-    optional: bool = False
+    title: str
+    blocks: list[Block]
+    tables: dict[str, Table]
 
-
-def ref(kind: str, name: str) -> str:
-    """A mention of a table or figure, which each form replaces by its number."""
-    return f"\ue000{kind}:{name}\ue001"  # private-use characters, which `one_line` removes from foreign text
+    def names(self, kind: str) -> list[str]:
+        """The names of its tables or figures, in order."""
+        return [block.name for block in self.blocks if block.kind == kind]
 
 
-def markdown(blocks: Sequence[Block], title: str) -> str:
-    """GitHub-flavoured Markdown; pictures are `figures/<name>.png`."""
-    return _fill("paper.md", blocks, title, escape_markdown, lambda key, number: number)
+class Form(NamedTuple):
+    """`escape` shows a text literally, `bold` makes it bold, and `mention` refers to a table or figure by its
+    key and number, such as `table:systems` and `Table 2`."""
+
+    template: str
+    escape: Callable[[str], str]
+    bold: Callable[[str], str]
+    mention: Callable[[str, str], str]
 
 
-def latex(blocks: Sequence[Block], title: str) -> str:
-    """LaTeX for pdflatex; pictures are `figures/<name>.pdf`."""
-    return _fill(
-        "paper.tex", blocks, title, escape_latex, lambda key, number: rf"{number.split()[0]}~\ref{{{key}}}"
-    )
+def mark(kind: str, name: str) -> Markup:
+    """A mention of a table or figure, or a "bold" text; each form replaces it."""
+    return Markup(f"\ue000{kind}:{name}\ue001")  # private-use characters, which `one_line` escapes elsewhere
 
 
-def typst(blocks: Sequence[Block], title: str) -> str:
-    """Typst, the source of the PDF; pictures are `figures/<name>.pdf`."""
-    return _fill(
-        "paper.typ", blocks, title, lambda text: f"#{_quoted(text)}", lambda key, number: f"#ref(<{key}>)"
-    )
+def write_as(form: str, paper: Paper) -> str:
+    """The paper as "markdown", "latex" or "typst"."""
+    template, escape, bold, mention = FORMS[form]
+    numbers = {
+        f"{kind}:{name}": f"{kind.title()} {number}"
+        for kind in ("table", "figure")
+        for number, name in enumerate(paper.names(kind), 1)
+    }
 
+    def marked(key: str) -> str:
+        kind, _, name = key.partition(":")
+        if kind == "bold":
+            return bold(name)
+        # A figure that was dropped is mentioned by its file.
+        return mention(key, numbers[key]) if key in numbers else escape(f"figures/{name}.pdf")
 
-def _fill(
-    template: str, blocks: Sequence[Block], title: str,
-    escape: Callable[[str], str], mention: Callable[[str, str], str],
-) -> str:  # fmt: skip
-    """A template filled with blocks. `mention` gets the key and the number of a table or figure, such as
-    `table:systems` and `Table 2`."""
+    def text(words: str) -> str:
+        parts = re.split("[\ue000\ue001]", words)  # texts and marks in turn
+        return "".join(marked(p) if n % 2 else escape(p) for n, p in enumerate(parts) if p)
+
     environment = Environment(
         loader=PackageLoader("mgc.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
         comment_start_string="<#", comment_end_string="#>",
     )  # fmt: skip
-    numbers: dict[str, str] = {}
-    for kind in (Table, Figure):
-        names = [block.name for block in blocks if isinstance(block, kind)]
-        numbers |= {f"{kind.__name__.lower()}:{n}": f"{kind.__name__} {k}" for k, n in enumerate(names, 1)}
-
-    def text(words: str) -> str:
-        parts = re.split("\ue000(.*?)\ue001", words)
-        parts[::2] = [escape(part) if part else "" for part in parts[::2]]
-        for i, key in enumerate(parts[1::2]):  # a dropped figure is mentioned by its file
-            file = escape(f"figures/{key.split(':')[1]}.pdf")
-            parts[2 * i + 1] = mention(key, numbers[key]) if key in numbers else file
-        return "".join(parts)
-
     environment.filters |= {"text": text, "quoted": _quoted}
     page = environment.get_template(template).render(
-        blocks=blocks, title=title, numbers=numbers, markdown_table=markdown_table
+        paper=paper, numbers=numbers, markdown_table=markdown_table
     )
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
@@ -156,3 +123,15 @@ def displayable(text: str) -> str:
 def _quoted(text: str) -> str:
     """`text` as a Typst string, which is shown literally."""
     return '"' + displayable(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+FORMS = {
+    "markdown": Form("paper.md", escape_markdown, "**{}**".format, lambda _, number: number),
+    "latex": Form(
+        "paper.tex", escape_latex, r"\textbf{{{}}}".format,
+        lambda key, number: rf"{number.split()[0]}~\ref{{{key}}}",
+    ),
+    "typst": Form(
+        "paper.typ", lambda text: f"#{_quoted(text)}", "*{}*".format, lambda key, _: f"#ref(<{key}>)"
+    ),
+}  # fmt: skip

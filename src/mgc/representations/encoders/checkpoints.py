@@ -10,7 +10,8 @@ from typing import Any
 
 from mgc.data.clips import file_hash
 from mgc.representations.encoders.known import SHORT_NAMES
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining
+from mgc.util.text import listed
 
 # transformers 5 saves preprocessing in preprocessor_config.json, or in the other file for a whole processor.
 SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
@@ -61,12 +62,8 @@ def locate(model: str, *, weights: bool = True) -> tuple[Path, str]:
     hub_id = known.hub_id if known else model
     folder = path or _snapshot(model, hub_id)
     if missing := _missing(folder, weights):
-        rest = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        raise MgcError(
-            f"the folder is not a saved encoder: {', '.join(missing[:4])}{rest} not found",
-            where=folder,
-            fix=USE_FOLDER,
-        )
+        what = f"the folder is not a saved encoder: {listed(missing)} not found"
+        raise MgcError(what, where=folder, fix=USE_FOLDER)
     return folder, f"folder {folder.resolve()}" if path else f"hub {hub_id} at {folder.name[:12]}"
 
 
@@ -132,10 +129,8 @@ def _missing(folder: Path, weights: bool = True) -> list[str]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
+    with explaining("the file cannot be read as JSON", file, USE_FOLDER, (OSError, ValueError)):
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MgcError(f"the file cannot be read as JSON: {error}", where=file, fix=USE_FOLDER) from None
     if not isinstance(content, dict):
         raise MgcError("the file does not hold a JSON object", where=file, fix=USE_FOLDER)
     return content

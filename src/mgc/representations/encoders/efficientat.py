@@ -3,7 +3,7 @@
 This module does not import torch, so that making the card is cheap. The network is in `efficientat_network`.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +12,14 @@ from mgc.audio import Windowing
 from mgc.data.clips import file_hash
 from mgc.representations.card import Layer, Representation
 from mgc.representations.spec import ModelSpec
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining
 from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    from mgc.representations.card import Encoded
     from mgc.representations.encoders.efficientat_network import EfficientAT
 
 # The files that a folder may hold: that of the release, or the same weights as safetensors.
@@ -29,7 +31,7 @@ SAMPLE_RATE_HZ = 32_000
 WINDOW = 10 * SAMPLE_RATE_HZ  # samples; the length of AudioSet's clips
 FRAME_SAMPLES = 32 * 320  # 32 hops of 10 ms between two frames of the embedding
 # Channels after each stage of the network (`efficientat_network.STAGES`).
-STAGE_DIMS, EMBEDDING_DIM = (16, 16, 32, 48, 64), 384
+STAGE_DIMS = (16, 16, 32, 48, 64)
 PARAMETERS = 983_599
 
 
@@ -40,10 +42,7 @@ def published() -> Representation:
         spec=ModelSpec(NAME),
         source="mn04_as of EfficientAT (arXiv 2211.04772)",
         cut=Windowing(SAMPLE_RATE_HZ, WINDOW, ignore=SAMPLE_RATE_HZ // 4),
-        layers=(
-            *(Layer(f"stage{number}", dim) for number, dim in enumerate(STAGE_DIMS, 1)),
-            Layer("embedding", EMBEDDING_DIM),
-        ),
+        layers=(*(Layer(f"stage{k}", dim) for k, dim in enumerate(STAGE_DIMS, 1)), Layer("embedding", 384)),
         pooled=True,
         parameters=PARAMETERS,
         licence="MIT",
@@ -69,10 +68,8 @@ def efficientat(workspace: Workspace, folder: Path | None = None) -> Representat
             fix=f"put {RELEASE} into {places[0]}; or set MGC_WEIGHTS to the folder that holds {FOLDER}/; "
             f"or use --model path/to/{FOLDER}",
         )
-    try:
+    with explaining("the weights of EfficientAT cannot be read", file):
         weights = file_hash(file, workspace.cache)
-    except OSError as error:
-        raise MgcError(f"the weights of EfficientAT cannot be read: {error.strerror}", where=file) from None
     card = published()
     return replace(
         card,
@@ -119,13 +116,11 @@ def _load(file: Path, device: "torch.device") -> "_Encoder":
     return _Encoder(load_network(file).fold_batch_norms().to(device))
 
 
+@dataclass(frozen=True)
 class _Encoder:
-    def __init__(self, model: "EfficientAT") -> None:
-        self.model = model
+    model: "EfficientAT"
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         import torch
 
         from mgc.representations.encoders.efficientat_network import logmel

@@ -7,6 +7,7 @@ log-mels, trained on AudioSet with a transformer as its teacher. Weights: github
 """
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers.audio_utils import mel_filter_bank
 
+from mgc.representations.encoders.efficientat import SAMPLE_RATE_HZ
+
 # models/preprocess.py of the repository
-SAMPLE_RATE_HZ = 32_000
 N_FFT = 1024
 WINDOW_SAMPLES = 800  # of the Hann window
 HOP_SAMPLES = 320
@@ -40,23 +42,13 @@ class Block(NamedTuple):
 
 # MobileNetV3-large (arXiv 1905.02244, table 1) with 0.4 times the channels, to the nearest eight
 STEM = 8
-BLOCKS = (
-    Block(3, 8, 8, False, False, 1),
-    Block(3, 24, 16, False, False, 2),
-    Block(3, 32, 16, False, False, 1),
-    Block(5, 32, 16, True, False, 2),
-    Block(5, 48, 16, True, False, 1),
-    Block(5, 48, 16, True, False, 1),
-    Block(3, 96, 32, False, True, 2),
-    Block(3, 80, 32, False, True, 1),
-    Block(3, 72, 32, False, True, 1),
-    Block(3, 72, 32, False, True, 1),
-    Block(3, 192, 48, True, True, 1),
-    Block(3, 272, 48, True, True, 1),
-    Block(5, 272, 64, True, True, 2),
-    Block(5, 384, 64, True, True, 1),
-    Block(5, 384, 64, True, True, 1),
-)
+BLOCKS = [*itertools.starmap(Block, (
+    (3, 8, 8, 0, 0, 1), (3, 24, 16, 0, 0, 2), (3, 32, 16, 0, 0, 1),
+    (5, 32, 16, 1, 0, 2), (5, 48, 16, 1, 0, 1), (5, 48, 16, 1, 0, 1),
+    (3, 96, 32, 0, 1, 2), (3, 80, 32, 0, 1, 1), (3, 72, 32, 0, 1, 1), (3, 72, 32, 0, 1, 1),
+    (3, 192, 48, 1, 1, 1), (3, 272, 48, 1, 1, 1),
+    (5, 272, 64, 1, 1, 2), (5, 384, 64, 1, 1, 1), (5, 384, 64, 1, 1, 1),
+))]  # fmt: skip
 EMBEDDING, HIDDEN, N_TAGS = 384, 512, 527
 NORM_EPSILON = 1e-3
 
@@ -66,7 +58,7 @@ FRAME_HOPS = 32  # between two frames of the embedding: 320 ms
 
 
 def _conv_norm(
-    inputs: int, outputs: int, kernel: int, stride: int, groups: int, activation: type | None
+    inputs: int, outputs: int, activation: type | None, kernel: int = 1, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
     """Convolution, batch norm and, unless it is None, an activation."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -94,11 +86,11 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, block: Block) -> None:
         super().__init__()
         wide, activation = block.expanded, nn.Hardswish if block.hard_swish else nn.ReLU
-        parts: list[nn.Module] = [_conv_norm(inputs, wide, 1, 1, 1, activation)] if wide != inputs else []
-        parts.append(_conv_norm(wide, wide, block.kernel, block.stride, wide, activation))
+        parts: list[nn.Module] = [_conv_norm(inputs, wide, activation)] if wide != inputs else []
+        parts.append(_conv_norm(wide, wide, activation, block.kernel, block.stride, wide))
         if block.squeeze:
             parts.append(SqueezeExcite(wide))
-        self.block = nn.Sequential(*parts, _conv_norm(wide, block.outputs, 1, 1, 1, None))
+        self.block = nn.Sequential(*parts, _conv_norm(wide, block.outputs, None))
         self.has_skip = block.stride == 1 and inputs == block.outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,9 +117,9 @@ class EfficientAT(nn.Module):
         super().__init__()
         widths = [STEM, *(block.outputs for block in BLOCKS)]
         self.features = nn.Sequential(
-            _conv_norm(1, STEM, 3, 2, 1, nn.Hardswish),
+            _conv_norm(1, STEM, nn.Hardswish, kernel=3, stride=2),
             *(InvertedResidual(inputs, block) for inputs, block in zip(widths, BLOCKS, strict=False)),
-            _conv_norm(widths[-1], EMBEDDING, 1, 1, 1, nn.Hardswish),
+            _conv_norm(widths[-1], EMBEDDING, nn.Hardswish),
         )
         # The release's modules 0 and 1 average and flatten, 4 is the dropout.
         hidden, tags = nn.Linear(EMBEDDING, HIDDEN), nn.Linear(HIDDEN, N_TAGS)

@@ -41,15 +41,9 @@ class Family:
     same_as_kind: Callable[[Settings], bool] = lambda config: True
 
 
-def _hidden(config: Settings) -> tuple[Layer, ...]:
-    count, dim = int(config["num_hidden_layers"]), int(config["hidden_size"])
-    return tuple(Layer(f"layer{index}", dim) for index in range(count + 1))
-
-
-def _whisper_layers(config: Settings) -> tuple[Layer, ...]:
-    return tuple(
-        Layer(f"layer{index}", int(config["d_model"])) for index in range(config["encoder_layers"] + 1)
-    )
+def _hidden_layers(count: str, dim: str) -> Callable[[Settings], tuple[Layer, ...]]:
+    """The input of the first layer and the output of each; arguments are names of settings."""
+    return lambda config: tuple(Layer(f"layer{i}", int(config[dim])) for i in range(int(config[count]) + 1))
 
 
 def _clap_layers(config: Settings) -> tuple[Layer, ...]:
@@ -57,8 +51,9 @@ def _clap_layers(config: Settings) -> tuple[Layer, ...]:
     return pooled, Layer("projection", config["projection_dim"])
 
 
-def _waveform_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
-    return list(model(inputs["input_values"], output_hidden_states=True).hidden_states)  # (B, T, D) each
+def _hidden_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
+    values = inputs["input_features"] if "input_features" in inputs else inputs["input_values"]
+    return list(model(values, output_hidden_states=True).hidden_states)  # (B, T, D) each
 
 
 def _mert_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
@@ -76,17 +71,12 @@ def _mert_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
     return [*states, last]  # (B, T, D) each
 
 
-def _whisper_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
-    return list(model(inputs["input_features"], output_hidden_states=True).hidden_states)  # (B, 1500, D) each
-
-
 def _ast_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
     # Patch tokens are averaged over frequency; the first two tokens are class tokens without a position.
     config = model.config
     bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
-    states = model(inputs["input_values"], output_hidden_states=True).hidden_states
-    # (B, 2 + bands T, D) -> (B, T, D)
-    return [s[:, 2:].unflatten(1, (bands, -1)).mean(dim=1) for s in states]
+    states: list[Any] = _hidden_states(model, inputs)  # (B, 2 + bands T, D) each
+    return [s[:, 2:].unflatten(1, (bands, -1)).mean(dim=1) for s in states]  # (B, T, D) each
 
 
 def _clap_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
@@ -96,42 +86,35 @@ def _clap_states(model: Any, inputs: Any) -> list["torch.Tensor"]:
     return [pooled.unsqueeze(1), model.audio_projection(pooled).unsqueeze(1)]  # (B, 1, D)
 
 
-def _conv_frame(config: Settings, extractor: Settings) -> tuple[int, int]:
-    return math.prod(config["conv_stride"]), 1  # windows are not padded, so one sample is sufficient
-
-
-def _sew_frame(config: Settings, extractor: Settings) -> tuple[int, int]:
-    return math.prod(config["conv_stride"]) * config["squeeze_factor"], 1  # downsampled once more
-
-
 def _clap_clash(config: Settings, extractor: Settings) -> str:
-    fused, truncation = config["audio_config"]["enable_fusion"], extractor["truncation"]
-    if truncation == "fusion" and not fused:
-        return (
-            'the preprocessor makes four spectrograms per clip (truncation = "fusion"), but the model takes '
-            "one (audio_config.enable_fusion = false)"
-        )
-    return ""
+    if extractor["truncation"] != "fusion" or config["audio_config"]["enable_fusion"]:
+        return ""
+    return (
+        'the preprocessor makes four spectrograms per clip (truncation = "fusion"), but the model takes '
+        "one (audio_config.enable_fusion = false)"
+    )
 
 
 _WAVEFORM = Family(
     kind="Wav2Vec2Model",
     window=lambda config, extractor: int(WAVEFORM_WINDOW_SECONDS * extractor["sampling_rate"]),
-    layers=_hidden,
-    states=_waveform_states,
-    frame=_conv_frame,
+    layers=_hidden_layers("num_hidden_layers", "hidden_size"),
+    states=_hidden_states,
+    # Windows are not padded, so one sample is sufficient.
+    frame=lambda config, extractor: (math.prod(config["conv_stride"]), 1),
 )
+
 
 FAMILIES: dict[str, Family] = {
     # A frame is 25 ms every 10 ms (Kaldi). A window is max_length frames without padding; a patch is real if
     # its first frame is.
-    "audio-spectrogram-transformer": Family(
+    "audio-spectrogram-transformer": replace(
+        _WAVEFORM,
         kind="ASTModel",
         window=lambda config, extractor: (
             (config["max_length"] - 1) * extractor["sampling_rate"] // 100
             + extractor["sampling_rate"] * 25 // 1000
         ),
-        layers=_hidden,
         states=_ast_states,
         frame=lambda config, extractor: (
             config["time_stride"] * extractor["sampling_rate"] // 100,
@@ -142,8 +125,8 @@ FAMILIES: dict[str, Family] = {
     "whisper": Family(
         kind="WhisperModel",
         window=lambda config, extractor: extractor["chunk_length"] * extractor["sampling_rate"],
-        layers=_whisper_layers,
-        states=_whisper_states,
+        layers=_hidden_layers("encoder_layers", "d_model"),
+        states=_hidden_states,
         frame=lambda config, extractor: (2 * extractor["hop_length"], 1),
         part="encoder",
     ),
@@ -162,7 +145,11 @@ FAMILIES: dict[str, Family] = {
     "data2vec-audio": replace(_WAVEFORM, kind="Data2VecAudioModel"),
     "unispeech": replace(_WAVEFORM, kind="UniSpeechModel"),
     "unispeech-sat": replace(_WAVEFORM, kind="UniSpeechSatModel"),
-    "sew": replace(_WAVEFORM, kind="SEWModel", frame=_sew_frame),
+    "sew": replace(  # downsampled once more
+        _WAVEFORM,
+        kind="SEWModel",
+        frame=lambda config, extractor: (math.prod(config["conv_stride"]) * config["squeeze_factor"], 1),
+    ),
     "mert_model": replace(
         _WAVEFORM,
         kind="HubertModel",

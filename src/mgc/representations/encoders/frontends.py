@@ -1,9 +1,8 @@
 """The transformers feature extractors as batched torch functions, on the device of the waveforms.
 
-The extractors take one clip at a time, most of them frame by frame in NumPy: 40 ms for the filter bank of ten
-seconds of the Audio Spectrogram Transformer, which is more than decoding takes. Here the known classes are
-written as array operations. All numbers are read from the extractor, so that checkpoints with other settings
-work as well. Written after transformers 5.23; the tests require agreement within 1e-3.
+The extractors take one clip at a time, most of them frame by frame in NumPy: 40 ms for ten seconds of the
+Audio Spectrogram Transformer, more than decoding takes. All numbers are read from the extractor, so that
+checkpoints with other settings work. Written after transformers 5.23; tests require agreement within 1e-3.
 
 AST and CLAP compute the Fourier transform in float64, as transformers does. In float32 every bin has an error
 of about 1e-7 of the loudest partial, which exceeds the power floors of AST (1.2e-7) and CLAP (1e-10) under a
@@ -30,12 +29,9 @@ Inputs = dict[str, Tensor]
 def front_end(extractor: Any) -> Callable[[Tensor], Inputs] | None:
     """A loaded feature extractor as a function of waveforms (B, S) float32 without padding.
 
-    The function returns, on the waveforms' device, the same as
-    `extractor([*waveforms], sampling_rate=extractor.sampling_rate, return_tensors="pt")`, except that
-    `is_longer` is always False. It raises MgcError for waveforms longer than the extractor takes, which
-    would drop the rest.
-
-    Returns None for an unknown class, or one that adds noise: use the extractor itself.
+    It returns what the extractor does, on the waveforms' device, except that `is_longer` is always False, and
+    raises MgcError for waveforms longer than the extractor takes, which would drop the rest. None for an
+    unknown class, or one that adds noise: use the extractor itself.
     """
     make = _KNOWN.get(type(extractor).__name__)
     return make(extractor) if make else None
@@ -135,14 +131,9 @@ def _kaldi_window_and_bank(extractor: Any) -> tuple[np.ndarray, np.ndarray]:
         return extractor.window, extractor.mel_filters
     from transformers.audio_utils import mel_filter_bank, window_function
 
-    bank = mel_filter_bank(
-        num_frequency_bins=257,
-        num_mel_filters=extractor.num_mel_bins,
-        min_frequency=20,
-        max_frequency=extractor.sampling_rate // 2,
-        sampling_rate=extractor.sampling_rate,
-        mel_scale="kaldi",
-        triangularize_in_mel_space=True,
+    rate = extractor.sampling_rate
+    bank = mel_filter_bank(  # from 20 Hz
+        257, extractor.num_mel_bins, 20, rate // 2, rate, mel_scale="kaldi", triangularize_in_mel_space=True
     )
     return window_function(400, "hann", periodic=False), bank
 

@@ -4,6 +4,7 @@ This module does not import torch, so that making the card is cheap. The network
 download of its weights in `musicnn_weights`.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,9 @@ from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    from mgc.representations.card import Encoded
     from mgc.representations.encoders.musicnn_network import MusicNN
 
 SAMPLE_RATE_HZ = 16_000
@@ -24,7 +27,6 @@ WINDOW_FRAMES = 187
 HOP_SAMPLES = 256
 WINDOW = WINDOW_FRAMES * HOP_SAMPLES  # samples, 3 s
 CONTEXT = HOP_SAMPLES  # half an STFT frame on both sides, so that frames at window borders are complete
-POOLED, PENULTIMATE = 753, 200
 
 
 def musicnn(workspace: Workspace) -> Representation:
@@ -34,11 +36,7 @@ def musicnn(workspace: Workspace) -> Representation:
         spec=ModelSpec("musicnn"),
         source="MSD_musicnn of the wheel musicnn 0.1.0 (arXiv 1909.06654)",
         cut=Windowing(SAMPLE_RATE_HZ, WINDOW, left=CONTEXT, right=CONTEXT, ignore=SAMPLE_RATE_HZ // 4),
-        layers=(
-            Layer("max_pool", POOLED),
-            Layer("mean_pool", POOLED),
-            Layer("penultimate", PENULTIMATE),
-        ),
+        layers=(Layer("max_pool", 753), Layer("mean_pool", 753), Layer("penultimate", 200)),
         pooled=True,
         parameters=None,
         licence="ISC",
@@ -67,28 +65,21 @@ def _load(workspace: Workspace, device: "torch.device") -> "_Encoder":
     return _Encoder(load_network(fetch_weights(workspace)).without_dead_filters().to(device))
 
 
+@dataclass(frozen=True)
 class _Encoder:
-    def __init__(self, model: "MusicNN") -> None:
-        self.model = model
+    model: "MusicNN"
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
+        from torch.nn.functional import pad
+
         from mgc.representations.encoders.musicnn_network import logmel
 
         length = waveforms.shape[1] - 2 * CONTEXT
         if length < WINDOW:
             # A clip shorter than a window is repeated, since padding with silence would change the pooling.
-            waveforms = _repeat(waveforms[:, CONTEXT : CONTEXT + length])
+            repeated = waveforms[:, CONTEXT : CONTEXT + length].repeat(1, -(-WINDOW // length))
+            waveforms = pad(repeated[:, :WINDOW], (CONTEXT, CONTEXT))
         output = self.model(logmel(waveforms, center=False)[:, :WINDOW_FRAMES])  # log-mels (B, 187, 96)
         layers = [x.unsqueeze(1) for x in (output.max_pool, output.mean_pool, output.penultimate)]
         # A window is one frame (B, 1, D). Its weight is the share of the window that no earlier one covered.
         return layers, ((real - covered) / length).unsqueeze(1)
-
-
-def _repeat(waveforms: "torch.Tensor") -> "torch.Tensor":
-    """Repeat (B, S) until it fills a window, with zeros as context: (B, CONTEXT + WINDOW + CONTEXT)."""
-    import torch
-
-    times = -(-WINDOW // waveforms.shape[1])
-    return torch.nn.functional.pad(waveforms.repeat(1, times)[:, :WINDOW], (CONTEXT, CONTEXT))

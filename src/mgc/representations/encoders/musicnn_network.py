@@ -15,13 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mgc.representations.encoders.musicnn import HOP_SAMPLES, SAMPLE_RATE_HZ
 from mgc.util.compiled import prepare_librosa
 
-# musicnn/configuration.py in the wheel
-SAMPLE_RATE_HZ = 16_000
-N_FFT = 512
-HOP_SAMPLES = 256
-N_MELS = 96
+N_FFT, N_MELS = 512, 96  # musicnn/configuration.py in the wheel
 
 # musicnn/models.py: filters, frames and bands of the five front-end filter banks. Tall filters see 0.4 and
 # 0.7 of the bands (timbre), wide ones 2, 1 and 0.5 s of one band (rhythm). 204 = int(1.6 * 128),

@@ -9,8 +9,6 @@ from torch import nn
 
 from mgc.util.errors import MgcError
 
-NAMED_IN_ERRORS = 3
-
 
 def load_weights(
     network: nn.Module,
@@ -38,16 +36,14 @@ def load_weights(
     expected = network.state_dict()
     faults = [f"missing: {key}" for key in sorted(expected.keys() - given.keys())]
     faults += [f"unexpected: {key}" for key in sorted(given.keys() - expected.keys())]
-    for key in sorted(expected.keys() & given.keys()):
-        if given[key].shape != expected[key].shape:
-            faults.append(f"{key} is {tuple(given[key].shape)}, expected {tuple(expected[key].shape)}")
+    faults += [
+        f"{key} is {tuple(given[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in sorted(expected.keys() & given.keys())
+        if given[key].shape != expected[key].shape
+    ]
     faults += [f"{key} is not finite" for key, tensor in given.items() if not tensor.isfinite().all()]
     if faults:
-        rest = len(faults) - NAMED_IN_ERRORS
-        more = f"; and {rest} more" if rest > 0 else ""
-        raise MgcError(
-            f"the file does not hold the weights of {name} ({'; '.join(faults[:NAMED_IN_ERRORS])}{more})",
-            where=file,
-            fix=fix,
-        )
+        more = [f"and {len(faults) - 3} more"] if len(faults) > 3 else []
+        what = f"the file does not hold the weights of {name} ({'; '.join([*faults[:3], *more])})"
+        raise MgcError(what, where=file, fix=fix)
     network.load_state_dict(given)

@@ -33,6 +33,9 @@ from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+    from mgc.representations.card import Encoded
 
 __all__ = ["SHORT_NAMES", "from_name", "is_address", "published", "random_twin"]
 
@@ -103,15 +106,12 @@ def random_twin(model: str, seed: int) -> Representation:
     Raises:
         MgcError: as `from_name`; or the class in transformers is not the same network.
     """
-    known = SHORT_NAMES.get(model)
-    folder: Path | None = None
-    if known:
-        source, settings = known.page, (known.config, known.front)
+    if known := SHORT_NAMES.get(model):
+        folder, source, settings = None, known.page, (known.config, known.front)
         shape = _shape(model, source, *settings)
     else:
         folder, source = locate(model, weights=False)
-        settings = read_settings(folder)
-        shape = _read_shape(model, folder)
+        settings, shape = read_settings(folder), _read_shape(model, folder)
     if not shape.family.same_as_kind(settings[0]):
         raise MgcError(
             f"{model}: transformers' {shape.family.kind} is not the network of this configuration",
@@ -181,11 +181,9 @@ def _load(folder: Path, shape: _Shape, trusted: bool, device: "torch.device") ->
             folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **local
         )
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, config=model.config, **LOCAL)
-    missing = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     # The embedding of masked frames is used in training only.
-    random = sorted(
-        key for key in missing if key.startswith(family.part) and not key.endswith("masked_spec_embed")
-    )
+    random = [key for key in missing if key.startswith(family.part) and not key.endswith("masked_spec_embed")]
     if random:
         raise MgcError(
             f"{len(random)} weights of the model are missing in the checkpoint or have another shape, and "
@@ -213,14 +211,13 @@ def _initialise(
     with checkpoint_errors("no model with random weights can be made", where), _uninitialised_is_nan():
         torch.default_generator.manual_seed(seed)
         model = kind(kind.config_class.from_dict(settings[0])).float()
-        if folder is None:
-            extractor = getattr(transformers, settings[1]["feature_extractor_type"]).from_dict(settings[1])
-        else:
+        if folder:
             extractor = transformers.AutoFeatureExtractor.from_pretrained(
                 folder, config=model.config, **LOCAL
             )
-    bad = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    if bad:
+        else:
+            extractor = getattr(transformers, settings[1]["feature_extractor_type"]).from_dict(settings[1])
+    if bad := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
         raise MgcError(f"transformers does not initialise {len(bad)} weights: {bad[0]} ...", where=where)
     if shape.family.remote:  # the class is transformers' own, which returns its hidden states
         shape = replace(shape, family=replace(shape.family, states=FAMILIES["hubert"].states))
@@ -253,9 +250,7 @@ class _Encoder:
         self.front_end = front_end(extractor)  # None: only the extractor itself can compute its features
         self.sample_rate_hz = int(extractor.sampling_rate)
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         import torch
 
         if self.front_end:

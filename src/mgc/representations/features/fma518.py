@@ -6,10 +6,9 @@ from mgc.representations.card import Representation
 from mgc.representations.features.librosa_features import vector_card
 
 _SIZES = {
-    **{"chroma_cens": 12, "chroma_cqt": 12, "chroma_stft": 12, "mfcc": 20, "rmse": 1},
-    **{"spectral_bandwidth": 1, "spectral_centroid": 1, "spectral_contrast": 7, "spectral_rolloff": 1},
-    **{"tonnetz": 6, "zcr": 1},
-}
+    "chroma_cens": 12, "chroma_cqt": 12, "chroma_stft": 12, "mfcc": 20, "rmse": 1, "spectral_bandwidth": 1,
+    "spectral_centroid": 1, "spectral_contrast": 7, "spectral_rolloff": 1, "tonnetz": 6, "zcr": 1,
+}  # fmt: skip
 _STATISTICS = ("kurtosis", "max", "mean", "median", "min", "skew", "std")
 FMA518 = tuple(
     f"{feature}_{statistic}_{number:02d}"

@@ -20,6 +20,9 @@ from mgc.util.workers import cores, exit_with_parent
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+    from mgc.representations.card import Encoded
 
 FRAMES_RATE_HZ = 22_050  # librosa's default
 HOP = 512  # samples; librosa's default
@@ -36,13 +39,10 @@ def frames_card(name: str, source: str, dim: int, compute: Compute, revision: in
     before and 1.5 s after, more than the longest filter of a constant-Q transform. Tuning is estimated per
     window.
     """
-    rate = FRAMES_RATE_HZ
-    window = WINDOW_SECONDS * rate // HOP * HOP
-    cut = Windowing(rate, window, left=512 * HOP, right=64 * HOP, pad=True)
-    load = partial(_Frames, compute, cut)
-    return feature_card(
-        name, source, dim, cut, load, pooled=False, frames_a_second=rate / HOP, revision=revision
-    )
+    window = WINDOW_SECONDS * FRAMES_RATE_HZ // HOP * HOP
+    cut = Windowing(FRAMES_RATE_HZ, window, left=512 * HOP, right=64 * HOP, pad=True)
+    kind = {"pooled": False, "frames_a_second": FRAMES_RATE_HZ / HOP, "revision": revision}
+    return feature_card(name, source, dim, cut, partial(_Frames, compute, cut), **kind)
 
 
 def vector_card(
@@ -54,10 +54,8 @@ def vector_card(
     and deviation over windows, weighted by length.
     """
     cut = Windowing(sample_rate_hz, WINDOW_SECONDS * sample_rate_hz, pad=True)
-    load = partial(_Vectors, compute, cut)
-    return feature_card(
-        name, source, len(names), cut, load, pooled=True, dtype="float32", pool="mean", revision=revision
-    )
+    kind = {"pooled": True, "dtype": "float32", "pool": "mean", "revision": revision}
+    return feature_card(name, source, len(names), cut, partial(_Vectors, compute, cut), **kind)
 
 
 def feature_card(
@@ -66,24 +64,13 @@ def feature_card(
     dim: int,
     cut: Windowing,
     load: Callable[["torch.device"], Encoder],
-    revision: int = 1,
     **more: Any,
 ) -> Representation:
     """The card of a feature with one layer, which needs no weights."""
     return Representation(
-        name=name,
-        spec=ModelSpec(name),
-        source=source,
-        cut=cut,
-        layers=(Layer(name, dim),),
-        parameters=0,
-        licence="none needed",
-        trained_on="nothing",
-        weights="",
-        revision=revision,
-        load=load,
-        **more,
-    )
+        name=name, spec=ModelSpec(name), source=source, cut=cut, layers=(Layer(name, dim),), parameters=0,
+        licence="none needed", trained_on="nothing", weights="", load=load, **{"revision": 1, **more},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,9 +79,7 @@ class _Frames:
     cut: Windowing
     device: "torch.device"
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         import torch
 
         cut, lengths = self.cut, real.tolist()
@@ -122,9 +107,7 @@ class _Vectors:
     cut: Windowing
     device: "torch.device"
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         import torch
 
         shortest = round(SHORTEST_SECONDS * self.cut.sample_rate_hz)

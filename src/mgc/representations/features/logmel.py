@@ -14,6 +14,9 @@ from mgc.util.compiled import prepare_librosa
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+    from mgc.representations.card import Encoded
 
 HOP = 512  # samples
 N_MELS = 128
@@ -57,26 +60,17 @@ def logmel44() -> Representation:
 def mfcc() -> Representation:
     """13 mel-frequency cepstral coefficients, (T, 13): `librosa.feature.mfcc(y=y, sr=22050, n_mfcc=13).T`."""
     return replace(
-        logmel(),
-        name="mfcc",
-        spec=ModelSpec("mfcc"),
-        source="librosa.feature.mfcc",
-        layers=(Layer("mfcc", N_MFCC),),
-        finish=_cepstrum,
-    )
+        logmel(), name="mfcc", spec=ModelSpec("mfcc"), source="librosa.feature.mfcc",
+        layers=(Layer("mfcc", N_MFCC),), finish=_cepstrum,
+    )  # fmt: skip
 
 
 def _logmel_card(name: str, settings: MelSettings) -> Representation:
     return feature_card(
-        name,
-        "librosa.feature.melspectrogram and power_to_db",
-        N_MELS,
-        settings.cut,
-        partial(_LogMel, settings),
-        pooled=False,
-        finish=top_db,
+        name, "librosa.feature.melspectrogram and power_to_db", N_MELS, settings.cut,
+        partial(_LogMel, settings), pooled=False, finish=top_db,
         frames_a_second=settings.sample_rate_hz / HOP,
-    )
+    )  # fmt: skip
 
 
 def top_db(decibels: np.ndarray) -> np.ndarray:
@@ -109,9 +103,7 @@ class _LogMel:
         self.bank = torch.from_numpy(bank).to(device)  # (128, n_fft / 2 + 1)
         self.window = torch.hann_window(settings.n_fft, device=device)
 
-    def __call__(
-        self, waveforms: "torch.Tensor", covered: "torch.Tensor", real: "torch.Tensor"
-    ) -> tuple[list["torch.Tensor"], "torch.Tensor"]:
+    def __call__(self, waveforms: "Tensor", covered: "Tensor", real: "Tensor") -> "Encoded":
         import torch
 
         n_fft, window_frames = self.settings.n_fft, self.settings.window_frames

@@ -7,14 +7,10 @@ from mgc.representations.features.librosa_features import vector_card
 
 _PAIRS = (
     *("chroma_stft", "rms", "spectral_centroid", "spectral_bandwidth", "rolloff", "zero_crossing_rate"),
-    *("harmony", "perceptr"),
+    *("harmony", "perceptr", *(f"mfcc{number}" for number in range(1, 21))),
 )
-_MFCC = tuple(f"mfcc{number}" for number in range(1, 21))
-STATS57 = (
-    *(f"{name}_{statistic}" for name in _PAIRS for statistic in ("mean", "var")),
-    "tempo",
-    *(f"{name}_{statistic}" for name in _MFCC for statistic in ("mean", "var")),
-)
+_MOMENTS = [f"{name}_{statistic}" for name in _PAIRS for statistic in ("mean", "var")]
+STATS57 = (*_MOMENTS[:16], "tempo", *_MOMENTS[16:])
 """Names of the columns in order, without file name, length and label."""
 
 MEDIAN_FRAMES = 31  # librosa.decompose.hpss
@@ -47,34 +43,31 @@ def _stats57(samples: np.ndarray) -> np.ndarray:
         harmony,
         perceptr,
     ]
-    tempo, _ = librosa.beat.beat_track(
-        onset_envelope=librosa.onset.onset_strength(S=mel, aggregate=np.median)
-    )
-    coefficients = librosa.feature.mfcc(S=mel, n_mfcc=20)
-    values = [*_moments(pairs), float(np.squeeze(tempo)), *_moments(coefficients)]
-    return np.array(values)
-
-
-def _moments(features: list[np.ndarray] | np.ndarray) -> list[float]:
-    return [float(value) for feature in features for value in (feature.mean(), feature.var())]
+    onsets = librosa.onset.onset_strength(S=mel, aggregate=np.median)
+    tempo, _ = librosa.beat.beat_track(onset_envelope=onsets)
+    moments = [
+        float(value)
+        for feature in (*pairs, *librosa.feature.mfcc(S=mel, n_mfcc=20))
+        for value in (feature.mean(), feature.var())
+    ]
+    return np.array([*moments[:16], float(np.squeeze(tempo)), *moments[16:]])
 
 
 def _hpss(spectrum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`librosa.decompose.hpss` of (F, T): bit for bit the same result, ten times as fast."""
+    """`librosa.decompose.hpss` of (F, T): bit for bit the same result, six times as fast.
+
+    SciPy's running median is much faster on one long row than on a 2-D array.
+    """
     import librosa
+    from scipy.ndimage import median_filter
+
+    def medians(rows: np.ndarray) -> np.ndarray:
+        half = MEDIAN_FRAMES // 2
+        apart = np.pad(rows, ((0, 0), (half, half)), mode="symmetric")
+        return median_filter(apart.ravel(), MEDIAN_FRAMES).reshape(apart.shape)[:, half:-half]
 
     magnitude, phase = librosa.magphase(spectrum)
-    harmonic, percussive = _medians(magnitude), _medians(magnitude.T).T
+    harmonic, percussive = medians(magnitude), medians(magnitude.T).T
     parts = ((harmonic, percussive), (percussive, harmonic))
     masks = [librosa.util.softmask(one, other, power=2, split_zeros=True) for one, other in parts]
     return magnitude * masks[0] * phase, magnitude * masks[1] * phase
-
-
-def _medians(rows: np.ndarray) -> np.ndarray:
-    """Running median along every row. SciPy is ten times faster on one long row than on a 2-D array."""
-    from scipy.ndimage import median_filter
-
-    half = MEDIAN_FRAMES // 2
-    apart = np.pad(rows, ((0, 0), (half, half)), mode="symmetric")
-    medians: np.ndarray = median_filter(apart.ravel(), MEDIAN_FRAMES).reshape(apart.shape)
-    return medians[:, half:-half]

@@ -2,10 +2,12 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from mgc.config import BaselineRecipe, ProbeRecipe
 from mgc.evaluate import Difference, Leak, OverSeeds, Predictions, holm, leak, over_seeds, paired
@@ -34,6 +36,21 @@ class System:
         """Scores, averaged over seeds."""
         return over_seeds(self.predictions, [record.evaluation for record in self.records])
 
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """(N, C) means over seeds, tracks sorted by id."""
+        return np.mean([run.probabilities for run in self.predictions], axis=0)
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """(C, C) numbers of tracks, means over seeds; rows are the true class, columns the predicted one."""
+        return np.mean([record.evaluation.confusion for record in self.records], axis=0)
+
+    def per_class(self, score: str) -> np.ndarray:
+        """(C,) means over seeds of "precision", "recall" or "f1"."""
+        classes = [record.evaluation.per_class for record in self.records]
+        return np.mean([[getattr(one, score) for one in run] for run in classes], axis=0)
+
     @property
     def title(self) -> str:
         """Name and head, such as `musicnn + logistic`."""
@@ -44,14 +61,26 @@ class System:
 class Row:
     """One row of a table.
 
-    `versus` compares the system with the baseline of the section. On a leaky split, `twin` is the same system
-    on the honest split of the section, and `leak` is the difference to it.
+    `title` is unique among the rows of a section that are not on a leaky split. `versus` compares the system
+    with the baseline of the section. On a leaky split, `twin` is the same system on the honest split of the
+    section, and `leak` is the difference to it.
     """
 
     system: System
+    title: str
     versus: Difference | None = None
     twin: System | None = None
     leak: Leak | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        """The first run of the system."""
+        return self.system.record
+
+    @property
+    def scores(self) -> OverSeeds:
+        """The scores of the system."""
+        return self.system.scores
 
     @property
     def p_holm(self) -> float | None:
@@ -71,7 +100,17 @@ class Section:
     baseline: System | None
     superseded: int  # older runs of the same recipes by other code, which are not shown
     best: int | None = None  # how many of each kind (floor, baseline, probe, leaky) are shown
-    distinction: str = ""  # a sentence, if another section has the same dataset, track count and split rule
+    distinct: bool = True  # no other section has the same `appearance`
+
+    @property
+    def first(self) -> RunRecord:
+        """A record, for everything that the rows share."""
+        return self.rows[0].record
+
+    @property
+    def appearance(self) -> tuple[str, int, str]:
+        """What captions say about the tracks: dataset, number of tracks and split rule."""
+        return self.first.data, self.first.evaluation.n_tracks, self.first.split_authority
 
     @property
     def shown(self) -> list[Row]:
@@ -81,7 +120,7 @@ class Section:
         seen: Counter[tuple[str, bool]] = Counter()
         kept = []
         for row in reversed(self.rows):  # within a kind, rows are ordered by ascending accuracy
-            kind = row.system.record.kind, row.leak is not None
+            kind = row.record.kind, row.leak is not None
             seen[kind] += 1
             if seen[kind] <= self.best or row.system is self.baseline:
                 kept.append(row)
@@ -110,8 +149,8 @@ def compare_records(
     MgcError
         No run has the id `baseline`.
     """
-    if baseline is not None and baseline not in {record.run_id for record in records}:
-        names = [record.run_id for record in records]
+    names = [record.run_id for record in records]
+    if baseline is not None and baseline not in names:
         raise MgcError(f"there is no run {baseline!r} to compare with", fix=did_you_mean(baseline, names))
     systems = systems_of(records)
     honest = {_system_key(s.record): s for s in systems if not s.record.leaky}
@@ -120,33 +159,20 @@ def compare_records(
         twin = honest.get(_system_key(system.record)) if system.record.leaky else None
         if twin:
             measured = leak(system.predictions, twin.predictions)
-            below[_comparable_key(twin.record)].append(Row(system, twin=twin, leak=measured))
+            below[_comparable_key(twin.record)].append(Row(system, system.title, twin=twin, leak=measured))
         else:
             apart[_comparable_key(system.record)].append(system)
-    hidden = Counter(_comparable_key(record) for record in records)
+    hidden = Counter(map(_comparable_key, records))
     hidden.subtract(_comparable_key(record) for system in systems for record in system.records)
-    sections = [_section(group, baseline, below[key], hidden[key]) for key, group in apart.items()]
-    sections = [replace(section, best=best) for section in _distinguished(sections)]
-    return sorted(sections, key=lambda s: -s.rows[0].system.record.evaluation.n_tracks)
-
-
-def _distinguished(sections: Sequence[Section]) -> Iterator[Section]:
-    """The sections; those whose captions would be equal otherwise get a `distinction`."""
-
-    def appearance(section: Section) -> tuple[str, int, str]:
-        first = section.rows[0].system.record
-        return first.data, first.evaluation.n_tracks, first.split_authority
-
-    alike = Counter(map(appearance, sections))
-    for section in sections:
-        records = [record for row in section.rows for record in row.system.records]
-        first, last = records[0], max(record.created for record in records)
-        distinction = (
-            "Another table has the same dataset and number of tracks but other labels, audio, artists or "
-            f"splits. Here: tracks {first.data_hash}, split {first.split_hash}, last run on "
-            f"{last[:10]}."
-        )
-        yield replace(section, distinction=distinction) if alike[appearance(section)] > 1 else section
+    sections = []
+    for key, group in apart.items():
+        against = _baseline(group, baseline)
+        leaky = sorted(below[key], key=lambda row: _order(row.system))
+        rows = _rows(sorted(group, key=_order), against) + leaky
+        sections.append(Section(rows, against, hidden[key], best))
+    alike = Counter(section.appearance for section in sections)
+    sections = [replace(section, distinct=alike[section.appearance] == 1) for section in sections]
+    return sorted(sections, key=lambda section: -section.first.evaluation.n_tracks)
 
 
 def _comparable_key(record: RunRecord) -> tuple[str, str]:
@@ -168,12 +194,9 @@ def _system_key(record: RunRecord) -> str:
 
 def _filled(record: RunRecord) -> dict[str, Any]:
     """Its recipe, completed with the defaults of settings that did not exist when it ran."""
-    kind = BaselineRecipe if record.kind == "baseline" else ProbeRecipe
-    default = kind().model_dump(mode="json")
-    tables = {
-        key: {**default[key], **value} for key, value in record.recipe.items() if isinstance(value, dict)
-    }
-    return {**default, **record.recipe, **tables}
+    default = (BaselineRecipe if record.kind == "baseline" else ProbeRecipe)().model_dump(mode="json")
+    tables = {key: default[key] | table for key, table in record.recipe.items() if isinstance(table, dict)}
+    return default | record.recipe | tables
 
 
 def systems_of(records: Sequence[RunRecord]) -> list[System]:
@@ -192,32 +215,31 @@ def _made_by(record: RunRecord) -> tuple[object, object]:
     return record.revisions, record.representation_card.get("key")
 
 
-def _section(systems: list[System], wanted: str | None, leaky: list[Row], superseded: int) -> Section:
-    candidates = [s for s in systems if s.record.kind == "baseline"]
-    candidates.sort(key=lambda s: (s.record.display_name == "cnn", s.record.created))
-    named = (s for s in systems if wanted in {record.run_id for record in s.records})
-    baseline = next(named, candidates[-1] if candidates else None)
-    rows = []
-    for system in sorted(systems, key=_order):
-        if baseline is None or system is baseline:
-            rows.append(Row(system))
-        else:
-            rows.append(Row(system, paired(system.predictions, baseline.predictions)))
-    rows = _corrected(rows)
-    return Section(rows + sorted(leaky, key=lambda row: _order(row.system)), baseline, superseded)
+def _baseline(systems: Sequence[System], wanted: str | None) -> System | None:
+    networks = [system for system in systems if system.record.kind == "baseline"]
+    networks.sort(key=lambda system: (system.record.display_name == "cnn", system.record.created))
+    named = [system for system in systems if wanted in {record.run_id for record in system.records}]
+    return next(iter(named or networks[-1:]), None)
 
 
-def _corrected(rows: list[Row]) -> list[Row]:
-    """Holm's correction over all systems that are compared with the baseline.
+def _rows(systems: Sequence[System], baseline: System | None) -> list[Row]:
+    """The systems compared with the baseline, with Holm's correction over all comparisons.
 
-    Floors are excluded: they only show that the others have learned something, and each of them would make
-    every other comparison less powerful.
+    Floors are excluded from the correction: they only show that the others have learned something, and each
+    of them would make every other comparison less powerful.
     """
-    family = {n: row.versus for n, row in enumerate(rows) if row.versus and row.system.record.kind != "floor"}
-    corrected = list(rows)
-    for (n, versus), p in zip(family.items(), holm([v.p_value for v in family.values()]), strict=True):
-        corrected[n] = replace(rows[n], versus=replace(versus, p_corrected=p))
-    return corrected
+    against = baseline.predictions if baseline else []
+    others = [n for n, system in enumerate(systems) if baseline and system is not baseline]
+    versus = {n: paired(systems[n].predictions, against) for n in others}
+    family = [n for n in others if systems[n].record.kind != "floor"]
+    for n, p in zip(family, holm([versus[n].p_value for n in family]), strict=True):
+        versus[n] = replace(versus[n], p_corrected=p)
+    same = Counter(system.title for system in systems)
+    rows = []
+    for n, system in enumerate(systems):
+        end = f" ({system.record.run_id.rpartition('-')[2]})" if same[system.title] > 1 else ""
+        rows.append(Row(system, system.title + end, versus.get(n)))
+    return rows
 
 
 def _order(system: System) -> tuple[int, float]:

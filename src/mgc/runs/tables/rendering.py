@@ -1,7 +1,5 @@
 """Tables of runs as text, Markdown, LaTeX, CSV and JSON."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,7 @@ from mgc.runs.tables.comparing import Row, Section, compare_records
 from mgc.runs.tables.sentences import REPORTED, caption, further_verdicts, verdict_sentence
 from mgc.util import files
 from mgc.util.errors import MgcError, printable
-from mgc.util.text import escape_latex, escape_markdown, markdown_table, text_table
+from mgc.util.text import csv_table, escape_latex, escape_markdown, markdown_table, text_table
 from mgc.workspace import Workspace
 
 WORDS = ("system", "representation", "head", "split", "reported elsewhere")  # columns without numbers
@@ -20,8 +18,8 @@ FORMATS = ("table", "markdown", "latex", "csv", "json")
 KINDS = {"floor": "floor", "baseline": "from scratch", "probe": "probe"}  # kinds of run, as readers see them
 WRAP = 34  # characters in a cell of the text table; only words are longer
 SCORES = ("macro_f1", "balanced_accuracy", "roc_auc")  # scores with an interval, besides the accuracy
-
-DIFFERENCE = (("", "accuracy_difference"), ("_low", "low"), ("_high", "high"))
+ENDS = ("", "_low", "_high")
+DIFFERENCE = dict(zip(ENDS, ("accuracy_difference", "low", "high"), strict=True))
 
 
 def render(sections: Sequence[Section], form: str) -> str:
@@ -30,15 +28,11 @@ def render(sections: Sequence[Section], form: str) -> str:
     Raises:
         MgcError: unknown format.
     """
-    if form == "json":
-        return json.dumps([as_dict(row) for section in sections for row in section.shown], indent=2)
-    if form == "csv":
+    if form in ("json", "csv"):
         rows = [as_dict(row) for section in sections for row in section.shown]
-        out = io.StringIO()
-        writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return out.getvalue().rstrip()
+        if form == "json":
+            return json.dumps(rows, indent=2)
+        return csv_table([row.keys() for row in rows[:1]] + [row.values() for row in rows]).rstrip()
     draw = {"table": _text, "markdown": _markdown, "latex": _latex}.get(form)
     if draw is None:
         raise MgcError(f"unknown format {form!r}", fix=f"use {', '.join(FORMATS)}")
@@ -50,74 +44,63 @@ def as_dict(row: Row) -> dict[str, Any]:
 
     `accuracy_low` and `accuracy_high` are over tracks, `accuracy_deviation` is over seeds.
     """
-    record, scores, versus = row.system.record, row.system.scores, row.versus
-    records = row.system.records
+    record, scores, versus, records = row.record, row.scores, row.versus, row.system.records
+    decided = versus if row.p_holm is not None else None
     return {
         "system": record.display_name,
-        "kind": record.kind,
-        "representation": record.representation,
-        "head": record.head,
-        "split": record.split,
-        "leaky": record.leaky,
+        **{name: getattr(record, name) for name in ("kind", "representation", "head", "split", "leaky")},
         "n_tracks": record.evaluation.n_tracks,
-        "accuracy": scores.accuracy,
-        "accuracy_low": scores.accuracy_low,
-        "accuracy_high": scores.accuracy_high,
+        **{f"accuracy{end}": getattr(scores, f"accuracy{end}") for end in ENDS},
         "seeds": " ".join(str(r.seed) for r in records),
         "accuracy_deviation": scores.accuracy_deviation,
-        **{name + end: getattr(scores, name + end) for name in SCORES for end in ("", "_low", "_high")},
-        "top2_accuracy": scores.top2_accuracy,
-        "log_loss": scores.log_loss,
-        "calibration_error": scores.calibration_error,
-        **{f"vs_baseline{end}": getattr(versus, name, None) for end, name in DIFFERENCE},
+        **{name + end: getattr(scores, name + end) for name in SCORES for end in ENDS},
+        **{name: getattr(scores, name) for name in ("top2_accuracy", "log_loss", "calibration_error")},
+        **{f"vs_baseline{end}": getattr(versus, name, None) for end, name in DIFFERENCE.items()},
         "p_value": versus.p_value if versus else None,
         "p_holm": row.p_holm,
-        "verdict": versus.verdict if versus and row.p_holm is not None else None,
-        "tracks_needed": versus.tracks_needed if versus and row.p_holm is not None else None,
-        **{f"leak{end}": getattr(row.leak, name, None) for end, name in DIFFERENCE},
+        "verdict": decided.verdict if decided else None,
+        "tracks_needed": decided.tracks_needed if decided else None,
+        **{f"leak{end}": getattr(row.leak, name, None) for end, name in DIFFERENCE.items()},
         "parameters": record.parameters,
         "seconds": round(sum(sum(r.seconds.values()) for r in records) / len(records), 1),
         "interval_over": record.evaluation.interval_unit,
-        "reported": record.reported,
-        "data_hash": record.data_hash,
-        "split_hash": record.split_hash,
+        **{name: getattr(record, name) for name in ("reported", "data_hash", "split_hash")},
         "run_id": " ".join(r.run_id for r in records),
     }
 
 
 def cells(row: Row) -> dict[str, str]:
     """A row as formatted text, by column; empty where there is nothing to show."""
-    cell, scores, versus, p = as_dict(row), row.system.scores, row.versus, row.p_holm
+    record, scores, versus, p = row.record, row.scores, row.versus, row.p_holm
+    difference = "not comparable" if row.leak else "baseline" if record.kind == "baseline" else ""
     if versus:
         difference = f"{versus.accuracy_difference:+.3f} [{versus.low:+.3f}, {versus.high:+.3f}]"
-    else:
-        difference = "not comparable" if row.leak else "baseline" if cell["kind"] == "baseline" else ""
     return {
-        "system": cell["system"],
-        "representation": cell["representation"],
-        "head": cell["head"],
-        "split": f"{cell['split']} (LEAKY)" if cell["leaky"] else cell["split"],
-        "tracks": str(cell["n_tracks"]),
+        "system": record.display_name,
+        "representation": record.representation,
+        "head": record.head,
+        "split": f"{record.split} (LEAKY)" if record.leaky else record.split,
+        "tracks": str(record.evaluation.n_tracks),
         "accuracy [95 %]": f"{scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]",
         "over seeds": f"±{scores.accuracy_deviation:.3f} ({scores.seeds})" if scores.seeds > 1 else "",
-        "macro-F1": f"{cell['macro_f1']:.3f}",
+        "macro-F1": f"{scores.macro_f1:.3f}",
         "vs baseline [95 %]": difference,
         "p (Holm)": "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
-        "trained par.": f"{cell['parameters']:,}",
-        "seconds": f"{cell['seconds']:.0f}",
-        "reported elsewhere": cell["reported"],
+        "trained par.": f"{record.parameters:,}",
+        "seconds": f"{as_dict(row)['seconds']:.0f}",
+        "reported elsewhere": record.reported,
     }
 
 
 def _narrow_cells(row: Row) -> dict[str, str]:
     """The columns that fit into a terminal of 140 characters."""
-    cell, record = cells(row), row.system.record
+    record, cell = row.record, cells(row)
     if row.leak:
         cell["vs baseline [95 %]"] = f"{record.split}: LEAKY"
     shown = {
         "system": row.system.title,
         "kind": KINDS[record.kind],
-        "input": "" if record.representation in record.display_name else cell["representation"],
+        "input": "" if record.representation in record.display_name else record.representation,
     }
     columns = ("accuracy [95 %]", "over seeds", "macro-F1", "vs baseline [95 %]", "p (Holm)")
     return shown | {name: cell[name] for name in columns}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from mgc.evaluate import Difference, Leak, paired
 from mgc.runs.record import RunRecord
-from mgc.runs.tables.comparing import Row, Section, System
+from mgc.runs.tables.comparing import Section, System
 from mgc.util.errors import counted
 
 REPORTED = "Reported elsewhere"
@@ -12,15 +12,19 @@ REPORTED = "Reported elsewhere"
 
 def caption(section: Section) -> list[str]:
     """What a reader must know about the rows, in sentences."""
-    first = section.rows[0].system.record
-    scores = first.evaluation
+    first, scores = section.first, section.first.evaluation
     unit = "artists" if scores.interval_unit == "group" else "tracks"
     compared = [row for row in section.rows if row.p_holm is not None]
-    dataset = f"{first.data}, {scores.n_tracks} tracks, split {first.split}: {first.split_authority}."
     lines = [
-        f"{dataset} {section.distinction}".rstrip(),
+        f"{first.data}, {scores.n_tracks} tracks, split {first.split}: {first.split_authority}.",
         f"Intervals: 95 % bootstrap over {scores.n_groups} {unit}.",
     ]
+    if not section.distinct:
+        last = max(record.created for row in section.rows for record in row.system.records)
+        lines[0] += (
+            " Another table has the same dataset and number of tracks but other labels, audio, artists or "
+            f"splits. Here: tracks {first.data_hash}, split {first.split_hash}, last run on {last[:10]}."
+        )
     if compared:
         lines[-1] += (
             f" p is from the exact McNemar test against the baseline, Holm-corrected for the {len(compared)} "
@@ -44,11 +48,11 @@ def caption(section: Section) -> list[str]:
             "between seeds; intervals are over tracks. Their p is from a sign-flip test on the share of "
             "seeds that are right about a track."
         )
-    if any(row.system.record.reported for row in section.shown):
+    if any(row.record.reported for row in section.shown):
         lines.append(f"{REPORTED}: by others, on other tracks or splits; not compared with anything here.")
     if first.excluded:
         lines.append(f"{counted(len(first.excluded), 'track')} excluded for every system: not usable.")
-    rules = dict.fromkeys(row.system.record.split_authority for row in section.rows if row.leak)
+    rules = dict.fromkeys(row.record.split_authority for row in section.rows if row.leak)
     lines += [f"{rule}. Rows on this split are not compared with other rows." for rule in rules]
     if len(section.shown) < len(section.rows):
         lines.append(
@@ -80,7 +84,7 @@ def verdict_sentence(section: Section) -> str:
             f"{missing}{present}"
         )
     verdict += _better_floor(section, [systems[0] for systems in (frozen, scratch) if systems])
-    if section.rows[0].system.record.leaky:
+    if section.first.leaky:
         verdict = f"on a split that leaks, {verdict}"
     return f"{verdict[0].upper()}{verdict[1:]}."
 
@@ -100,15 +104,16 @@ def _encoder_against_network(frozen: list[System], scratch: list[System]) -> str
 
 
 def _frozen_and_scratch(section: Section) -> tuple[list[System], list[System]]:
-    """Probes of pretrained encoders and networks from scratch, each best first, on the section's own split.
-    Probes of features and of untrained twins are neither."""
+    """Probes of pretrained encoders and networks from scratch, each best first. Probes of features and of
+    untrained twins are neither."""
+    probes = [system for system in _ranked(section, "probe") if is_pretrained(system.record)]
+    return probes, [system for system in _ranked(section, "baseline") if not is_pretrained(system.record)]
 
-    def best_first(kind: str, pretrained: bool) -> list[System]:
-        systems = [row.system for row in section.rows if row.leak is None and row.system.record.kind == kind]
-        chosen = [system for system in systems if is_pretrained(system.record) == pretrained]
-        return sorted(chosen, key=lambda system: -system.scores.accuracy)
 
-    return best_first("probe", True), best_first("baseline", False)
+def _ranked(section: Section, kind: str) -> list[System]:
+    """The systems of a kind on the section's own split, best first."""
+    systems = [row.system for row in section.rows if row.leak is None and row.record.kind == kind]
+    return sorted(systems, key=lambda system: -system.scores.accuracy)
 
 
 def is_pretrained(record: RunRecord) -> bool:
@@ -124,12 +129,12 @@ def _best(systems: list[System]) -> str:
 
 
 def _better_floor(section: Section, others: list[System]) -> str:
-    floors = [row.system for row in section.rows if row.leak is None and row.system.record.kind == "floor"]
-    floor = max(floors, key=lambda system: system.scores.accuracy, default=None)
-    beaten = [s.title for s in others if floor and s.scores.accuracy < floor.scores.accuracy]
-    if floor is None or not beaten:
+    floors = _ranked(section, "floor")
+    score = floors[0].scores.accuracy if floors else 0.0
+    beaten = [system.title for system in others if system.scores.accuracy < score]
+    if not beaten:
         return ""
-    return f"; the floor {floor.title} scores {floor.scores.accuracy:.3f}, more than {' and '.join(beaten)}"
+    return f"; the floor {floors[0].title} scores {score:.3f}, more than {' and '.join(beaten)}"
 
 
 def points(d: Difference | Leak) -> str:
@@ -141,12 +146,13 @@ def verdicts(section: Section) -> list[str]:
     """One sentence for each system that is compared with the baseline, except floors, and for each leak."""
     sentences = []
     for row in section.shown:
-        if row.versus is None or row.p_holm is None or section.baseline is None:
-            continue
-        ours, theirs = _sentence_name(row.system), _sentence_name(section.baseline)
-        numbers = f"{points(row.versus)}, p = {row.p_holm:.3g}"
-        sentences.append(f"{ours} against {theirs}: {row.versus.words}, {numbers}.")
-    return sentences + [_leak_sentence(row) for row in section.shown if row.leak]
+        if row.leak and row.twin:
+            sentences.append(_leak_sentence(row.system, row.leak, row.twin.record))
+        elif row.versus and row.p_holm is not None and section.baseline:
+            ours, theirs = _sentence_name(row.system), _sentence_name(section.baseline)
+            numbers = f"{points(row.versus)}, p = {row.p_holm:.3g}"
+            sentences.append(f"{ours} against {theirs}: {row.versus.words}, {numbers}.")
+    return sentences
 
 
 def further_verdicts(section: Section) -> list[str]:
@@ -160,15 +166,13 @@ def _sentence_name(system: System) -> str:
     return f"{system.title} from scratch" if system.record.kind == "baseline" else system.title
 
 
-def _leak_sentence(row: Row) -> str:
-    assert row.leak
-    assert row.twin
-    ours, honest = row.system.record, row.twin.record
-    shown = "" if row.leak.low > 0 else "; no leak shown"
+def _leak_sentence(system: System, leak: Leak, honest: RunRecord) -> str:
+    ours = system.record
+    shown = "" if leak.low > 0 else "; no leak shown"
     tracks = ""
     if honest.training_tracks:  # 0 in older records
         tracks = f", with {ours.training_tracks:.0f} instead of {honest.training_tracks:.0f} training tracks"
     return (
-        f"LEAKY: {row.system.title} scores {points(row.leak)} on the {ours.split} split compared with "
+        f"LEAKY: {system.title} scores {points(leak)} on the {ours.split} split compared with "
         f"{honest.split}{tracks}{shown}."
     )

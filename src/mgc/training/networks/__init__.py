@@ -15,11 +15,6 @@ from mgc.training.networks.plain import CNN, CNN5, MLP, UNetEncoder
 from mgc.training.networks.separable import GRU, EfficientCNN, cnn_gru, cnn_gru_attention, cnn_lstm
 from mgc.util.errors import MgcError, did_you_mean
 
-__all__ = [
-    "NETWORKS", "OPTIONS", "Network", "count_parameters", "find_network", "make_network", "options_of",
-    "resolved",
-]  # fmt: skip
-
 Option = float | str
 OPTIONS = ("dropout", "classifier_dropout", "scan")  # in a recipe; each network has some of them
 SCANS = ("time", "mel")
@@ -80,13 +75,13 @@ def options_of(name: str, options: Mapping[str, Option | None]) -> dict[str, Opt
         if key not in defaults:
             fix = f"omit {key}; the options of {name} are {', '.join(defaults)}"
             raise MgcError(f"the network {name} has no option {key}", where=f"{key} = {value!r}", fix=fix)
-        if key == "scan" and value not in SCANS:
-            raise MgcError(
-                f"scan = {value!r} is not an axis", where=name, fix=did_you_mean(str(value), SCANS)
-            )
-        if key != "scan" and not (isinstance(value, float | int) and 0 <= value < 1):
-            what = f"{key} = {value!r} is outside the range from 0 to below 1"
-            raise MgcError(what, where=name, fix="use a value such as 0.3")
+        if key == "scan":
+            wrong, what, fix = value not in SCANS, "is not an axis", did_you_mean(str(value), SCANS)
+        else:
+            wrong = not (isinstance(value, float | int) and 0 <= value < 1)
+            what, fix = "is outside the range from 0 to below 1", "use a value such as 0.3"
+        if wrong:
+            raise MgcError(f"{key} = {value!r} {what}", where=name, fix=fix)
     return {**defaults, **given}
 
 
@@ -101,8 +96,7 @@ def resolved(recipe: BaselineRecipe) -> BaselineRecipe:
     own = {"representation": recipe.representation or network.representation, **options}
     train = recipe.train.model_copy(update={"normalise": recipe.train.normalise or network.normalise})
     augment = recipe.augment
-    needs_unit_deviation = augment.noise or augment.mask or augment.strong_class
-    if needs_unit_deviation and train.normalise not in ("track", "train"):
+    if (augment.noise or augment.mask or augment.strong_class) and train.normalise not in ("track", "train"):
         raise MgcError(
             "noise and masks need an input that is normalised to mean 0 and deviation 1",
             where=f"augment, with train.normalise = {train.normalise!r}",
@@ -124,17 +118,15 @@ def make_network(
         MgcError: there is no such network or option, or the network cannot take inputs of this size.
     """
     network, chosen = find_network(name), options_of(name, options)
-    suggestion = f"choose another representation, such as {network.representation}"
-    what = fix = ""
-    if frames < network.min_frames:
-        what = f"{name} needs at least {network.min_frames} frames"
-        fix = "train on longer crops (train.crop_seconds), or on a representation that has frames"
-    elif bands < network.min_bands:
-        what, fix = f"{name} needs at least {network.min_bands} bands", suggestion
-    elif network.max_frames is not None and frames > network.max_frames:
-        what, fix = f"{name} takes one vector per track", suggestion
-    if what:
-        raise MgcError(what, where=f"an input of {frames} frames x {bands} bands", fix=fix)
+    another = f"choose another representation, such as {network.representation}"
+    longer = "train on longer crops (train.crop_seconds), or on a representation that has frames"
+    for wrong, what, fix in (
+        (frames < network.min_frames, f"needs at least {network.min_frames} frames", longer),
+        (bands < network.min_bands, f"needs at least {network.min_bands} bands", another),
+        (frames > (network.max_frames or frames), "takes one vector per track", another),
+    ):
+        if wrong:
+            raise MgcError(f"{name} {what}", where=f"an input of {frames} frames x {bands} bands", fix=fix)
     return network.make(classes, bands, frames, **chosen)
 
 
