@@ -27,7 +27,7 @@ def demo(options: Options, overwrite: bool = False) -> None:
         mgc demo --overwrite
     """
     from mgc.config import BaselineRecipe
-    from mgc.experiments.demo import demo as run_demo
+    from mgc.experiments.study import demo as run_demo
 
     recipe = options.recipe(BaselineRecipe)
     done = run_demo(options.workspace, device=recipe.device, overwrite=overwrite)
