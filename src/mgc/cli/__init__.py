@@ -12,9 +12,9 @@ import typer
 
 from mgc.cli.options import app
 
-from mgc.cli import learn, encode, data, runs  # isort: skip
+from mgc.cli import learn, data, runs  # isort: skip
 
-__all__ = ["app", "data", "encode", "learn", "main", "runs"]
+__all__ = ["app", "data", "learn", "main", "runs"]
 
 
 def _version(requested: bool) -> None:

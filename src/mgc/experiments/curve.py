@@ -171,19 +171,10 @@ def curve_points(lines: Sequence[Line]) -> pd.DataFrame:
 def tracks_to_reach(line: Line, target: np.ndarray, groups: Sequence[str]) -> tuple[float, float, float]:
     """Training tracks per genre from which on a system keeps the accuracy of a target.
 
-    Parameters
-    ----------
-    line
-        The curve of the system.
-    target
-        (N,) share of seeds in which the target predicts each test track correctly.
-    groups
-        (N,) artist of each test track.
-
-    Returns
-    -------
-        The number, interpolated over its logarithm, and its 95 % bootstrap interval over groups, in which
-        both systems are resampled together. -inf: the smallest point or fewer; inf: not at the largest.
+    `target` is the (N,) share of seeds in which the target predicts each test track correctly, `groups` are
+    the (N,) artists. Returns the number, interpolated over its logarithm, and its 95 % bootstrap interval
+    over groups, in which both systems are resampled together. -inf: the smallest point or fewer; inf: not at
+    the largest.
     """
     unit = np.unique(groups, return_inverse=True)[1]
     units = unit.max() + 1

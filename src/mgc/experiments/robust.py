@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from mgc.runs import find_run
 from mgc.runs.record import RunRecord, select_records
 from mgc.runs.tables import compare_records
 from mgc.util import files
-from mgc.util.errors import MgcError, did_you_mean
+from mgc.util.errors import MgcError, did_you_mean, explaining
 from mgc.util.progress import Progress, say
 from mgc.util.text import markdown_table, text_table
 from mgc.util.workers import cores
@@ -40,25 +40,6 @@ from mgc.workspace import Workspace
 
 BATCH_SECONDS = 45 * 60.0  # of altered audio on disk at a time: 480 MB, or one clip if that is longer
 MAX_CHANGED = 0.02  # share of unaltered tracks that the loaded models may predict differently from the record
-
-
-@dataclass(frozen=True)
-class _System:
-    """A run with its models; `recorded` are its predictions of the tracks that are evaluated."""
-
-    models: RunModels
-    representation: Representation  # of unaltered tracks; its encoder is loaded once for all alterations
-    recorded: Predictions
-
-    def predict(self, representation: Representation, dataset: Dataset) -> Predictions:
-        """The predictions of each fold's model for its own test tracks, from cached embeddings."""
-        store = EmbeddingCache(representation, self.models.workspace.cache)
-        probabilities = np.zeros_like(self.recorded.probabilities)  # (N, C)
-        for number in np.unique(self.recorded.fold):
-            rows = np.flatnonzero(self.recorded.fold == number)
-            arrays = [store.read(dataset.by_id[self.recorded.track_ids[row]].content) for row in rows]
-            probabilities[rows] = self.models.folds[number].probabilities(arrays)
-        return replace(self.recorded, probabilities=probabilities)
 
 
 def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
@@ -75,24 +56,20 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
     alterations = _alterations(recipe)
     named = [find_run(word, workspace).require_record() for word in dict.fromkeys(recipe.runs)]
     records = named or _best(recipe, workspace)
-    every = [
-        load_models(record, workspace, recipe.trust_remote_code, device=recipe.device) for record in records
-    ]
+    trusted, device = recipe.trust_remote_code, recipe.device
+    runs = [_load_once(load_models(record, workspace, trusted, device=device)) for record in records]
     dataset = _dataset_of(records, recipe, workspace)
     tested = [dataset.by_id[track_id] for track_id in records[0].predictions().track_ids]
     tracks = limit_tracks(tested, DataRecipe(limit=recipe.limit))
-    systems = [_system(models, tracks) for models in every]
-    clean = [_predict_unaltered(system, dataset, tracks, recipe.device) for system in systems]
-    under: list[list[Predictions]] = [[] for _ in systems]  # of each system, one for each alteration
+    clean = [_predict_unaltered(run, dataset, tracks, device) for run in runs]
+    under: list[list[Predictions]] = [[] for _ in runs]  # of each run, one for each alteration
     for number, alteration in enumerate(alterations, start=1):
         say(f"robust: {alteration.label} ({number} of {len(alterations)})")
-        representations = [
-            replace(altered(system.representation, alteration), load=system.representation.load)
-            for system in systems
-        ]
-        _embed_altered(alteration, representations, tracks, recipe.device, workspace)
-        for own, system, representation in zip(under, systems, representations, strict=True):
-            own.append(system.predict(representation, dataset))
+        plain = [run.representation for run in runs]
+        representations = [replace(altered(one, alteration), load=one.load) for one in plain]
+        _embed_altered(alteration, representations, tracks, device, workspace)
+        for own, run, representation, unaltered in zip(under, runs, representations, clean, strict=True):
+            own.append(_predict(run, representation, dataset, unaltered))
     rows = [row for one in zip(records, clean, under, strict=True) for row in _rows(alterations, *one)]
     results, folder = pd.DataFrame(rows), workspace.results_of(records[0].data)
     for form, suffix in (("csv", "csv"), ("markdown", "md")):
@@ -177,30 +154,44 @@ def _dataset_of(records: Sequence[RunRecord], recipe: RobustRecipe, workspace: W
     return dataset
 
 
-def _system(models: RunModels, tracks: Sequence[Track]) -> _System:
-    frame = models.record.predictions().to_frame()
-    recorded = Predictions.from_frame(frame[frame["track_id"].isin([track.track_id for track in tracks])])
-    recorded.check_covers(track.track_id for track in tracks)
-    plain = models.representation
-    return _System(models, replace(plain, load=cache(plain.load)), recorded)
+def _load_once(run: RunModels) -> RunModels:
+    """The same models, with an encoder that is loaded once for all alterations."""
+    plain = run.representation
+    return replace(run, representation=replace(plain, load=cache(plain.load)))
 
 
 def _predict_unaltered(
-    system: _System, dataset: Dataset, tracks: Sequence[Track], device: Device
+    run: RunModels, dataset: Dataset, tracks: Sequence[Track], device: Device
 ) -> Predictions:
     """Predictions of the unaltered tracks, which must be those of the record.
 
     Otherwise an encoder with other weights or input would pass for one that is not robust.
     """
-    embed_tracks(tracks, system.representation, system.models.workspace, device)
-    predictions = system.predict(system.representation, dataset)
-    changed = float((predictions.predicted != system.recorded.predicted).mean())
+    frame, ids = run.record.predictions().to_frame(), [track.track_id for track in tracks]
+    recorded = Predictions.from_frame(frame[frame["track_id"].isin(ids)])
+    recorded.check_covers(ids)
+    embed_tracks(tracks, run.representation, run.workspace, device)
+    predictions = _predict(run, run.representation, dataset, recorded)
+    changed = float((predictions.predicted != recorded.predicted).mean())
     if changed > MAX_CHANGED:
         share = f"{100 * changed:.0f} % of the unaltered tracks"
         what = f"the models of the run predict {share} differently from the record"
         fix = "weights or code have changed since: run its command again"
-        raise MgcError(what, where=system.models.record.folder, fix=fix)
+        raise MgcError(what, where=run.record.folder, fix=fix)
     return predictions
+
+
+def _predict(
+    run: RunModels, representation: Representation, dataset: Dataset, recorded: Predictions
+) -> Predictions:
+    """As `recorded`, predicted by each fold's model for its own test tracks, from cached embeddings."""
+    store = EmbeddingCache(representation, run.workspace.cache)
+    probabilities = np.zeros_like(recorded.probabilities)  # (N, C)
+    for number in np.unique(recorded.fold):
+        rows = np.flatnonzero(recorded.fold == number)
+        arrays = [store.read(dataset.by_id[recorded.track_ids[row]].content) for row in rows]
+        probabilities[rows] = run.folds[number].probabilities(arrays)
+    return replace(recorded, probabilities=probabilities)
 
 
 def _embed_altered(
@@ -234,17 +225,18 @@ def altered_files(alteration: Alteration, tracks: Sequence[Track]) -> Iterator[l
     """
     with tempfile.TemporaryDirectory(prefix="mgc-altered-") as folder:
         targets = [Path(folder) / f"{number}.caf" for number in range(len(tracks))]
-        pool = ThreadPoolExecutor(cores())
-        try:
-            with Progress(f"alter: {alteration.label}", len(tracks), "clips") as progress:
-                sources, contents = [t.path for t in tracks], [t.content for t in tracks]
+        sources, contents = [track.path for track in tracks], [track.content for track in tracks]
+        what, fix = "altered clips cannot be written", "free some space, or set $TMPDIR to another folder"
+        with (
+            explaining(what, folder, fix, (SoundFileError,)),
+            Progress(f"alter: {alteration.label}", len(tracks), "clips") as progress,
+            ThreadPoolExecutor(cores()) as pool,
+        ):
+            try:
                 for _ in pool.map(alteration.write, sources, contents, targets):
                     progress.step()
-        except SoundFileError as error:
-            fix = "free some space, or set $TMPDIR to another folder"
-            raise MgcError(f"altered clips cannot be written: {error}", where=folder, fix=fix) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+            finally:
+                pool.shutdown(cancel_futures=True)
         yield [replace(track, path=file) for track, file in zip(tracks, targets, strict=True)]
 
 

@@ -11,9 +11,11 @@ import json
 import math
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import product
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -22,6 +24,7 @@ import numpy as np
 import optuna
 import pandas as pd
 from filelock import FileLock, Timeout
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import GridSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
@@ -29,15 +32,16 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mgc.config import BaselineRecipe, PhaseRecipe, TuneRecipe, recipe_toml
+from mgc.config import BaselineRecipe, PhaseRecipe, TuneRecipe, put, read_recipe, recipe_toml
 from mgc.data import Dataset, Fold
-from mgc.experiments.search_space import Space, check_points, choices_of, spaces_of, trial_recipe
 from mgc.experiments.systems import load_dataset_and_split, revisions_of
+from mgc.training.augment import Augment
 from mgc.training.folds import fit_fold, prepare, representations_of
 from mgc.training.loop import DivergedError, Epoch
+from mgc.training.networks import resolved
 from mgc.util import files
 from mgc.util.devices import make_accelerator
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining
 from mgc.util.progress import Progress, say
 from mgc.util.text import text_table
 from mgc.util.workers import workers
@@ -53,6 +57,12 @@ PRUNERS = {
 }
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 UNITS = {"accuracy": "accuracy (share of tracks)", "loss": "loss (nats)"}
+# A search is for one network on one input; searching seeds or splits would select by luck.
+FIXED = (
+    "data", "seed", "device", "name", "hypothesis", "reported", "network", "representation", "train.epochs",
+)  # fmt: skip
+Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+Space = dict[str, Distribution]  # by dotted key of BaselineRecipe
 
 
 @dataclass(frozen=True)
@@ -95,11 +105,9 @@ class Search:
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         file = str(self.folder / "journal.log")
-        try:
+        fix = "delete the folder of the search, and start it again"
+        with explaining("the journal cannot be read", file, fix, (ValueError,)):
             storage = JournalStorage(JournalFileBackend(file, JournalFileOpenLock(file)))
-        except ValueError as error:
-            fix = "delete the folder of the search, and start it again"
-            raise MgcError(f"the journal cannot be read: {error}", where=file, fix=fix) from None
         existing, studies = optuna.get_all_study_names(storage), []
         for phase in self.recipe.phases:
             if phase.name not in existing:
@@ -158,22 +166,19 @@ def tune(recipe: TuneRecipe, workspace: Workspace, file: Path | None = None) -> 
 
 def _open_search(recipe: TuneRecipe, workspace: Workspace, file: Path | None) -> Search:
     """The search of a recipe, new or existing. Every setting that it may draw is checked first."""
-    spaces = spaces_of(recipe, file)
     dataset, split = load_dataset_and_split(recipe.data, workspace)
+    spaces = _spaces(recipe, dataset.classes, file)
     if recipe.folds > len(split.folds):
         what = f"folds = {recipe.folds}, but the split {split.name} has {len(split.folds)}"
         raise MgcError(what, where=file, fix="lower folds, or use --split cv5")
-    check_points(recipe, spaces, dataset, file)
     base = trial_recipe(recipe, {}, 1)
     prepare(base, dataset, split, workspace)
-    parts = [
+    parts: list[Any] = [
         recipe.model_dump(mode="json", exclude={**NOT_HASHED, "base": NOT_HASHED}),
         dataset.hash,
-        split.hash,
-        [representation.key for representation in representations_of(base, workspace)],
-        revisions_of(base),
-        REVISION,
     ]
+    keys = [representation.key for representation in representations_of(base, workspace)]
+    parts += [split.hash, keys, revisions_of(base), REVISION]
     digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in recipe.name or recipe.base.network)
     folder = workspace.results_of(dataset.name) / f"tune-{name}-{digest}"
@@ -188,7 +193,7 @@ def _run_phases(search: Search) -> None:
         written = journal.read_bytes()
         files.write(journal, written[: written.rfind(b"\n") + 1])
     totals = [
-        phase.trials or math.prod(len(choices_of(one)) for one in space.values())
+        phase.trials or math.prod(len(_choices(one)) for one in space.values())
         for phase, space in zip(recipe.phases, search.spaces, strict=True)
     ]
     done = sum(phase.count(*FINISHED) for phase in search.phases())
@@ -234,7 +239,7 @@ def _ask(search: Search, study: optuna.Study, index: int, number: int) -> optuna
     phase, space, known = search.recipe.phases[index], search.spaces[index], study.get_trials(deepcopy=False)
     seed = int(np.random.SeedSequence((search.recipe.seed, index, number)).generate_state(1)[0])
     if phase.sampler == "grid":
-        choices = {key: choices_of(one) for key, one in space.items()}
+        choices = {key: _choices(one) for key, one in space.items()}
         study.sampler = GridSampler(choices, seed=search.recipe.seed)
     elif phase.sampler == "random":
         study.sampler = RandomSampler(seed)
@@ -297,24 +302,106 @@ def _run_trial(
     return result
 
 
+# ---- search spaces
+
+
+def trial_recipe(recipe: TuneRecipe, settings: dict[str, Any], epochs: int) -> BaselineRecipe:
+    """The base recipe with `settings` applied; settings that are None get the network's own values.
+
+    Raises:
+        MgcError: the network does not have one of the settings.
+    """
+    tree = recipe.base.model_dump()
+    for key, value in {**settings, "train.epochs": epochs}.items():
+        put(tree, key, value, "the search")
+    tree |= {"name": f"{recipe.base.name or recipe.base.network}, tuned", "hypothesis": recipe.hypothesis}
+    tree |= {"data": recipe.data, "seed": recipe.seed, "device": recipe.device}
+    return resolved(BaselineRecipe.model_validate(tree))
+
+
+def _spaces(recipe: TuneRecipe, classes: tuple[str, ...], file: Path | None) -> tuple[Space, ...]:
+    """The search space of each phase. `mgc baseline` accepts every point of a grid; in other phases, every
+    choice with the first choice of the other keys."""
+    if not recipe.phases:
+        raise MgcError("a search needs [[phases]]", where=file, fix="see configs/tune/quick.toml")
+    if named := sorted(recipe.base.model_fields_set & {"data", "seed", "device"}):
+        what = f"base.{named[0]} has no effect"
+        raise MgcError(what, where=file, fix=f"set {named[0]} outside of [base]")
+    settings: dict[str, Any] = {}
+    spaces: dict[str, Space] = {}
+    for phase in recipe.phases:
+        where = f"{file or 'the recipe'}, phase {phase.name!r}"
+        try:
+            if phase.name in spaces or not phase.space:
+                what = "two phases have the same name" if phase.space else "the search space is empty"
+                fix = 'every phase needs its own name and a space such as "train.batch_size" = [16, 32]'
+                raise MgcError(what, fix=fix)
+            if (phase.sampler == "grid") != (phase.trials is None):
+                fix = "set trials for random and tpe; a grid tries every combination once, without trials"
+                raise MgcError(f"sampler = {phase.sampler!r}, trials = {phase.trials}", fix=fix)
+            spaces[phase.name] = {key: _distribution(phase, key, one) for key, one in _flat(phase.space)}
+            choices = {key: _choices(one) for key, one in spaces[phase.name].items()}
+            first = {key: among[0] for key, among in choices.items()}
+            points = [first | {key: value} for key, among in choices.items() for value in among]
+            if phase.sampler == "grid":
+                points = [dict(zip(choices, point, strict=True)) for point in product(*choices.values())]
+            for point in points:
+                where = f"{file or 'the recipe'}, phase {phase.name!r}: {point}"
+                Augment(trial_recipe(recipe, settings | point, phase.epochs).augment, classes)
+        except MgcError as error:
+            raise MgcError(error.what, where=where, fix=error.fix) from None
+        settings |= first
+    return tuple(spaces.values())
+
+
+def _flat(space: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """TOML reads `train.batch_size = [16]` without quotes as nested tables: both forms are accepted."""
+    for key, one in space.items():
+        if isinstance(one, dict) and not one.keys() & {"low", "high", "log"}:
+            yield from _flat(one, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", one
+
+
+def _distribution(phase: PhaseRecipe, key: str, one: Any) -> Distribution:
+    if any(f"{key}.".startswith(f"{fixed}.") for fixed in FIXED):
+        fix = f"set it in [base] or in the phase; fixed in a search: {', '.join(FIXED)}"
+        raise MgcError(f"{key} cannot be searched", fix=fix)
+    spread = [one.get("low"), one.get("high")] if isinstance(one, dict) else one
+    known = isinstance(spread, list) and all(isinstance(value, str | int | float) for value in spread)
+    if not known or not spread:
+        fix = "use a list of numbers or words, or {low = 1e-4, high = 1e-2, log = true}"
+        raise MgcError(f"{key} = {one!r} is not a search space", fix=fix)
+    # As a recipe stores the values: 1 becomes 1.0 if the setting is a float.
+    recipes = [read_recipe(BaselineRecipe, options={key: value}) for value in spread]
+    values: list[Any] = [reduce(getattr, key.split("."), recipe) for recipe in recipes]
+    if not isinstance(one, dict):
+        return CategoricalDistribution(list(dict.fromkeys(values)))
+    make = IntDistribution if isinstance(values[0], int) else FloatDistribution
+    with explaining(f"{key} = {one!r}", None, errors=(ValueError,)):
+        if phase.sampler == "grid" or one.keys() - {"low", "high", "log"} or values[0] >= values[1]:
+            raise ValueError("expected {low, high, log} with low below high; a grid needs a list")
+        distribution: Distribution = make(values[0], values[1], one.get("log", False))
+    return distribution
+
+
+def _choices(distribution: Distribution) -> list[Any]:
+    """All choices, or both ends of a range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return [*distribution.choices]
+    return [distribution.low, distribution.high]
+
+
 # ---- results
 
 
 def write(search: Search) -> None:
     """`trials.csv`, `best.toml`, `importance.png` and `.svg` in the folder of the search."""
-    rows = [
-        {
-            "phase": phase.recipe.name,
-            "number": trial.number,
-            "state": trial.state.name.lower(),
-            "value": trial.value,
-            **phase.settings,
-            **trial.params,
-            **trial.user_attrs,
-        }
-        for phase in search.phases()
-        for trial in phase.trials
-    ]
+    rows = []
+    for phase in search.phases():
+        for trial in phase.trials:
+            row = {"phase": phase.recipe.name, "number": trial.number, "state": trial.state.name.lower()}
+            rows.append(row | {"value": trial.value} | phase.settings | trial.params | trial.user_attrs)
     keys = dict.fromkeys(key for space in search.spaces for key in space)
     columns = ["phase", "number", "state", "value", *keys, "seconds", "epochs"]
     # As objects, so that integers stay integers in columns with gaps.
