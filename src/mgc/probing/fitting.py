@@ -4,7 +4,7 @@ import contextlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,7 +108,9 @@ def fit_folds(
         for fit in Parallel(min(cores(), count), backend="threading", return_as="generator")(jobs()):
             fits.append(fit)
             progress.step()
-    _report_convergence(recipe.head, [fit.fitted for fit in fits])
+    if failed := Counter(strength for fit in fits for strength in fit.fitted.not_converged):
+        which = ", ".join(f"{value:g} in {n} of {len(fits)} fits" for value, n in sorted(failed.items()))
+        say(f"head {recipe.head} did not converge at strength {which}; they are scored like the others")
     heads = []
     for number in range(len(folds)):
         of_fold = fits[number :: len(folds)]
@@ -146,13 +148,6 @@ def _single_threaded() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _report_convergence(head: str, fits: Sequence[Fitted]) -> None:
-    counts = Counter(strength for fit in fits for strength in fit.not_converged)
-    if counts:
-        which = ", ".join(f"{value:g} in {n} of {len(fits)} fits" for value, n in sorted(counts.items()))
-        say(f"head {head} did not converge at strength {which}; they are scored like the others")
 
 
 def probabilities(fitted: Fitted, rows: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:

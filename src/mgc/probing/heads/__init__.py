@@ -75,11 +75,7 @@ HEADS: dict[str, Head] = {
 
 
 def find_head(name: str) -> Head:
-    """The entry of the table.
-
-    Raises:
-        MgcError: there is no such head.
-    """
+    """The entry of the table. Raises MgcError if there is none."""
     if name not in HEADS:
         raise MgcError(f"unknown head {name!r}", fix=did_you_mean(name, HEADS))
     return HEADS[name]
