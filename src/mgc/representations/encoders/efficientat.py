@@ -107,10 +107,11 @@ def load_network(file: Path) -> "EfficientAT":
     from mgc.representations.encoders.efficientat_network import EfficientAT
     from mgc.representations.encoders.state_dict import load_weights
 
-    network, fix = EfficientAT(), f"replace it by {RELEASE}"
-    # Squeeze layers of the release may act on several axes; those of mn04_as act on channels only.
-    rename = lambda name: name.replace("conc_se_layers.0.", "")  # noqa: E731
-    load_weights(network, file, "EfficientAT mn04_as", fix=fix, rename=rename)
+    network = EfficientAT()
+    load_weights(
+        network, file, "EfficientAT mn04_as", fix=f"replace it by {RELEASE}",
+        rename=lambda name: name.replace("conc_se_layers.0.", ""),  # they act on channels only, in mn04_as
+    )  # fmt: skip
     return network
 
 

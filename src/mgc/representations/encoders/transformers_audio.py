@@ -20,7 +20,6 @@ from mgc.representations.encoders.checkpoints import (
     LOCAL,
     checkpoint_errors,
     hash_of,
-    is_address,
     locate,
     read_settings,
     read_settings_with_defaults,
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mgc.representations.card import Encoded
-
-__all__ = ["SHORT_NAMES", "from_name", "is_address", "published", "random_twin"]
 
 IGNORED_REST_SECONDS = 0.25
 RANDOM = "(random weights)"
@@ -156,12 +153,7 @@ def _shape(model: str, where: object, config: Settings, extractor: Settings) -> 
 
 
 def _load(folder: Path, shape: _Shape, trusted: bool, device: "torch.device") -> "_Encoder":
-    """The pretrained encoder in float32.
-
-    Raises:
-        MgcError: the checkpoint cannot be read, lacks weights of the model, or needs its own code, which is
-            not trusted.
-    """
+    """The pretrained encoder in float32."""
     family = shape.family
     if family.remote and not trusted:
         raise MgcError(
@@ -197,11 +189,7 @@ def _load(folder: Path, shape: _Shape, trusted: bool, device: "torch.device") ->
 def _initialise(
     folder: Path | None, shape: _Shape, settings: tuple[Settings, Settings], seed: int, device: "torch.device"
 ) -> "_Encoder":
-    """The model with random weights, initialised on the CPU so that a seed gives the same on every device.
-
-    Raises:
-        MgcError: no model can be made of the configuration, or it has weights that are not initialised.
-    """
+    """The model with random weights, initialised on the CPU so that a seed gives the same on every device."""
     import torch
     import transformers
 

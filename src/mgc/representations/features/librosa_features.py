@@ -59,12 +59,7 @@ def vector_card(
 
 
 def feature_card(
-    name: str,
-    source: str,
-    dim: int,
-    cut: Windowing,
-    load: Callable[["torch.device"], Encoder],
-    **more: Any,
+    name: str, source: str, dim: int, cut: Windowing, load: Callable[["torch.device"], Encoder], **more: Any
 ) -> Representation:
     """The card of a feature with one layer, which needs no weights."""
     return Representation(
