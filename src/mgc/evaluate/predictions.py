@@ -77,9 +77,8 @@ class Predictions:
             raise MgcError(f"labels outside 0..{n_classes - 1}: {_few_tracks(bad, track_ids, labels[bad])}")
         fold = _integers("fold", self.fold, n_tracks)
         if len(bad := np.flatnonzero(fold < 0)):
-            raise MgcError(
-                f"folds below 0: {_few_tracks(bad, track_ids, fold[bad])}", fix="number folds from 0"
-            )
+            what = f"folds below 0: {_few_tracks(bad, track_ids, fold[bad])}"
+            raise MgcError(what, fix="number folds from 0")
         probabilities = _probabilities(self.probabilities, track_ids, n_classes)
 
         order = np.array(sorted(range(n_tracks), key=track_ids.__getitem__))
@@ -93,9 +92,8 @@ class Predictions:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Predictions):
             return NotImplemented
-        return all(
-            np.array_equal(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
-        )
+        names = [field.name for field in fields(self)]
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
     def __hash__(self) -> int:
         return hash((self.classes, self.track_ids))

@@ -22,7 +22,6 @@ from mgc.representations.encoders.checkpoints import (
     hash_of,
     locate,
     read_settings,
-    read_settings_with_defaults,
 )
 from mgc.representations.encoders.families import FAMILIES, Family, Settings
 from mgc.representations.encoders.known import SHORT_NAMES
@@ -129,11 +128,16 @@ def random_twin(model: str, seed: int) -> Representation:
 
 
 def _read_shape(model: str, folder: Path) -> _Shape:
+    file = folder / "config.json"
     with checkpoint_errors("the checkpoint cannot be used", folder):
         try:
-            return _shape(model, folder / "config.json", *read_settings(folder))
+            return _shape(model, file, *read_settings(folder))
         except KeyError:  # a setting that was not saved, since it has the default of its class
-            return _shape(model, folder / "config.json", *read_settings_with_defaults(folder))
+            import transformers
+
+            config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, config=config, **LOCAL)
+            return _shape(model, file, config.to_dict(), extractor.to_dict())
 
 
 def _shape(model: str, where: object, config: Settings, extractor: Settings) -> _Shape:
