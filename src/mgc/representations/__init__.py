@@ -13,7 +13,7 @@ from mgc.representations.encoders.known import SHORT_NAMES
 from mgc.representations.encoders.musicnn import musicnn
 from mgc.representations.encoders.transformers_audio import from_name, random_twin
 from mgc.representations.features.fma518 import fma518
-from mgc.representations.features.frames import chroma, cqt
+from mgc.representations.features.librosa_features import chroma, cqt
 from mgc.representations.features.logmel import logmel, logmel44, mfcc
 from mgc.representations.features.stats57 import stats57
 from mgc.representations.spec import ModelSpec

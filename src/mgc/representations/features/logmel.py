@@ -77,8 +77,7 @@ def top_db(decibels: np.ndarray) -> np.ndarray:
 def _cepstrum(decibels: np.ndarray) -> np.ndarray:
     from scipy.fft import dct
 
-    cepstrum: np.ndarray = dct(top_db(decibels), axis=1, norm="ortho")[:, :N_MFCC]
-    return cepstrum
+    return dct(top_db(decibels), axis=1, norm="ortho")[:, :N_MFCC]
 
 
 def statistics(decibels: np.ndarray) -> np.ndarray:
