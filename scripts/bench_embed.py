@@ -1,23 +1,25 @@
-"""Embedding against the usual loop, in one run: `python scripts/bench_embed.py --model musicnn --data DIR`.
+"""Compare mgc embed with the usual loop: `python scripts/bench_embed.py --model musicnn --data DIR`.
 
-Both ways use the same weights, on the same clips, some clips at a time in turn, so that the ratio bears other
-work on the machine; it is taken round by round.
+Both methods embed the same clips with the same weights. They alternate every few clips, and ratios are
+computed per round, so other load on the machine affects both.
 
-    usual   one clip after another: librosa.load at the encoder's rate, its feature extractor, the model in
-            float32 under no_grad, a window at a time, mean over tokens. For musicnn: librosa's mel
-            spectrogram and the network as published, every filter in the published order, clip by clip
-    mgc     mgc.representations.pooling.represent and the store's writer, as mgc embed calls them
-    bare    the model alone on the inputs of the same windows, ready in memory, in batches like mgc's
+    usual   One clip after another: librosa.load at the encoder's sample rate, the feature extractor, the
+            model in float32 under no_grad, one window at a time, mean over tokens. For musicnn: librosa's
+            mel spectrogram and the network as published, with every filter in the published order.
+    mgc     mgc.representations.pooling.represent and the writer of the embedding cache, as called by mgc
+            embed.
+    bare    Only the forward pass, on prepared inputs of the same windows in memory, in batches like
+            mgc's.
 
-Both cover the same audio: every whole window of a clip, the rest at its end is left out on both sides
-(`mgc embed` moves a last window back to cover it, which the usual way does not do). Usually only the first
-window is looked at; that would be less work for less music, and no comparison.
+Both cover every whole window of a clip and ignore the remainder at its end. (`mgc embed` covers it with a
+window that is moved back, which the usual loop does not do.) Usual code often embeds only the first window,
+which is less work on less audio and cannot be compared.
 
-`over the bare forward` is what mgc spends on decoding, front end, pooling and writing beside the model;
-`waited` is the part of its time in which the model had no window to work on.
+The printed time over the bare forward pass is what mgc spends on decoding, front end, pooling and writing;
+`waited` is the share of its time in which the model had no window to process.
 
-Memory is the peak of a process of its own that embeds 100 clips, and of one that embeds 1,000 (the files
-again and again). `--precision bfloat16` is for processors and GPUs that compute in it. Linux and macOS.
+Memory is the peak of a separate process that embeds 100 clips, and of one that embeds 1,000 (the same files
+repeatedly). Use `--precision bfloat16` on devices that compute in bfloat16. Runs on Linux and macOS.
 """
 
 import json
@@ -54,18 +56,18 @@ from mgc.util.devices import make_accelerator, tune_cpu
 from mgc.workspace import Workspace
 
 SHORT = {"ast": ModelSpec("ast", random_seed=0), "whisper": "../shared/weights/whisper-tiny.en-encoder"}
-PART = 4  # clips that one way embeds before the other takes its turn
-Vectors = list[np.ndarray]
+PART = 4  # clips that one method embeds before the other one
+Embeddings = list[np.ndarray]
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Parts of at most `size`, as in itertools from Python 3.12."""
+    """Parts of at most `size`, like itertools.batched of Python 3.12."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds on the clock that each way took for all clips."""
+    """Wall-clock seconds of each method for all clips; `waited` is part of `mgc`."""
 
     usual: float
     mgc: float
@@ -74,28 +76,28 @@ class Round:
 
     @property
     def ratio(self) -> float:
-        """How many times as fast mgc was."""
+        """Speed of mgc relative to the usual loop."""
         return self.usual / self.mgc
 
 
 class Bench:
-    """One encoder, both ways."""
+    """One encoder, used by both methods."""
 
     def __init__(self, model: str) -> None:
         card = open_representation(SHORT.get(model, model), workspace=Workspace.from_environment())
         self.device = make_accelerator("auto").device
         tune_cpu()
-        # A rest as long as a window is left out: whole windows only.
+        # Only whole windows: a remainder shorter than a window is ignored.
         self.card: Representation = replace(card, cut=replace(card.cut, ignore=card.cut.window))
         self.encoder: Any = card.load(self.device)
         self.plain: Any = self.encoder
-        if not hasattr(self.encoder, "extractor"):  # musicnn as published, with its dead filters
+        if not hasattr(self.encoder, "extractor"):  # musicnn as published, including filters without effect
             file = Workspace.from_environment().weights / WEIGHTS_FILE
             self.plain = SimpleNamespace(model=load_network(file).to(self.device))
         self.waited = 0.0
 
-    def usual(self, paths: Sequence[Path]) -> Vectors:
-        """(D,) a clip: the last layer's mean over tokens and windows."""
+    def usual(self, paths: Sequence[Path]) -> Embeddings:
+        """The mean of the last layer over tokens and windows, (D,) per clip."""
         return [np.mean([*self._usual(path)], axis=0) for path in paths]
 
     @torch.no_grad()
@@ -119,18 +121,18 @@ class Bench:
             inputs = self.plain.extractor(piece, sampling_rate=cut.sample_rate_hz, return_tensors="pt")
             yield self.plain.states(self.plain.model, inputs.to(self.device))[-1].mean(1)[0].cpu().numpy()
 
-    def mgc(self, paths: Sequence[Path], encoder: Encoder) -> Vectors:
-        """The same from mgc, written to a store."""
-        vectors: Vectors = [np.empty(0)] * len(paths)
+    def mgc(self, paths: Sequence[Path], encoder: Encoder) -> Embeddings:
+        """The same, computed by mgc and written to an embedding cache."""
+        embeddings: Embeddings = [np.empty(0)] * len(paths)
         wanted = self.card.layer_slice("last")
         with EmbeddingCache(self.card, root=Workspace.from_environment().cache).writer() as writer:
             for place, array in pooling.represent(self.card, encoder, paths, self.device, WINDOWS_AT_ONCE):
                 writer.add(f"{place:032x}", paths[place].name, array)
-                vectors[place] = array[0, wanted].copy()
-        return vectors
+                embeddings[place] = array[0, wanted].copy()
+        return embeddings
 
     def inputs(self, paths: Sequence[Path]) -> list[Any]:
-        """What the model is given for these clips, a batch an entry."""
+        """The inputs of the model for these clips, one entry per batch."""
         windows = [window.samples for _, window in load_windows(paths, self.card.cut)]
         made = []
         for batch in batched(windows, WINDOWS_AT_ONCE):
@@ -146,7 +148,7 @@ class Bench:
 
     @torch.inference_mode()
     def bare(self, inputs: Sequence[Any], encoder: Any) -> None:
-        """The model alone."""
+        """Only the forward pass of the model."""
         for batch in inputs:
             states = (
                 encoder.states(encoder.model, batch) if hasattr(encoder, "states") else encoder.model(batch)
@@ -154,7 +156,7 @@ class Bench:
             del states
 
     def timed_windows(self, paths: Sequence[Path], cut: Any) -> Iterator[Any]:
-        """`load_windows`, with the time that its consumer waits."""
+        """`load_windows`; adds the time that the consumer waits to `self.waited`."""
         windows = load_windows(paths, cut)
         while True:
             began = time.perf_counter()
@@ -166,14 +168,14 @@ class Bench:
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """How long `work` takes on the clock."""
+    """Wall-clock seconds that `work` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def one_round(bench: Bench, paths: Sequence[Path], encoder: Any) -> Round:
-    """All clips, each way in turn, some at a time."""
+    """All clips; the methods alternate every PART clips."""
     usual = mgc = bare = 0.0
     bench.waited = 0.0
     for part in batched(paths, PART):
@@ -184,13 +186,13 @@ def one_round(bench: Bench, paths: Sequence[Path], encoder: Any) -> Round:
     return Round(usual, mgc, bare, bench.waited)
 
 
-def cosines(one: Vectors, other: Vectors) -> list[float]:
-    """Of each clip's two vectors."""
+def cosines(one: Embeddings, other: Embeddings) -> list[float]:
+    """Cosine similarity of the two embeddings of each clip."""
     return [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(one, other, strict=True)]
 
 
 def peak_bytes(model: str, paths: Sequence[Path], count: int) -> int:
-    """The largest memory of a process that embeds so many clips, by the operating system."""
+    """Peak resident memory of a process that embeds `count` clips."""
     words = [sys.executable, __file__, "--model", model, "--peak", str(count)]
     files = "\n".join(map(str, paths))
     out = subprocess.run(words, input=files, capture_output=True, text=True, check=True).stdout
@@ -198,16 +200,16 @@ def peak_bytes(model: str, paths: Sequence[Path], count: int) -> int:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="ast, whisper, musicnn, or what mgc embed takes")] = "musicnn",
-    data: Annotated[str, typer.Option(help="real music: a known name, a folder or a manifest")] = "demo",
-    clips: Annotated[int, typer.Option(min=1, help="clips that are timed")] = 20,
+    model: Annotated[str, typer.Option(help="ast, whisper, or a --model of mgc embed.")] = "musicnn",
+    data: Annotated[str, typer.Option(help="Dataset: a known name, a folder or a manifest.")] = "demo",
+    clips: Annotated[int, typer.Option(min=1, help="Number of timed clips.")] = 20,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 of mgc against float32")] = "float32",
-    memory: Annotated[str, typer.Option(help="numbers of clips; empty: not measured")] = "100,1000",
+    precision: Annotated[str, typer.Option(help="Precision of mgc: float32 or bfloat16.")] = "float32",
+    memory: Annotated[str, typer.Option(help="Numbers of clips for peak memory; empty: skip.")] = "100,1000",
     peak: Annotated[int, typer.Option(hidden=True)] = 0,
-    out: Annotated[Path | None, typer.Option(help="keep the figures in this JSON file")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the results. Default: none.")] = None,
 ) -> None:
-    """Time mgc's embedding against the usual loop, and show that its memory is flat."""
+    """Compare the speed of mgc embed with the usual loop, and measure its peak memory."""
     with tempfile.TemporaryDirectory(prefix="bench_embed_") as folder:
         if peak:
             os.environ["MGC_EMBEDDINGS_CACHE"] = folder
@@ -230,15 +232,16 @@ def main(
 
             encoder = in_bfloat16(bench.card).load(bench.device)
         pooling.load_windows = bench.timed_windows
-        same = cosines(bench.usual(paths[:PART]), bench.mgc(paths[:PART], encoder))  # and warms both up
-        print(f"cosine of both ways' vectors, {len(same)} clips: at least {min(same):.6f}", flush=True)
+        same = cosines(bench.usual(paths[:PART]), bench.mgc(paths[:PART], encoder))  # also warms up both
+        print(f"cosine similarity of the embeddings, {len(same)} clips: at least {min(same):.6f}", flush=True)
         done = []
         for _ in range(rounds):
             done.append(one_round(bench, paths, encoder))
             print(line(done[-1], len(paths)), flush=True)
         ratios = sorted(one.ratio for one in done)
         print(
-            f"{model}: {median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True
+            f"{model}: {median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+            flush=True,
         )
         peaks = {int(word): peak_bytes(model, paths, int(word)) for word in memory.split(",") if word}
         print("".join(f"peak memory at {n} clips: {size / 2**20:.0f} MiB\n" for n, size in peaks.items()))
@@ -249,7 +252,7 @@ def main(
 
 
 def line(one: Round, clips: int) -> str:
-    """A round for people."""
+    """The results of a round as text."""
     return (
         f"usual {clips / one.usual:.2f} clips/s, mgc {clips / one.mgc:.2f} clips/s, ratio {one.ratio:.2f}; "
         f"over the bare forward {one.mgc / one.bare - 1:+.0%}, waited {one.waited / one.mgc:.0%}"

@@ -1,18 +1,19 @@
-"""The loader against the usual loop, in one run: `python scripts/bench_loader.py --out loader.json`.
+"""Compare the audio loader with librosa.load: `python scripts/bench_loader.py --out loader.json`.
 
-Makes 30-s stereo mp3 clips (44.1 kHz, 128 kb/s) from real music in a temporary folder. Then, for each sample
-rate, both ways decode, mix and resample the same clips, several rounds, fifteen clips at a time in turn:
+The script renders 30-s stereo mp3 clips (44.1 kHz, 128 kb/s) from a dataset into a temporary folder. For each
+sample rate, both methods decode, mix and resample the same clips in several rounds, alternating every 15
+clips:
 
     librosa   librosa.load(path, sr=rate, mono=True, res_type="soxr_hq"), one clip after another
     mgc       mgc.audio.load_windows(paths, ...), which decodes ahead on all cores
 
-Both resample with soxr in its HQ setting; both are consumed by a loop that sums the samples. A first pass,
-which is not timed, compares the samples of every clip and leaves the files in the page cache. The ratio is
-taken round by round, so that it bears other work on the machine. `cores` is CPU by wall seconds: where that
-of mgc is far below the number of cores, the machine was busy and the ratio is less than it could be.
+Both resample with soxr's HQ setting, and a loop sums the samples of both. A first pass, which is not timed,
+compares the samples of every clip and fills the page cache. Ratios are computed per round, so other load on
+the machine affects both. `cores` is CPU time divided by wall-clock time: if that of mgc is far below the
+number of cores, the machine was busy and the ratio is underestimated.
 
-Memory is the peak of a process of its own that loads 100 tracks, and of one that loads 8,000 (a few 5-s clips
-again and again). Linux and macOS.
+Memory is the peak of a separate process that loads 100 tracks, and of one that loads 8,000 (a few 5-s clips
+repeatedly). Runs on Linux and macOS.
 """
 
 import itertools
@@ -50,15 +51,15 @@ RATES_HZ = (16_000, 22_050, 32_000)
 CLIP_RATE_HZ, CLIP_SECONDS = 44_100, 30.0
 KILOBITS = 128
 WINDOW_SECONDS = 10
-PART = 15  # clips that one way loads before the other takes its turn
+PART = 15  # clips that one method loads before the other one
 MEMORY_TRACKS, MEMORY_SECONDS, MEMORY_CLIPS = (100, 8_000), 5.0, 10
-# Both run the same soxr filter, one over the whole clip, one block by block: only rounding may differ.
+# Both use the same soxr filter, on the whole clip or block by block, so only rounding may differ.
 SAME = 1e-5
 
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds that each way took for all clips: on the clock, and of all cores together."""
+    """Wall-clock seconds and CPU seconds (of all cores) of each method for all clips."""
 
     librosa_wall: float
     librosa_cpu: float
@@ -67,13 +68,13 @@ class Round:
 
     @property
     def ratio(self) -> float:
-        """How many times as fast mgc was."""
+        """Speed of mgc relative to librosa."""
         return self.librosa_wall / self.mgc_wall
 
 
 @dataclass(frozen=True)
 class Rate:
-    """All rounds at one sample rate, and the largest difference between the samples of the two ways."""
+    """All rounds at one sample rate, and the largest difference between the samples of the methods."""
 
     sample_rate_hz: int
     rounds: list[Round]
@@ -81,13 +82,13 @@ class Rate:
 
 
 def main(
-    data: Annotated[str, typer.Option(help="real music: a known name, a folder or a manifest")] = "demo",
-    clips: Annotated[int, typer.Option(min=1, help="clips that are timed")] = 60,
-    rounds: Annotated[int, typer.Option(min=1, help="at each sample rate")] = 5,
-    memory: Annotated[bool, typer.Option(help="measure the memory, too")] = True,
-    out: Annotated[Path | None, typer.Option(help="keep the figures in this JSON file")] = None,
+    data: Annotated[str, typer.Option(help="Dataset: a known name, a folder or a manifest.")] = "demo",
+    clips: Annotated[int, typer.Option(min=1, help="Number of timed clips.")] = 60,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds per sample rate.")] = 5,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory too.")] = True,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the results. Default: none.")] = None,
 ) -> None:
-    """Time the loader against librosa.load on the same clips, and show that its memory is flat."""
+    """Compare the speed of the loader with librosa.load, and measure its peak memory."""
     tracks = load(DataRecipe(source=data), workspace=Workspace.from_environment()).tracks
     with tempfile.TemporaryDirectory(prefix="bench_loader_") as folder:
         paths = make_clips(tracks, clips, CLIP_SECONDS, Path(folder, "timed"))
@@ -114,7 +115,7 @@ def main(
 
 
 def make_clips(tracks: Sequence[Track], count: int, seconds: float, folder: Path) -> list[Path]:
-    """`count` stereo mp3 files, on the left other music than on the right."""
+    """Write `count` stereo mp3 files with different music in the two channels."""
     folder.mkdir()
 
     def make(number: int) -> Path:
@@ -136,7 +137,7 @@ def make_clips(tracks: Sequence[Track], count: int, seconds: float, folder: Path
 
 
 def channel(tracks: Sequence[Track], first: int, seconds: float) -> np.ndarray:
-    """(samples,) float32: the music from track `first` on, one track after another until it is enough."""
+    """(samples,) float32: the audio of the tracks from `first` on, concatenated to `seconds`."""
     samples = round(seconds * CLIP_RATE_HZ)
     blocks: list[np.ndarray] = []
     for track in itertools.islice(itertools.cycle(tracks), first, None):
@@ -144,11 +145,11 @@ def channel(tracks: Sequence[Track], first: int, seconds: float) -> np.ndarray:
             blocks.append(block)
             if sum(map(len, blocks)) >= samples:
                 return np.concatenate(blocks)[:samples]
-    raise AssertionError("every track has samples: `load` left the others out")
+    raise AssertionError("every track has samples, since `load` excludes the others")
 
 
 def by_librosa(path: Path, rate: int) -> np.ndarray:
-    """The clip in the usual way: (samples,) float32."""
+    """The clip, (samples,) float32, loaded by librosa."""
     import librosa
 
     samples: np.ndarray = librosa.load(path, sr=rate, mono=True, res_type="soxr_hq")[0]
@@ -156,22 +157,22 @@ def by_librosa(path: Path, rate: int) -> np.ndarray:
 
 
 def use_librosa(paths: Sequence[Path], rate: int) -> None:
-    """The usual loop."""
+    """Load all clips with librosa."""
     for path in paths:
         by_librosa(path, rate).sum()
 
 
 def use_mgc(paths: Sequence[Path], rate: int) -> None:
-    """The loader's loop."""
+    """Load all clips with mgc."""
     for _, window in load_windows(paths, Windowing(rate, WINDOW_SECONDS * rate)):
         window.samples.sum()
 
 
 def largest_difference(paths: Sequence[Path], rate: int) -> float:
-    """Between the samples of the two ways, over all clips; a clip's last sample may be missing in one.
+    """The largest difference between the samples of both methods. The lengths may differ by one sample.
 
     Raises:
-        MgcError: they are not the same samples.
+        MgcError: the samples differ by more than SAME.
     """
     largest = 0.0
     loaded = load_windows(paths, Windowing(rate, WINDOW_SECONDS * rate))
@@ -182,17 +183,17 @@ def largest_difference(paths: Sequence[Path], rate: int) -> float:
         largest = max(largest, float(np.abs(ours[:both] - usual[:both]).max()))
         if largest > SAME or abs(len(ours) - len(usual)) > 1:
             raise MgcError(
-                f"the two ways differ at {rate} Hz: {len(usual)} and {len(ours)} samples, by {largest:.2g}",
+                f"samples differ at {rate} Hz: {len(usual)} and {len(ours)}, by up to {largest:.2g}",
                 where=paths[position],
             )
     return largest
 
 
 def compare(paths: Sequence[Path], rate: int, count: int) -> Rate:
-    """`count` rounds of both ways over all clips."""
+    """`count` rounds of both methods over all clips."""
     difference = largest_difference(paths, rate)
     rounds = []
-    with Progress(f"both ways at {rate} Hz", count, "rounds") as progress:
+    with Progress(f"librosa and mgc at {rate} Hz", count, "rounds") as progress:
         for _ in range(count):
             rounds.append(in_turn(paths, rate))
             progress.step(note=f"{rounds[-1].ratio:.2f} times as fast")
@@ -200,7 +201,7 @@ def compare(paths: Sequence[Path], rate: int, count: int) -> Rate:
 
 
 def in_turn(paths: Sequence[Path], rate: int) -> Round:
-    """Both ways over all clips, a part at a time in changing order: other work of some seconds meets both."""
+    """Both methods over all clips, alternating every PART clips in changing order."""
     took = {use_librosa: np.zeros(2), use_mgc: np.zeros(2)}
     ways = [use_librosa, use_mgc]
     for start in range(0, len(paths), PART):
@@ -211,7 +212,7 @@ def in_turn(paths: Sequence[Path], rate: int) -> Round:
 
 
 def timed(way: Callable[[Sequence[Path], int], None], paths: Sequence[Path], rate: int) -> np.ndarray:
-    """(2,) wall and CPU seconds, the latter of all threads."""
+    """(2,) wall-clock seconds, and CPU seconds of all threads."""
     before, start = os.times(), time.perf_counter()
     way(paths, rate)
     wall, after = time.perf_counter() - start, os.times()
@@ -219,20 +220,20 @@ def timed(way: Callable[[Sequence[Path], int], None], paths: Sequence[Path], rat
 
 
 def peak_of(clips: Sequence[Path], count: int) -> int:
-    """Peak resident bytes of a fresh process that loads `count` tracks."""
+    """Peak resident memory in bytes of a new process that loads `count` tracks."""
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
     paths = list(itertools.islice(itertools.cycle(clips), count))
     child = spawn.Process(target=load_tracks, args=(paths, sender), daemon=True)
     child.start()
-    sender.close()  # so that a child that dies is an EOFError here
+    sender.close()  # so that recv raises EOFError if the child dies
     peak: int = receiver.recv()
     child.join()
     return peak
 
 
 def load_tracks(paths: Sequence[Path], sender: Connection) -> None:
-    """What a child does: load all, and tell the peak of its resident memory in bytes."""
+    """Load all tracks and send the peak resident memory in bytes. Runs in the child process."""
     cut = Windowing(RATES_HZ[-1], WINDOW_SECONDS * RATES_HZ[-1])
     with Progress(f"load {len(paths)} tracks", len(paths), "tracks") as progress:
         for position, window in load_windows(paths, cut):
@@ -242,16 +243,16 @@ def load_tracks(paths: Sequence[Path], sender: Connection) -> None:
 
 
 def peak_bytes() -> int:
-    """Of this process. Not getrusage on Linux: a parent hands its own peak on to its children."""
+    """Peak resident memory of this process. On Linux, getrusage would include the peak of the parent."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def speed_table(rates: Sequence[Rate], clips: int) -> str:
-    """A row a sample rate, medians over the rounds."""
+    """One row per sample rate, with medians over the rounds."""
     lines = [
         f"{clips} clips of {CLIP_SECONDS:.0f} s, stereo mp3 at {KILOBITS} kb/s, {cores()} cores, "
         f"{len(rates[0].rounds)} rounds; medians",
@@ -271,12 +272,10 @@ def speed_table(rates: Sequence[Rate], clips: int) -> str:
 
 
 def memory_line(peaks: dict[int, int]) -> str:
-    """The peaks in MB, and what the longer list costs more."""
-    told = ", ".join(f"{count} tracks {peak / 1e6:.0f} MB" for count, peak in peaks.items())
+    """The peaks in MB and their difference."""
+    peaks_text = ", ".join(f"{count} tracks {peak / 1e6:.0f} MB" for count, peak in peaks.items())
     few, many = (peaks[count] for count in MEMORY_TRACKS)
-    return (
-        f"peak memory of a process that loads them at {RATES_HZ[-1]} Hz: {told}: {(many - few) / 1e6:+.0f} MB"
-    )
+    return f"peak memory at {RATES_HZ[-1]} Hz: {peaks_text}: {(many - few) / 1e6:+.0f} MB"
 
 
 if __name__ == "__main__":

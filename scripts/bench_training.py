@@ -1,15 +1,16 @@
-"""The training loop against the plain way, in one run: `python scripts/bench_training.py --out speed.json`.
+"""Compare the training loop with a plain one: `python scripts/bench_training.py --out speed.json`.
 
-Three ways go over the same clips (1292 frames x 128 bands, batches of 16), in turn, in changing order:
+Three methods process the same clips (1292 frames x 128 bands, batches of 16) in turn, in changing order:
 
-    plain   the network in the published order of its layers; a .npz file a track, read one by one
-    mgc     the network of `mgc.training.networks` in the epoch of `mgc.training.loop`, from the store
-    bare    that network's forward, backward and Adam step alone, on tensors that are in memory
+    plain   the network with its layers in the published order; one .npz file per track, read one by one
+    mgc     the network of `mgc.training.networks` in the epoch of `mgc.training.loop`, from the embedding
+            cache
+    bare    only forward, backward and Adam step of that network, on tensors in memory
 
-All are float32 on all cores. The plain way has a process of its own, as somebody would write it, or one with
-mgc's settings (`--tuned`). Ratios are taken round by round, so that they bear other work on the machine;
-`cores` is CPU by wall seconds. `--accuracy` trains both ways as long on 5-s crops of the first fold of a data
-set instead, and judges both alike.
+All use float32 on all cores. The plain loop has its own process with PyTorch's default settings, or with
+those of mgc (`--tuned`). Ratios are computed per round, so other load on the machine affects all; `cores` is
+CPU time divided by wall-clock time. With `--accuracy`, plain and mgc are instead trained for the same number
+of epochs on 5-s crops of the first fold of a dataset, and their test accuracies are compared.
 """
 
 import itertools
@@ -47,9 +48,9 @@ from mgc.util.workers import cores
 from mgc.workspace import Workspace
 
 FRAMES, BANDS, CLASSES = 1292, 128, 8
-CROP_FRAMES = 215  # 5 s, of --accuracy
+CROP_FRAMES = 215  # 5 s, for --accuracy
 RECIPE = TrainRecipe(batch_size=16, learning_rate=1e-3)
-Pass = Callable[[int], object]  # over all clips; its number
+Pass = Callable[[int], object]  # one pass over all clips; takes its number
 
 
 def normed(before: int, after: int, kernel: int, groups: int = 1, bias: bool = False) -> list[nn.Module]:
@@ -59,7 +60,7 @@ def normed(before: int, after: int, kernel: int, groups: int = 1, bias: bool = F
 
 
 class PlainCNN(nn.Sequential):
-    """`cnn` in the published order; parameters in the order of mgc's."""
+    """`cnn` with layers in the published order; parameters in the order of mgc."""
 
     def __init__(self, classes: int, dropout: float = 0.25) -> None:
         layers: list[nn.Module] = []
@@ -70,7 +71,7 @@ class PlainCNN(nn.Sequential):
 
 
 class PlainCNNGRU(nn.Module):
-    """`cnn_gru` in the published order; parameters in the order of mgc's."""
+    """`cnn_gru` with layers in the published order; parameters in the order of mgc."""
 
     def __init__(self, classes: int, dropout: float = 0.3) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ def step(network: nn.Module, adam: torch.optim.Optimizer, batch: torch.Tensor, l
 
 
 def plain_way(name: str, folder: Path, labels: np.ndarray, frames: int) -> tuple[nn.Module, Pass]:
-    """The usual network, and the usual loop over `<number>.npz`: read, normalise, crop, stack, step."""
+    """The plain network, and a plain loop over `<number>.npz`: read, normalise, crop, stack, step."""
     network = PLAIN[name](int(labels.max()) + 1)
     adam = torch.optim.Adam(network.parameters(), RECIPE.learning_rate)
 
@@ -122,13 +123,13 @@ def plain_way(name: str, folder: Path, labels: np.ndarray, frames: int) -> tuple
     return network, run
 
 
-def mgc_way(name: str, side: TrackSet, frames: int, seed: int) -> tuple[nn.Module, Pass, Pass]:
-    """mgc's network, the epoch of mgc's loop, and the bare passes over numbers in memory."""
-    classes = int(side.labels.max()) + 1
+def mgc_way(name: str, tracks: TrackSet, frames: int, seed: int) -> tuple[nn.Module, Pass, Pass]:
+    """The network of mgc, the epoch of its loop, and the bare passes over tensors in memory."""
+    classes = int(tracks.labels.max()) + 1
     make = partial(make_network, name, classes, BANDS, frames)
-    learner = Learner(make, side, RECIPE, frames, seed, "cpu", None)
+    learner = Learner(make, tracks, RECIPE, frames, seed, "cpu", None)
     network = learner.plain
-    targets = torch.from_numpy(side.labels).split(RECIPE.batch_size)
+    targets = torch.from_numpy(tracks.labels).split(RECIPE.batch_size)
     batches = [torch.randn(len(target), 1, frames, BANDS) for target in targets]
 
     def bare(_: int) -> None:
@@ -139,11 +140,11 @@ def mgc_way(name: str, side: TrackSet, frames: int, seed: int) -> tuple[nn.Modul
     return network, learner.epoch, bare
 
 
-_READY: dict[str, Pass] = {}  # of this process
+_READY: dict[str, Pass] = {}  # the passes of this process
 
 
 def get_ready(kind: str, name: str, clips: int, folder: Path, tuned: bool) -> None:
-    """Make the clips, as a file each for the plain way, as a store for the others; go each way once."""
+    """Write the clips as files (plain) or to an embedding cache (others), and run each method once."""
     labels = np.arange(clips) % CLASSES
     rng = np.random.default_rng(0)
     arrays = [rng.normal(-40, 15, (FRAMES, BANDS)).astype(np.float16) for _ in range(clips)]
@@ -155,29 +156,29 @@ def get_ready(kind: str, name: str, clips: int, folder: Path, tuned: bool) -> No
         _READY["plain"] = plain_way(name, folder, labels, FRAMES)[1]
     else:
         os.environ["MGC_EMBEDDINGS_CACHE"] = str(folder)
-        store = EmbeddingCache(
+        cache = EmbeddingCache(
             open_representation("logmel", workspace=Workspace.from_environment()),
             root=Workspace.from_environment().cache,
         )
-        with store.writer() as writer:
+        with cache.writer() as writer:
             for number, array in enumerate(arrays):
                 writer.add(str(number), str(number), array)
-        store.refresh()
-        side = TrackSet.of([store.read(str(number)) for number in range(clips)], labels.tolist())
-        _, _READY["mgc"], _READY["bare"] = mgc_way(name, side, FRAMES, 0)
+        cache.refresh()
+        tracks = TrackSet.of([cache.read(str(number)) for number in range(clips)], labels.tolist())
+        _, _READY["mgc"], _READY["bare"] = mgc_way(name, tracks, FRAMES, 0)
     for way in _READY.values():
         way(0)
 
 
 def timed(kind: str, number: int) -> tuple[float, float]:
-    """Wall and CPU seconds of one pass."""
+    """Wall-clock and CPU seconds of one pass."""
     start, before = time.perf_counter(), time.process_time()
     _READY[kind](number)
     return time.perf_counter() - start, time.process_time() - before
 
 
 def race(name: str, clips: int, rounds: int, tuned: bool) -> list[dict[str, tuple[float, float]]]:
-    """`rounds` of all ways, wall and CPU seconds each."""
+    """Wall-clock and CPU seconds of every method in each of `rounds` rounds."""
     alone = partial(ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"))
     with tempfile.TemporaryDirectory() as folder, alone() as usual, alone() as ours:
         pools = {"plain": usual, "mgc": ours, "bare": ours}
@@ -191,7 +192,7 @@ def race(name: str, clips: int, rounds: int, tuned: bool) -> list[dict[str, tupl
     return took
 
 
-def told(name: str, clips: int, took: Sequence[dict[str, tuple[float, float]]]) -> str:
+def summary(name: str, clips: int, took: Sequence[dict[str, tuple[float, float]]]) -> str:
     """Medians over the rounds."""
     lines = [f"{name}: {clips} clips, {len(took)} rounds, {cores()} cores"]
     for way in took[0]:
@@ -200,66 +201,66 @@ def told(name: str, clips: int, took: Sequence[dict[str, tuple[float, float]]]) 
     ratios = [each["plain"][0] / each["mgc"][0] for each in took]
     over = median(each["mgc"][0] / each["bare"][0] - 1 for each in took)
     lines.append(
-        f"  {median(ratios):.2f} times the plain way ({min(ratios):.2f} to {max(ratios):.2f}); asked: 2.0"
+        f"  {median(ratios):.2f} times as fast as plain ({min(ratios):.2f} to {max(ratios):.2f}); goal: 2.0"
     )
-    return "\n".join([*lines, f"  {over:+.1%} over bare; asked: at most 10 %"])
+    return "\n".join([*lines, f"  {over:+.1%} more time than bare; goal: at most 10 %"])
 
 
 def accuracies(name: str, source: str, epochs: int, seeds: int) -> dict[str, list[float]]:
-    """Test accuracy of both ways on the first fold of `source`, a seed after the other."""
+    """Test accuracy of both methods on the first fold of `source`, for each seed."""
     dataset, representation = (
         load(DataRecipe(source=source), workspace=Workspace.from_environment()),
         open_representation("logmel", workspace=Workspace.from_environment()),
     )
     embed_tracks(dataset.tracks, representation, device="cpu", workspace=Workspace.from_environment())
-    store, fold = (
+    cache, fold = (
         EmbeddingCache(representation, root=Workspace.from_environment().cache),
         make_split(dataset, "auto", 0).folds[0],
     )
     tracks = [[dataset.by_id[track_id] for track_id in part] for part in (fold.train, fold.test)]
-    learned, test = (
-        TrackSet.of([store.read(t.content) for t in part], dataset.label_numbers(part)) for part in tracks
+    train, test = (
+        TrackSet.of([cache.read(t.content) for t in part], dataset.label_numbers(part)) for part in tracks
     )
-    right: dict[str, list[float]] = {"plain": [], "mgc": []}
+    correct: dict[str, list[float]] = {"plain": [], "mgc": []}
     with tempfile.TemporaryDirectory() as folder, Progress(name, 2 * seeds * epochs, "epochs") as progress:
-        for number, array in enumerate(learned.arrays):
+        for number, array in enumerate(train.arrays):
             np.savez(Path(folder, f"{number}.npz"), logmel=array.astype(np.float32))
-        for seed, way in itertools.product(range(seeds), right):
+        for seed, way in itertools.product(range(seeds), correct):
             torch.manual_seed(seed)
             if way == "plain":
-                network, run = plain_way(name, Path(folder), learned.labels, CROP_FRAMES)
+                network, run = plain_way(name, Path(folder), train.labels, CROP_FRAMES)
             else:
-                network, run, _ = mgc_way(name, learned, CROP_FRAMES, seed)
+                network, run, _ = mgc_way(name, train, CROP_FRAMES, seed)
             for epoch in range(epochs):
                 run(epoch)
                 progress.step()
             shares = predict(network, test, CROP_FRAMES, make_accelerator("cpu"))
-            right[way].append(float((shares.argmax(axis=1) == test.labels).mean()))
-    return right
+            correct[way].append(float((shares.argmax(axis=1) == test.labels).mean()))
+    return correct
 
 
 def main(
-    network: Annotated[list[str], typer.Option(help="may be given twice")] = list(PLAIN),  # noqa: B006
+    network: Annotated[list[str], typer.Option(help="Network. Can be repeated.")] = list(PLAIN),  # noqa: B006
     clips: Annotated[int, typer.Option(min=16)] = 64,
     rounds: Annotated[int, typer.Option(min=1)] = 6,
-    tuned: Annotated[bool, typer.Option("--tuned", help="mgc's settings for the plain way")] = False,
-    accuracy: Annotated[bool, typer.Option("--accuracy", help="train to the end instead")] = False,
-    data: Annotated[str, typer.Option(help="of --accuracy: a known name, a folder, a manifest")] = "demo",
-    epochs: Annotated[int, typer.Option(min=1, help="of --accuracy")] = 40,
-    seeds: Annotated[int, typer.Option(min=2, help="of --accuracy")] = 3,
-    out: Annotated[Path | None, typer.Option(help="keep the figures in this JSON file")] = None,
+    tuned: Annotated[bool, typer.Option("--tuned", help="Plain loop with mgc's settings.")] = False,
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="Compare accuracies, not speed.")] = False,
+    data: Annotated[str, typer.Option(help="Dataset for --accuracy.")] = "demo",
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for --accuracy.")] = 40,
+    seeds: Annotated[int, typer.Option(min=2, help="Seeds for --accuracy.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the results. Default: none.")] = None,
 ) -> None:
-    """Time the training loop against the plain way, or compare their accuracy."""
+    """Compare the speed or the accuracy of the training loop with a plain one."""
     figures: dict[str, object] = {"command": shlex.join(["python", *sys.argv]), "cores": cores()}
     for name in network:
         if accuracy:
             tune_cpu()
-            figures[name] = right = accuracies(name, data, epochs, seeds)
-            for way, each in right.items():
+            figures[name] = results = accuracies(name, data, epochs, seeds)
+            for way, each in results.items():
                 print(f"{name} {way:>6}: test accuracy {mean(each):.3f} +- {stdev(each):.3f} ({seeds} seeds)")
         else:
             figures[name] = took = race(name, clips, rounds, tuned)
-            print(told(name, clips, took), flush=True)
+            print(summary(name, clips, took), flush=True)
     if out is not None:
         out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

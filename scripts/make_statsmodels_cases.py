@@ -1,7 +1,7 @@
-"""What statsmodels says of some comparisons, for the tests: `python scripts/make_statsmodels_cases.py`.
+"""Reference values of statsmodels for the tests: `python scripts/make_statsmodels_cases.py`.
 
-statsmodels is no dependency: `pip install statsmodels` into an environment of your own. Its answers lie in
-tests/data/statsmodels_cases.json.
+statsmodels is not a dependency: install it into another environment with `pip install statsmodels`. The
+values are written to tests/data/statsmodels_cases.json.
 """
 
 import json
@@ -18,7 +18,7 @@ SIZES = [1, 2, 5, 26]
 
 if __name__ == "__main__":
     rng = np.random.default_rng(0)
-    # Powers make some of them small; one family holds ties and a 1.
+    # Powers make some values small; one family has ties and a 1.
     families = [(rng.random(size) ** 4).tolist() for size in SIZES] + [[0.01, 0.04, 0.01, 1.0, 0.04, 0.0]]
     cases = {
         "statsmodels": statsmodels.__version__,

@@ -36,7 +36,7 @@ def table_of(dataset: str, best: int | None) -> str:
 
 if __name__ == "__main__":
     for name, (dataset, best) in TABLES.items():
-        table = table_of(dataset, best)  # before the file is opened: it stays as it is if there are no runs
+        table = table_of(dataset, best)  # raises if there are no runs, before the file is opened
         (ROOT / "docs" / "tables" / f"{name}.md").write_text(table, encoding="utf-8")
     file = ROOT / "README.md"
     file.write_text(updated(file.read_text(encoding="utf-8")), encoding="utf-8")

@@ -17,9 +17,9 @@ import pytest
 import soundfile
 from conftest import here, nobody, tone
 
-from mgc.audio import AudioError, Window, Windowing, decode, decoding, inspect, load, windowing, windows
+from mgc.audio import AudioError, Window, Windowing, decode, decoding, inspect, load, loader, windows
 from mgc.data import inspect_all
-from mgc.data.checking.fingerprint import fingerprint
+from mgc.data.checking.fingerprint import Fingerprinter
 from mgc.data.checking.measure import measure
 
 RATE = 44_100
@@ -173,7 +173,7 @@ def test_windows_are_those_cut_from_the_whole_array(monkeypatch: pytest.MonkeyPa
         samples = np.arange(1, length + 1, dtype=np.float32)
         borders = np.sort(rng.integers(0, length + 1, rng.integers(0, 9)))
         blocks = np.split(samples, borders)
-        monkeypatch.setattr(windowing, "decode", lambda path, rate, blocks=blocks: iter(blocks))
+        monkeypatch.setattr(loader, "decode", lambda path, rate, blocks=blocks: iter(blocks))
         ours = [as_tuple(window) for window in windows(Path("x"), cut)]
         assert ours == cut_at_once(samples, cut), (length, cut, borders)
         rest = length % window
@@ -347,7 +347,9 @@ def test_levels_silence_and_channels(
     assert found.dc_offset == pytest.approx(0.1 * 2.5 / 4, abs=1e-3)
     assert found.silent_share == pytest.approx(1.5 / 4, abs=0.01)
     assert (found.is_dual_mono, found.clipped_share, found.problem) == (True, 0.0, None)
-    np.testing.assert_array_equal(found.fingerprint, fingerprint(load(file), RATE))
+    whole = Fingerprinter()
+    whole.take(load(file), RATE)
+    np.testing.assert_array_equal(found.fingerprint, whole.words())
     other = measure(write(tmp_path / "b.wav", np.stack([wave, wave * 1.01], axis=1), "FLOAT"))
     assert not other.is_dual_mono
 

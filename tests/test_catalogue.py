@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from mgc.cli import app
 from mgc.config import DataRecipe
 from mgc.data import SOURCES, catalogue, overview, scan
-from mgc.data.listing import Archive
+from mgc.data.dataset import Archive
 
 
 def mgc(*words: object) -> Result:

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -39,7 +38,7 @@ from mgc.data import (
     unevaluated_classes,
 )
 from mgc.data.clips import file_hash, inspect_all
-from mgc.data.listing import Listing
+from mgc.data.dataset import Listing
 from mgc.data.loading import limit_tracks
 from mgc.data.quarantine import Quarantined, read_quarantine, write_quarantine
 from mgc.data.sources.local import from_manifest
@@ -192,7 +191,7 @@ def test_names_that_are_not_utf8(root: Path) -> None:
         pytest.skip("this file system takes UTF-8 names only")
     dataset = load(recipe(root), workspace=here())
     assert r"caf\udce9" in dataset.classes
-    assert dataset.table.num_rows == 18
+    assert len(dataset) == 18
     assert len(load(recipe(root, limit=12), workspace=here())) == 12
     describe(recipe(root), workspace=here()).encode()
 
@@ -760,19 +759,6 @@ def test_a_limit_is_balanced_over_genres(root: Path) -> None:
         t.track_id for t in load(recipe(root, limit=7), workspace=here()).tracks
     }
     assert len(load(recipe(root, limit=99), workspace=here())) == 12
-
-
-def test_the_table_is_a_hugging_face_dataset(root: Path) -> None:
-    dataset = load(recipe(root), workspace=here())
-    table = dataset.table
-    assert isinstance(table, datasets.Dataset) and table.num_rows == 12
-    assert isinstance(table.features["label"], datasets.ClassLabel) and table.features["label"].names == [
-        "jazz",
-        "rock",
-    ]
-    assert table["label"][:] == dataset.label_numbers(dataset.tracks)
-    assert table[0]["track_id"] == "jazz/00.wav" and Path(table[0]["audio"]).is_file()
-    assert table[0]["artist"] is None and table[0]["seconds"] == pytest.approx(0.6)
 
 
 def test_the_hash_covers_the_tracks_and_not_where_they_lie(root: Path, tmp_path: Path) -> None:

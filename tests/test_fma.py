@@ -13,7 +13,7 @@ from miniature import FMA_GENRES, HEADER, ONLY_IN_MEDIUM, MiniatureFma, make_fma
 
 from mgc.config import DataRecipe
 from mgc.data import load, make_split
-from mgc.data.listing import Listing
+from mgc.data.dataset import Listing
 from mgc.data.sources import fma
 from mgc.util.errors import MgcError
 

@@ -12,7 +12,7 @@ from miniature import make_gtzan, real_clips
 
 from mgc.config import DataRecipe
 from mgc.data import load, make_split
-from mgc.data.listing import Listing
+from mgc.data.dataset import Listing
 from mgc.data.sources import gtzan
 from mgc.util.errors import MgcError
 

@@ -23,7 +23,7 @@ from conftest import nobody, tone
 
 from mgc.audio import inspect, load
 from mgc.config import DataRecipe
-from mgc.data.listing import Listing
+from mgc.data.dataset import Listing
 from mgc.data.sources import hub
 from mgc.util.errors import MgcError
 

@@ -1,6 +1,7 @@
 """Altered clips have the named property, and trained models are evaluated on them."""
 
 import csv
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -193,6 +194,13 @@ def test_a_second_call_alters_nothing(run: RunRecord, trained: Path) -> None:
     assert "alter: noise 0 dB SNR: 4/4 clips" in first.stderr
     assert "alter: " not in second.stderr
     assert second.stdout == first.stdout
+
+
+def test_the_table_shows_no_difference_for_unaltered_tracks(run: RunRecord, trained: Path) -> None:
+    table = mgc("robust", run.run_id, "--data", trained / "music", "--only", "gain=-20").stdout
+    (unaltered,) = (line for line in table.splitlines() if re.search(r"  unaltered  ", line))
+    assert unaltered.rstrip().endswith("]")  # the interval of the accuracy is the last cell
+    assert "nan" not in table
 
 
 def test_the_dataset_can_be_given_by_the_name_of_its_results(run: RunRecord) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import soundfile
 from conftest import tone
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from mgc.cli import app
@@ -75,6 +76,34 @@ def test_the_tutorial_runs(my_music: Path, tiny_encoder: Path, monkeypatch: pyte
         assert expected, commands
         for line in expected:
             assert line in output, (commands, line, output)
+
+
+@pytest.mark.parametrize(
+    "document", [*sorted(DOCS.glob("*.md")), ROOT / "CHANGELOG.md"], ids=lambda file: file.name
+)
+def test_the_options_of_every_command_exist(document: Path) -> None:
+    commands = dict(get_command(app).commands)  # type: ignore[attr-defined]
+    for group in ("data", "cache", "runs"):
+        commands |= {f"{group} {name}": command for name, command in commands[group].commands.items()}
+    text = document.read_text(encoding="utf-8")
+    for name, rest in re.findall(r"\bmgc (data \w+|cache \w+|runs \w+|\w+)([^`\n#]*)", text):
+        options = {
+            option
+            for parameter in (commands[name].params if name in commands else [])
+            for option in [*parameter.opts, *parameter.secondary_opts]
+        }
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options, (name, rest)
+
+
+@pytest.mark.parametrize("document", [*DOCS.glob("*.md"), ROOT / "README.md"], ids=lambda file: file.name)
+def test_links_lead_to_files_and_headings(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", document.read_text(encoding="utf-8")):
+        file = document.parent / target if target else document
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+            assert anchor in anchors, anchor
 
 
 def too_many_bad_files(music: Path) -> list[str]:

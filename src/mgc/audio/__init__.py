@@ -1,35 +1,19 @@
 """Decoding, resampling and cutting audio: the only package that opens audio files."""
 
-from mgc.audio.decoding import (
-    SUFFIXES,
-    AudioError,
-    AudioFile,
-    Clip,
-    Meter,
-    content_hash,
-    decode,
-    inspect,
-    load,
-    open_bytes,
-)
-from mgc.audio.loader import load_windows
+from mgc.audio.decoding import SUFFIXES, AudioError, Clip, decode, inspect, load
+from mgc.audio.loader import Window, Windowing, load_windows, windows
 from mgc.audio.mp3 import KBITS
-from mgc.audio.windowing import Window, Windowing, windows
 
 __all__ = [
     "KBITS",
     "SUFFIXES",
     "AudioError",
-    "AudioFile",
     "Clip",
-    "Meter",
     "Window",
     "Windowing",
-    "content_hash",
     "decode",
     "inspect",
     "load",
     "load_windows",
-    "open_bytes",
     "windows",
 ]

@@ -8,24 +8,27 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
-from mgc.audio.mp3 import UncountedMp3, read_mp3_header
+from mgc.audio.mp3 import Mp3Header, UncountedMp3, read_mp3_header
 from mgc.util.errors import MgcError
 
-# Suffixes that are searched for in a folder. The second set needs ffmpeg, through audioread.
-SNDFILE_SUFFIXES = frozenset({".mp3", ".ogg", ".opus", ".flac", ".wav", ".au", ".aif", ".aiff", ".caf"})
+# Suffixes that are searched for in a folder. The others need ffmpeg, through audioread.
+SNDFILE_FORMATS = {
+    ".mp3": "MP3", ".ogg": "OGG", ".opus": "OGG", ".flac": "FLAC", ".wav": "WAV", ".au": "AU",
+    ".aif": "AIFF", ".aiff": "AIFF", ".caf": "CAF",
+}  # fmt: skip
 FFMPEG_SUFFIXES = frozenset({".m4a", ".mp4", ".aac", ".wma"})
-SUFFIXES = SNDFILE_SUFFIXES | FFMPEG_SUFFIXES
+SUFFIXES = FFMPEG_SUFFIXES.union(SNDFILE_FORMATS)
 
 # Beyond these the header is wrong. A file of 1 Hz would be resampled to thousands of times its samples.
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1_000, 1_000_000
@@ -54,40 +57,31 @@ class AudioFile(NamedTuple):
 
     sample_rate_hz: int
     channels: int
-    blocks: Iterator[np.ndarray]  # (samples, channels) float32 each, at the file's own rate
+    blocks: Iterator[np.ndarray]  # (samples, channels) float32, not empty, at the file's own rate
     format: str = ""
     subtype: str = ""
     seconds_promised: float | None = None
     mp3_unread: bool = False
 
 
-class Meter(Protocol):
-    """Measures a file while `inspect` decodes it."""
-
-    def start(self, path: Path, file: AudioFile) -> None:
-        """Called once, before the first block."""
-
-    def take(self, block: np.ndarray, mono: np.ndarray) -> None:
-        """Called for each block of samples, (n, channels), with its mix-down, (n,)."""
+# Called before a file is decoded; the result is called for each block, (n, channels), and its mix-down, (n,).
+Meter = Callable[[AudioFile], Callable[[np.ndarray, np.ndarray], None]]
 
 
 def decode(path: Path, sample_rate_hz: int | None = None) -> Iterator[np.ndarray]:
     """Blocks of mono float32 samples at `sample_rate_hz` (the file's own rate if None).
 
-    Channels are averaged; soxr resamples with its "HQ" setting.
-
-    Raises:
-        AudioError: the file cannot be decoded, or has samples that are not finite.
+    Channels are averaged; soxr resamples with its "HQ" setting. Raises `AudioError` if the file cannot be
+    decoded, or has samples that are not finite.
     """
-    file = _open(path)
-    blocks = (_mono(block, path) for block in file.blocks)
-    if sample_rate_hz in (None, file.sample_rate_hz):
-        yield from blocks
-        return
-    resampler = soxr.ResampleStream(file.sample_rate_hz, sample_rate_hz, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield resampler.resample_chunk(block)
-    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    with _open(path) as file:
+        blocks, rate = (_mono(block, path) for block in file.blocks), file.sample_rate_hz
+        if sample_rate_hz in (None, rate):
+            yield from blocks
+            return
+        resampler = soxr.ResampleStream(rate, sample_rate_hz, 1, dtype="float32", quality="HQ")
+        yield from map(resampler.resample_chunk, blocks)
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def load(path: Path, sample_rate_hz: int | None = None) -> np.ndarray:
@@ -101,102 +95,100 @@ def content_hash(stream: BufferedReader) -> str:
 
 
 def inspect(path: Path, meter: Meter | None = None) -> Clip:
-    """Hash and decode the whole file once: its length, and whether it can be used.
-
-    Never raises for a bad file: the reason is in `Clip.problem`. `meter` receives every decoded block.
-    """
-    content, rate, channels, samples, peak = "", 0, 0, 0, 0.0
+    """Hash and decode the whole file once. The reason why a bad file cannot be used is in `Clip.problem`."""
+    content, rate, channels, samples, peak, problem = "", 0, 0, 0, 0.0, None
     try:
         with open_bytes(path) as stream:
             content = content_hash(stream)
-        file = _open(path)
-        rate, channels = file.sample_rate_hz, file.channels
-        if meter:
-            meter.start(path, file)
-        for block in file.blocks:
-            mono = _mono(block, path)
-            samples += len(mono)
-            peak = max(peak, float(np.abs(mono).max(initial=0.0)))
-            if meter:
-                meter.take(block, mono)
+        with _open(path) as file:
+            rate, channels = file.sample_rate_hz, file.channels
+            take = meter(file) if meter else lambda block, mono: None
+            for block in file.blocks:
+                mono = _mono(block, path)
+                samples += len(mono)
+                peak = max(peak, float(np.abs(mono).max()))
+                take(block, mono)
+        if (seconds := samples / rate) < MIN_SECONDS:
+            problem = f"too short: {samples} samples, {seconds:.3f} s (at least {MIN_SECONDS} s are needed)"
+        elif peak == 0.0:
+            problem = "silent: every sample is zero"
     except AudioError as error:
-        return Clip(content, samples / rate if rate else 0.0, rate, channels, error.what)
-    except OSError as error:  # a disk that fails while it is read
-        return Clip("", 0.0, 0, 0, f"cannot be read: {error.strerror}")
-    seconds = samples / rate
-    problem = None
-    if seconds < MIN_SECONDS:
-        problem = f"too short: {samples} samples, {seconds:.3f} s (at least {MIN_SECONDS} s are needed)"
-    elif peak == 0.0:
-        problem = "silent: every sample is zero"
-    return Clip(content, seconds, rate, channels, problem)
+        problem = error.what
+    return Clip(content, samples / max(1, rate), rate, channels, problem)
 
 
-def open_bytes(path: Path) -> BufferedReader:
-    """Open a regular, non-empty file for reading.
-
-    Raises:
-        AudioError: it cannot be opened, is empty, or is not a regular file.
-    """
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BufferedReader]:
+    """Open a file for reading; `AudioError` if it cannot be read, is empty, or is not a regular file."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for ever
             raise AudioError("not a regular file (a pipe, a socket or a device)", where=path)
-        stream = path.open("rb")
+        with path.open("rb") as stream:
+            if not stream.peek(1):
+                raise AudioError("empty file (0 bytes)", where=path)
+            yield stream
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise AudioError(f"cannot be read: {reason}", where=path) from None
-    if not stream.peek(1):
-        stream.close()
-        raise AudioError("empty file (0 bytes)", where=path)
-    return stream
 
 
-# ---- opening ---------------------------------------------------------------------------------------------
+@contextmanager
+def _open(path: Path) -> Iterator[AudioFile]:
+    with open_bytes(path) as stream:  # the system's reasons are clearer than a decoder's
+        mp3 = read_mp3_header(stream)
+    by_ffmpeg = path.suffix.lower() in FFMPEG_SUFFIXES
+    with _open_ffmpeg(path) if by_ffmpeg else _open_sndfile(path, mp3) as file:
+        if not MIN_SAMPLE_RATE_HZ <= file.sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
+            supported = f"{MIN_SAMPLE_RATE_HZ:,} to {MAX_SAMPLE_RATE_HZ:,} Hz"
+            what = f"sample rate is {file.sample_rate_hz:,} Hz, outside the supported range of {supported}"
+            raise AudioError(what, where=path)
+        if file.channels < 1:
+            raise AudioError("cannot be decoded: the file has no channels", where=path)
+        yield file
 
 
-def _open(path: Path) -> AudioFile:
-    try:
-        with open_bytes(path) as stream:  # the system's reasons are clearer than a decoder's
-            mp3 = read_mp3_header(stream)
-    except OSError as error:
-        raise AudioError(f"cannot be read: {error.strerror}", where=path) from None
-    if path.suffix.lower() in FFMPEG_SUFFIXES:
-        return _open_ffmpeg(path)
+@contextmanager
+def _open_sndfile(path: Path, mp3: Mp3Header | None) -> Iterator[AudioFile]:
+    # As bytes, for names that are not UTF-8; Windows needs text.
+    source: object = path if sys.platform == "win32" else os.fsencode(path)
     with ExitStack() as opened:
-        # As bytes, for names that are not UTF-8; Windows needs text.
-        source: object = path if sys.platform == "win32" else os.fsencode(path)
-        if mp3 and mp3.count_from is not None:
-            source = opened.enter_context(UncountedMp3(path, mp3.count_from))
-        try:
+        with _clear_errors(path):
+            if mp3 and mp3.count_from is not None:
+                source = opened.enter_context(UncountedMp3(path, mp3.count_from))
             file = opened.enter_context(soundfile.SoundFile(source))
-        except (OSError, RuntimeError, TypeError) as error:  # TypeError: a name that ends in .raw
-            raise AudioError(f"cannot be decoded: {_reason(error)}", where=path) from None
-        _check_header(file.samplerate, file.channels, path)
-        closing = opened.pop_all()
-    promised: float | None = file.frames / file.samplerate
-    if mp3 and (mp3.promised_seconds is None or mp3.count_from is not None):
-        promised = mp3.promised_seconds
-    elif file.format == "OGG" or (file.format == "MP3" and not mp3) or file.frames >= 1 << 62:
-        promised = None  # counted or guessed by libsndfile, not promised by a header
+        rate, channels = file.samplerate, file.channels
+        promised: float | None = file.frames / max(1, rate)
+        if mp3 and (mp3.promised_seconds is None or mp3.count_from is not None):
+            promised = mp3.promised_seconds
+        elif file.format == "OGG" or (file.format == "MP3" and not mp3) or file.frames >= 1 << 62:
+            promised = None  # counted or guessed by libsndfile, not promised by a header
 
-    def blocks() -> Iterator[np.ndarray]:
-        with closing:
-            size = max(1024, VALUES_PER_BLOCK // file.channels)
+        def blocks() -> Iterator[np.ndarray]:
             while True:
-                try:
-                    block = file.read(size, dtype="float32", always_2d=True)
-                except (OSError, RuntimeError) as error:
-                    raise AudioError(f"cannot be decoded: {_reason(error)}", where=path) from None
-                if len(block) == 0:
+                with _clear_errors(path):
+                    block = file.read(max(1024, VALUES_PER_BLOCK // channels), "float32", always_2d=True)
+                if not len(block):
                     return
                 yield block
 
-    unread = mp3 is not None and mp3.unread
-    return AudioFile(file.samplerate, file.channels, blocks(), file.format, file.subtype, promised, unread)
+        unread = mp3 is not None and mp3.unread
+        yield AudioFile(rate, channels, blocks(), file.format, file.subtype, promised, unread)
 
 
-def _open_ffmpeg(path: Path) -> AudioFile:
+@contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, TypeError) as error:  # TypeError: a name that ends in .raw
+        reason = str(error).rpartition(": ")[2].strip().rstrip(".")  # without the path before it
+        if reason.startswith("File does not exist"):  # what its mp3 decoder says of a text file named .mp3
+            reason = "Format not recognised"
+        raise AudioError(f"cannot be decoded: {reason or type(error).__name__}", where=path) from None
+
+
+@contextmanager
+def _open_ffmpeg(path: Path) -> Iterator[AudioFile]:
     import audioread
 
     try:
@@ -204,33 +196,21 @@ def _open_ffmpeg(path: Path) -> AudioFile:
     except Exception as error:  # audioread also tries Python's own readers, which raise errors of any kind
         reason = str(error) or f"{path.suffix} needs ffmpeg, which is not installed or cannot read this file"
         raise AudioError(f"cannot be decoded: {reason}", where=path) from None
-    with ExitStack() as opened:
-        opened.enter_context(file)
-        _check_header(file.samplerate, file.channels, path)
-        closing = opened.pop_all()
 
     def blocks() -> Iterator[np.ndarray]:
         pending = bytearray()  # ffmpeg's pieces are small and may end within a sample
-        with closing:
-            try:
-                for data in file:
-                    pending += data
-                    if len(pending) >= 2 * VALUES_PER_BLOCK:
-                        yield _take_samples(pending, file.channels)
-            except Exception as error:
-                raise AudioError(f"cannot be decoded: {error}", where=path) from None
-        yield _take_samples(pending, file.channels)
+        try:
+            for data in file:
+                pending += data
+                if len(pending) >= 2 * max(VALUES_PER_BLOCK, file.channels):
+                    yield _take_samples(pending, file.channels)
+        except Exception as error:
+            raise AudioError(f"cannot be decoded: {error}", where=path) from None
+        if len(pending) >= 2 * file.channels:
+            yield _take_samples(pending, file.channels)
 
-    return AudioFile(file.samplerate, file.channels, blocks())
-
-
-def _check_header(sample_rate_hz: int, channels: int, path: Path) -> None:
-    if not MIN_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
-        supported = f"{MIN_SAMPLE_RATE_HZ:,} to {MAX_SAMPLE_RATE_HZ:,} Hz"
-        what = f"sample rate is {sample_rate_hz:,} Hz, outside the supported range of {supported}"
-        raise AudioError(what, where=path)
-    if channels < 1:
-        raise AudioError("cannot be decoded: the file has no channels", where=path)
+    with file:
+        yield AudioFile(file.samplerate, file.channels, blocks())
 
 
 def _take_samples(pending: bytearray, channels: int) -> np.ndarray:
@@ -250,17 +230,10 @@ def _mono(block: np.ndarray, path: Path) -> np.ndarray:
             mono = (mono + block[:, 1]) / np.float32(2)
         elif channels > 2:
             mono = block.mean(axis=1)
-    peak = float(np.abs(mono).max(initial=0.0))
+    peak = float(np.abs(mono).max())
     if not np.isfinite(peak):
         raise AudioError("contains samples that are not finite (NaN or infinity)", where=path)
     if peak > MAX_PEAK:
         what = f"sample values reach {peak:.0e} (full scale is 1.0); the file is probably corrupt"
         raise AudioError(what, where=path)
     return np.ascontiguousarray(mono)
-
-
-def _reason(error: Exception) -> str:
-    """libsndfile's message without the path that soundfile puts in front of it."""
-    message = str(error).rpartition(": ")[2].strip().rstrip(".") or type(error).__name__
-    # The message of its mp3 decoder for a text file named .mp3, which certainly exists at this point.
-    return "Format not recognised" if message.startswith("File does not exist") else message

@@ -1,6 +1,7 @@
 """Headers of mp3 files, where libsndfile does not read them as far as decoding needs."""
 
 import os
+import re
 import struct
 from io import BufferedReader, FileIO
 from pathlib import Path
@@ -19,15 +20,11 @@ MAX_TAGS = 100  # read before the first frame; bounds the time for a file of not
 
 
 class Mp3Header(NamedTuple):
-    """What the start of an mp3 file promises.
-
-    `count_from` is the byte from which libsndfile must count frames (see `UncountedMp3`), None if it reads
-    the whole file by itself. `unread` is True if another mp3 follows that cannot be decoded with the first.
-    """
+    """What the start of an mp3 file promises."""
 
     promised_seconds: float | None
-    count_from: int | None
-    unread: bool = False
+    count_from: int | None  # byte from which libsndfile must count frames (see `UncountedMp3`), if it must
+    unread: bool = False  # another mp3 follows that cannot be decoded with the first
 
 
 class UncountedMp3(FileIO):
@@ -81,23 +78,18 @@ def read_mp3_header(stream: BufferedReader) -> Mp3Header | None:
     elif head[36:40] == b"VBRI":
         size, count = struct.unpack(">2I", head[46:54].ljust(8, b"\0"))
     if not count:
-        return Mp3Header(None, None if _constant_bitrate(stream, start, frame) else start)
+        # If frames all over the file are as long as the first one, libsndfile's guess is right. Counting
+        # frames is slow, since every read goes through Python.
+        size = stream.seek(0, os.SEEK_END) - start
+        probes = (_first_frame(stream, start + size * part // PROBES) for part in range(1, PROBES))
+        lengths = (found[1].length_bytes for found in probes if found)
+        is_constant = all(abs(length - frame.length_bytes) <= 1 for length in lengths)  # 1 byte of padding
+        return Mp3Header(None, None if is_constant else start)
     seconds = count * frame.samples / frame.sample_rate_hz
     more = _first_frame(stream, start + size) if size else None
     if more and more[1][1:] == frame[1:]:
         return Mp3Header(seconds, start + frame.length_bytes)
     return Mp3Header(seconds, None, unread=more is not None)
-
-
-def _constant_bitrate(stream: BufferedReader, start: int, frame: _Frame) -> bool:
-    """Whether frames all over the file are as long as the first one: then libsndfile's guess is right.
-
-    Counting frames is slow, since every read goes through Python.
-    """
-    size = stream.seek(0, os.SEEK_END) - start
-    probes = (_first_frame(stream, start + size * part // PROBES) for part in range(1, PROBES))
-    lengths = (found[1].length_bytes for found in probes if found)
-    return all(abs(length - frame.length_bytes) <= 1 for length in lengths)  # one byte of padding
 
 
 def _first_frame(stream: BufferedReader, at: int) -> tuple[int, _Frame] | None:
@@ -111,24 +103,21 @@ def _first_frame(stream: BufferedReader, at: int) -> tuple[int, _Frame] | None:
         elif head[:3] == b"TAG":
             at += 128
         elif head[:8] == b"APETAGEX" and len(head) == 32:
-            size = int.from_bytes(head[12:16], "little")
-            at += max(size, 32) + (32 if head[23] & 32 else 0)
+            at += max(int.from_bytes(head[12:16], "little"), 32) + (32 if head[23] & 32 else 0)
         else:
             break
     if at == 0 and head[:1] != b"\xff":
         return None
     stream.seek(at)
     data = stream.read(SEARCHED_BYTES + CONSECUTIVE_FRAMES * LONGEST_FRAME_BYTES)
-    place = data.find(b"\xff")
-    while 0 <= place < SEARCHED_BYTES:
-        first = following = _frame(data, place)
-        behind, count = place, 0
+    for match in re.finditer(b"\xff", data[:SEARCHED_BYTES]):
+        first = following = _frame(data, match.start())
+        behind, count = match.start(), 0
         while following and first and following[1:] == first[1:] and count < CONSECUTIVE_FRAMES:
             behind, count = behind + following.length_bytes, count + 1
             following = _frame(data, behind)
         if first and count == CONSECUTIVE_FRAMES:
-            return at + place, first
-        place = data.find(b"\xff", place + 1)
+            return at + match.start(), first
     return None
 
 

@@ -3,19 +3,14 @@
 from mgc.data.catalogue import SOURCES, fetch, name_of, overview, scan
 from mgc.data.clips import inspect_all
 from mgc.data.dataset import Dataset, Excluded, Track, by_reason
-from mgc.data.describe import describe
-from mgc.data.listing import Archive, Listing, Source
-from mgc.data.loading import load
+from mgc.data.loading import describe, load
 from mgc.data.splits import Fold, Split, make_split, subsample_training, unevaluated_classes
 
 __all__ = [
     "SOURCES",
-    "Archive",
     "Dataset",
     "Excluded",
     "Fold",
-    "Listing",
-    "Source",
     "Split",
     "Track",
     "by_reason",

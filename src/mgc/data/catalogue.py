@@ -4,29 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from mgc.config import DataRecipe
-from mgc.data.dataset import as_text
+from mgc.data.dataset import Archive, Listing, Source, as_text
 from mgc.data.fetch import check_digest, download, unpack
-from mgc.data.listing import Archive, Listing, Source
-from mgc.data.sources import demo, fma, gtzan, hub
-from mgc.data.sources.local import (
-    MANIFEST_SUFFIXES,
-    from_folder,
-    from_manifest,
-    from_zip,
-    name_of_file,
-    name_of_manifest,
-)
+from mgc.data.sources import demo, fma, gtzan, hub, local
+from mgc.data.sources.local import MANIFEST_SUFFIXES, from_folder, from_manifest, from_zip
 from mgc.util import files
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.workspace import Workspace
 
 HUB = "hf:"
-
-
-def _demo(root: Path, recipe: DataRecipe) -> Listing:
-    return from_manifest(demo.render(root / "demo"), recipe)
-
-
 SOURCES: dict[str, Source] = {
     "demo": Source(
         about="real scores of six styles, rendered with General MIDI instruments",
@@ -36,7 +22,7 @@ SOURCES: dict[str, Source] = {
         size="rendered in a minute, 80 MB",
         place="demo/tracks.csv",
         present=lambda root: (root / "demo" / "tracks.csv").exists(),
-        listing=_demo,
+        listing=lambda root, recipe: from_manifest(demo.render(root / "demo"), recipe),
     ),
     **fma.SOURCES,
     "gtzan": gtzan.SOURCE,
@@ -46,8 +32,7 @@ SOURCES: dict[str, Source] = {
 def scan(recipe: DataRecipe, workspace: Workspace) -> Listing:
     """The tracks of `recipe.source`: a known name, `hf:...`, a folder, a zip of one, or a manifest.
 
-    Raises:
-        MgcError: the source does not exist or cannot be read.
+    Raises `MgcError` if the source does not exist or cannot be read.
     """
     if recipe.source in SOURCES:
         known = SOURCES[recipe.source]
@@ -65,16 +50,11 @@ def scan(recipe: DataRecipe, workspace: Workspace) -> Listing:
     if path.is_file() and path.suffix.lower() == ".zip":
         return from_zip(path, workspace)
     if path.is_file():
-        raise MgcError(
-            f"not a manifest: the supported suffixes are {', '.join(MANIFEST_SUFFIXES)}",
-            where=path,
-            fix="give such a table, a folder root/<genre>/<file>, or a .zip of such a folder",
-        )
-    raise MgcError(
-        f"there is no folder, manifest or dataset {recipe.source!r}",
-        where=path.absolute(),
-        fix=did_you_mean(recipe.source, SOURCES),
-    )
+        what = f"not a manifest: the supported suffixes are {', '.join(MANIFEST_SUFFIXES)}"
+        fix = "give such a table, a folder root/<genre>/<file>, or a .zip of such a folder"
+        raise MgcError(what, where=path, fix=fix)
+    what = f"there is no folder, manifest or dataset {recipe.source!r}"
+    raise MgcError(what, where=path.absolute(), fix=did_you_mean(recipe.source, SOURCES))
 
 
 def name_of(recipe: DataRecipe) -> str:
@@ -86,7 +66,8 @@ def name_of(recipe: DataRecipe) -> str:
     path = Path(recipe.source).expanduser()
     if path.is_dir():
         return as_text(path.resolve().name)
-    return name_of_file(path) if path.suffix.lower() == ".zip" else name_of_manifest(path)
+    is_zip = path.suffix.lower() == ".zip"
+    return local.name_of_file(path) if is_zip else local.name_of_manifest(path)
 
 
 def overview(root: Path) -> str:
@@ -100,9 +81,8 @@ def overview(root: Path) -> str:
             f"  licence: {source.licence}",
             f"  size: {source.size}",
             f"  place: {root / source.place}",
+            *([f"  download: mgc data fetch {name}"] if source.archives else []),
         ]
-        if source.archives:
-            lines.append(f"  download: mgc data fetch {name}")
     lines += [
         "",
         "hf:owner/name, hf:path/to/folder  [hub]  any audio dataset of the Hugging Face hub, or a saved copy",
@@ -112,14 +92,13 @@ def overview(root: Path) -> str:
 
 
 def fetch(name: str, root: Path, archive: Path | None = None) -> list[str]:
-    """Download, verify and unpack the archives of a known dataset. Archives that are complete are skipped.
+    """Download, verify and unpack the archives of a known dataset that are not complete: lines about it.
 
-    `archive` is a file that was downloaded by other means: it is verified, unpacked and kept. Returns lines
-    that say what was done.
+    `archive` is a file that was downloaded by other means: it is verified, unpacked and kept.
 
     Raises:
-        MgcError: an unknown name, no network (with what to download elsewhere, and where to put it), a wrong
-            digest, too little disk space, or an archive that cannot be unpacked.
+        MgcError: an unknown name, no network (with what to download elsewhere), a wrong digest, too little
+            disk space, or an archive that cannot be unpacked.
     """
     if name not in SOURCES:
         raise MgcError(f"there is no dataset {name!r}", fix=did_you_mean(name, SOURCES))
@@ -137,25 +116,21 @@ def _unpack_given(name: str, source: Source, file: Path, root: Path) -> list[str
     if not file.is_file():
         fix = "give the path of the downloaded file: " + _hint(name, source.archives[0])
         raise MgcError("the archive does not exist", where=file.absolute(), fix=fix)
-    same_name = [archive for archive in source.archives if archive.file == file.name]
-    for archive in same_name:
+    for archive in (same := [archive for archive in source.archives if archive.file == file.name]):
         try:
             check_digest(file, archive.digest, by_hand=_hint(name, archive))
         except MgcError:
-            if archive is same_name[-1]:
+            if archive is same[-1]:
                 raise
         else:
             return _unpack(file, archive, root)
     if len({archive.place for archive in source.archives}) > 1:
         names = " or ".join(dict.fromkeys(archive.file for archive in source.archives))
-        what = f"{file.name!r} is not an archive of {name}"
-        raise MgcError(what, where=file, fix=f"give {names}, under its original name")
+        fix = f"give {names}, under its original name"
+        raise MgcError(f"{file.name!r} is not an archive of {name}", where=file, fix=fix)
     # A copy of the same dataset from another place, for which no digest is published.
-    other = Archive(file.name, name, None, None)
-    return [
-        f"no digest is published for {file.name}: not verified",
-        *_unpack(file, other, root, whole=True),
-    ]
+    lines = _unpack(file, Archive(file.name, name, None, None), root, whole=True)
+    return [f"no digest is published for {file.name}: not verified", *lines]
 
 
 def _download(name: str, archive: Archive, root: Path) -> list[str]:
@@ -175,7 +150,7 @@ def _download(name: str, archive: Archive, root: Path) -> list[str]:
 def _unpack(file: Path, archive: Archive, root: Path, whole: bool = False) -> list[str]:
     """Unpack so that `archive.place` appears. `whole`: everything in the archive goes into that folder."""
     target = root / archive.place
-    unpacked = unpack(file, target, None) if whole else unpack(file, target.parent, target.name)
+    unpacked = unpack(file, target) if whole else unpack(file, target.parent, target.name)
     if not unpacked.files:
         raise MgcError(f"the archive contains no files of {archive.place}", where=file)
     files.write(_marker(archive, root), str(archive.digest))  # last: it marks that everything is unpacked
@@ -188,7 +163,6 @@ def _marker(archive: Archive, root: Path) -> Path:
 
 
 def _hint(name: str, archive: Archive) -> str:
-    source = SOURCES[name]
     where = f"download {archive.url}" if archive.url else f"get {archive.file}"
     text = f"{where} on a machine with a network, and run: mgc data fetch {name} --from {archive.file}"
-    return f"{text}; {source.about_archives}" if source.about_archives else text
+    return f"{text}; {SOURCES[name].about_archives}".removesuffix("; ")

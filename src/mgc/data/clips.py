@@ -12,27 +12,26 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from mgc.audio import Clip, content_hash, inspect
+from mgc.audio import Clip, inspect
+from mgc.audio.decoding import content_hash
 from mgc.data.dataset import as_text
-from mgc.util.errors import MgcError
+from mgc.util.errors import explaining
 from mgc.util.progress import Progress
 from mgc.util.workers import cores
 
 Result = TypeVar("Result")
+AnyClip = TypeVar("AnyClip", bound=Clip)
 
 WRITE_EVERY_SECONDS = 5.0  # the most work that is lost when the process is killed
 
 
 @dataclass(frozen=True)
 class Table(Generic[Result]):
-    """A table of the index: one result per file, as JSON.
+    """A table of the index: one result per file, as JSON."""
 
-    `name` ends with a revision, raised by hand when the work finds other results for the same file.
-    """
-
-    name: str
+    name: str  # ends with a revision, raised by hand when the work finds other results for the same file
     dumps: Callable[[Result], str]
     loads: Callable[[str], Result]
 
@@ -46,49 +45,41 @@ HASHES = Table[str]("hashes_1", str, str)
 
 
 def inspect_all(paths: Sequence[Path], cache: Path) -> list[Clip]:
-    """`mgc.audio.inspect` for every path. Results for unchanged files are remembered.
-
-    Raises:
-        MgcError: the index cannot be read or written.
-    """
+    """`inspect` for every path, remembered for unchanged files; `MgcError` if the index cannot be used."""
     return compute_all(paths, cache, CLIPS, inspect, "inspect audio files")
 
 
 def compute_all(
-    paths: Sequence[Path], cache: Path, table: Table[Result], work: Callable[[Path], Result], title: str
-) -> list[Result]:
+    paths: Sequence[Path], cache: Path, table: Table[AnyClip], work: Callable[[Path], AnyClip], title: str
+) -> list[AnyClip]:
     """`work(path)` for every path, on all cores; for unchanged files, the result is read from `table`.
 
-    Results with a `problem` are not remembered; a `Clip` is remembered for `inspect_all` as well. A call that
-    is interrupted keeps its results.
+    Results with a `problem` are not remembered; the others are remembered for `inspect_all` as well. A call
+    that is interrupted keeps its results.
     """
 
-    def dated_work(path: Path) -> tuple[Path, str, Result]:
+    def dated_work(path: Path) -> tuple[Path, str, AnyClip]:
         # The state is read first: a file that changes during the work is inspected again next time.
         return path, state_of(path), work(path)
 
     def write() -> None:
         _write(index, table, fresh)
         if table.name != CLIPS.name:
-            clips: list[tuple[Path, str, Clip]] = [
-                (path, state, result) for path, state, result in fresh if isinstance(result, Clip)
-            ]
-            _write(index, CLIPS, clips)
+            _write(index, CLIPS, fresh)
         fresh.clear()
 
-    with _open_index(cache) as index:
+    with _open_index(cache, table, CLIPS) as index:
         found = _read(index, table, paths)
         todo = [path for path in dict.fromkeys(paths) if path not in found]
-        fresh: list[tuple[Path, str, Result]] = []
+        fresh: list[tuple[Path, str, AnyClip]] = []
         written = time.monotonic()
         pool = ThreadPoolExecutor(cores(), thread_name_prefix="inspect")
         try:
             with Progress(title, len(todo), "files") as progress:
                 for future in as_completed([pool.submit(dated_work, path) for path in todo]):
-                    path, state, result = future.result()
-                    found[path] = result
-                    if not getattr(result, "problem", None):
-                        fresh.append((path, state, result))
+                    path, _, found[path] = row = future.result()
+                    if found[path].problem is None:
+                        fresh.append(row)
                     if time.monotonic() - written >= WRITE_EVERY_SECONDS:
                         write()
                         written = time.monotonic()
@@ -101,7 +92,7 @@ def compute_all(
 
 def file_hash(path: Path, cache: Path) -> str:
     """Hash of a file's bytes, remembered like results of `inspect_all` (hashing weights takes seconds)."""
-    with _open_index(cache) as index:
+    with _open_index(cache, HASHES) as index:
         known = _read(index, HASHES, [path])
         if path not in known:
             state = state_of(path)
@@ -121,47 +112,33 @@ def state_of(path: Path) -> str:
 
 
 @contextmanager
-def _open_index(cache: Path) -> Iterator[sqlite3.Connection]:
-    def unusable(where: Path, error: Exception) -> MgcError:
-        fix = (
-            "make it writable, or name another folder with $MGC_EMBEDDINGS_CACHE; a damaged clips.sqlite can "
-        )
-        fix += "be deleted: it is created again"
-        return MgcError(f"the cache cannot be used: {error}", where=where, fix=fix)
-
-    file = cache / "clips.sqlite"
-    try:
+def _open_index(cache: Path, *tables: Table[Any]) -> Iterator[sqlite3.Connection]:
+    fix = "make it writable, or name another folder with $MGC_EMBEDDINGS_CACHE; "
+    fix += "a damaged clips.sqlite can be deleted: it is created again"
+    with explaining("the cache cannot be used", cache, fix):
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unusable(cache, error) from None
-    try:
-        with closing(sqlite3.connect(file, timeout=60)) as index:
-            yield index
-    except sqlite3.Error as error:
-        raise unusable(file, error) from None
-
-
-def _create(index: sqlite3.Connection, table: Table[Result]) -> None:
-    columns = "path TEXT PRIMARY KEY, state TEXT, result TEXT"
-    index.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
+    file = cache / "clips.sqlite"
+    failed = explaining("the cache cannot be used", file, fix, (sqlite3.Error,))
+    with failed, closing(sqlite3.connect(file, timeout=60)) as index:
+        for table in tables:
+            columns = "path TEXT PRIMARY KEY, state TEXT, result TEXT"
+            index.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
+        yield index
 
 
 def _read(index: sqlite3.Connection, table: Table[Result], paths: Sequence[Path]) -> dict[Path, Result]:
     """The remembered results of those files that have not changed."""
-    _create(index, table)
-    select = f"SELECT state, result FROM {table.name} WHERE path = ?"
     found = {}
     for path in paths:
+        select = f"SELECT state, result FROM {table.name} WHERE path = ?"
         state, result = index.execute(select, (as_text(path.absolute()),)).fetchone() or ("", "")
         if state and state == state_of(path) != "missing":
             found[path] = table.loads(result)
     return found
 
 
-def _write(index: sqlite3.Connection, table: Table[Result], rows: Sequence[tuple[Path, str, Result]]) -> None:
+def _write(index: sqlite3.Connection, table: Table[Any], rows: Sequence[tuple[Path, str, Any]]) -> None:
     """One short transaction, so that other processes do not wait for long."""
-    if rows:
-        values = [(as_text(path.absolute()), state, table.dumps(result)) for path, state, result in rows]
-        with index:
-            _create(index, table)
-            index.executemany(f"INSERT OR REPLACE INTO {table.name} VALUES (?, ?, ?)", values)
+    values = [(as_text(path.absolute()), state, table.dumps(result)) for path, state, result in rows]
+    with index:
+        index.executemany(f"INSERT OR REPLACE INTO {table.name} VALUES (?, ?, ?)", values)

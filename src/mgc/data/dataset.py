@@ -1,21 +1,17 @@
-"""`Track` and `Dataset`: what is known about the music, independent of a split."""
+"""What is known about the music, independent of a split: tracks, datasets, and where they come from."""
 
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mgc.config import DataRecipe
 from mgc.util.errors import MgcError
 
-if TYPE_CHECKING:
-    import datasets
-
-
-MAX_NAMED = 10  # at most so many tracks are named for one reason; of more, the first few and the number
+MAX_NAMED = 10  # largest number of tracks named for one reason; of more, the first few and the number
 
 
 def as_text(value: object) -> str:
@@ -25,21 +21,17 @@ def as_text(value: object) -> str:
 
 @dataclass(frozen=True)
 class Track:
-    """One row of a dataset. A split never separates tracks of a `group`: the artist, else the track itself.
-
-    `split` is "train", "val" or "test" as given by the source, None if it gives no split. `content` (hash of
-    the file's bytes) and `seconds` are known once the file has been inspected.
-    """
+    """One row of a dataset."""
 
     track_id: str
     path: Path
     label: str
-    group: str
+    group: str  # never separated by a split: the artist, else the track itself
     artist: str | None = None
     title: str | None = None
-    split: str | None = None
+    split: str | None = None  # "train", "val" or "test" as given by the source
     album: str | None = None
-    content: str = ""
+    content: str = ""  # hash of the file's bytes, known like `seconds` once the file has been inspected
     seconds: float = 0.0
 
 
@@ -60,18 +52,15 @@ def by_reason(excluded: Iterable[Excluded]) -> list[str]:
         ids_of[bad.reason].append(bad.track_id)
     lines = []
     for reason, ids in ids_of.items():
-        if len(ids) <= MAX_NAMED:
-            lines += [f"{track_id}: {reason}" for track_id in ids]
-        else:
-            lines.append(f"{len(ids)} tracks ({', '.join(ids[:3])} ...): {reason}")
+        named = ids if len(ids) <= MAX_NAMED else [f"{len(ids)} tracks ({', '.join(ids[:3])} ...)"]
+        lines += [f"{name}: {reason}" for name in named]
     return lines
 
 
 def check_unique_ids(tracks: Iterable[Track], where: object = None) -> None:
     """Raises `MgcError` if two tracks have the same id."""
     counts = Counter(track.track_id for track in tracks)
-    duplicates = [track_id for track_id, count in counts.items() if count > 1]
-    if duplicates:
+    if duplicates := [track_id for track_id, count in counts.items() if count > 1]:
         message = f"{len(duplicates)} track ids occur more than once, first {duplicates[0]!r}"
         raise MgcError(message, where=where, fix="give every track a unique id")
 
@@ -98,11 +87,9 @@ class Dataset:
         classes = tuple(sorted({track.label for track in self.tracks}))
         if len(classes) < 2:
             found = f"only the class {classes[0]!r}" if classes else "no usable track"
-            raise MgcError(
-                f"{found} was found: classification needs at least two classes",
-                where=self.name,
-                fix="give a folder root/<genre>/<file> or a manifest with several labels",
-            )
+            what = f"{found} was found: classification needs at least two classes"
+            fix = "give a folder root/<genre>/<file> or a manifest with several labels"
+            raise MgcError(what, where=self.name, fix=fix)
         object.__setattr__(self, "tracks", tuple(sorted(self.tracks, key=lambda track: track.track_id)))
         object.__setattr__(self, "classes", classes)
 
@@ -125,18 +112,47 @@ class Dataset:
         number = {label: index for index, label in enumerate(self.classes)}
         return [number[track.label] for track in tracks]
 
-    @cached_property
-    def table(self) -> "datasets.Dataset":
-        """The tracks as a `datasets.Dataset`: `label` is a ClassLabel, `audio` the path of the file."""
-        import datasets
 
-        columns = {
-            f.name: [getattr(t, f.name) for t in self.tracks] for f in fields(Track) if f.name != "path"
-        }
-        columns["audio"] = [as_text(track.path) for track in self.tracks]
-        columns["label"] = self.label_numbers(self.tracks)
-        types = {name: datasets.Value("string") for name in columns} | {
-            "seconds": datasets.Value("float64"),
-            "label": datasets.ClassLabel(names=[*self.classes]),
-        }
-        return datasets.Dataset.from_dict(columns, features=datasets.Features(types))
+@dataclass(frozen=True)
+class Listing:
+    """The tracks of a source before any file is inspected. Other fields are those of `Dataset`."""
+
+    name: str
+    tracks: list[Track]
+    excluded: list[Excluded] = field(default_factory=list)  # rows that cannot become tracks
+    notes: list[str] = field(default_factory=list)
+    licence: str | None = None
+    split_name: str = "given"
+    split_authority: str = "given by the source"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to download and unpack. Everything in it is in a folder named like the last part of `place`.
+
+    Of several archives with the same place, the first is downloaded; the others are accepted with `--from`.
+    """
+
+    file: str
+    place: str  # the folder below the data root that it unpacks to
+    url: str | None = None  # None if no working link is known
+    digest: str | None = None  # "sha1:...", "md5:..." or "sha256:..."; None if none is published
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset known by name, below the data root."""
+
+    about: str
+    licence: str
+    tracks: int
+    genres: int
+    size: str  # of the download, for people
+    place: str  # for people: "fma_small/000/000002.mp3 ... and fma_metadata/tracks.csv"
+    present: Callable[[Path], bool]
+    listing: Callable[[Path, DataRecipe], Listing]  # raises `MgcError` if the dataset is not complete
+    archives: tuple[Archive, ...] = ()  # none for a generated dataset
+    about_archives: str = ""  # what to do without a network
+    known_bad: Mapping[str, str] = field(
+        default_factory=dict
+    )  # faults that others have published, by track id

@@ -15,7 +15,6 @@ always applies, and no check removes it.
 """
 
 import csv
-import io
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -50,20 +49,18 @@ class Quarantined:
         return self.word == "yes" and (self.kind == BY_HAND or same_and_usable)
 
 
-def read_quarantine(file: Path) -> dict[str, Quarantined]:
-    """The rows by track id; empty if the file does not exist.
+COLUMNS = [field.name for field in fields(Quarantined)]
 
-    Raises:
-        MgcError: the file cannot be read, lacks a column, or a value of `excluded` is not yes, no or keep.
-    """
+
+def read_quarantine(file: Path) -> dict[str, Quarantined]:
+    """The rows by track id, none if the file does not exist; `MgcError` if it is not such a file."""
     if not file.exists():
         return {}
     fix = "fix it, or delete it and run mgc data check again"
-    columns = [field.name for field in fields(Quarantined)]
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream, strict=True))
-        found = [Quarantined(**{column: row[column] or "" for column in columns}) for row in rows]
+        found = [Quarantined(**{column: row[column] or "" for column in COLUMNS}) for row in rows]
     except (OSError, ValueError, csv.Error) as error:
         raise MgcError(f"the quarantine file cannot be read: {error}", where=file, fix=fix) from None
     except KeyError as error:
@@ -76,20 +73,18 @@ def read_quarantine(file: Path) -> dict[str, Quarantined]:
 
 
 def write_quarantine(file: Path, checked: Collection[str], found: Iterable[Quarantined]) -> None:
-    """Write the rows that a check `found`, and remove those of other `checked` tracks (ids).
+    """Write the rows that a check of tracks with the ids `checked` found.
 
-    Rows of tracks that were not checked, rows "by hand", and "keep" for the same content remain.
+    Rows of other tracks, rows "by hand", and "keep" for the same content remain.
     """
+    import pandas as pd
+
     before = read_quarantine(file)
     rows = {i: row for i, row in before.items() if i not in checked or row.kind == BY_HAND}
     for row in found:
         old = before.get(row.track_id)
-        keep = old is not None and old.word == "keep" and old.content == row.content
-        if old is None or old.kind != BY_HAND:
-            rows[row.track_id] = replace(row, excluded="keep") if keep else row
-    text = io.StringIO()
-    # Unless told to quote everything, csv does not quote a lone carriage return, and cannot read it back.
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow([field.name for field in fields(Quarantined)])
-    writer.writerows([[*vars(rows[track_id]).values()] for track_id in sorted(rows)])
-    files.write(file, text.getvalue())
+        keep = old and old.word == "keep" and old.content == row.content
+        rows.setdefault(row.track_id, replace(row, excluded="keep") if keep else row)
+    table = pd.DataFrame([vars(rows[track_id]) for track_id in sorted(rows)], columns=COLUMNS)
+    # Unless everything is quoted, a lone carriage return is not, and cannot be read back.
+    files.write(file, table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL))

@@ -1,7 +1,7 @@
 """Splits: which tracks are for training, validation and testing, and who decided that.
 
-A group (an artist, or files of the same content) is never in two parts of a fold: `Split` refuses it. The
-only exception is "random", which measures how much such a leak is worth and is marked as leaky everywhere.
+A group (an artist, or files of the same content) is never in two parts of a fold, except in "random", which
+measures how much such a leak is worth and is marked as leaky everywhere.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class Fold:
     @property
     def parts(self) -> dict[str, tuple[str, ...]]:
         """The ids by "train", "val" and "test"."""
-        return {"train": self.train, "val": self.val, "test": self.test}
+        return {**vars(self)}
 
     def shared(self, owner: Mapping[str, str]) -> dict[str, tuple[str, str]]:
         """Values of `owner` (by track id) that occur in two parts, and the names of those parts."""
@@ -65,23 +65,28 @@ class Split:
 
     def __post_init__(self) -> None:
         tracks = self.dataset.by_id
+        owners = {"track": {i: i for i in tracks}, "artist": {i: t.group for i, t in tracks.items()}}
+        if self.leaky:
+            del owners["artist"]
         for number, fold in enumerate(self.folds):
             where = f"{self.dataset.name}, split {self.name}, fold {number}"
             for part, ids in fold.parts.items():
                 if not ids:
                     raise MgcError(f"the {_PART_NAMES[part]} is empty", where=where, fix=_TOO_FEW_TRACKS)
-            _refuse_shared(fold, {track_id: track_id for track_id in tracks}, "track", where)
-            if not self.leaky:
-                _refuse_shared(fold, {i: t.group for i, t in tracks.items()}, "artist", where)
+            for kind, owner in owners.items():
+                for name, (one, other) in fold.shared(owner).items():
+                    what = f"the {kind} {name.removeprefix('artist: ')!r} is in the {_PART_NAMES[one]} and in"
+                    reason = f"the {_PART_NAMES[other]}: the scores would count what a model remembers of it"
+                    fix = "fix the split column, or let mgc split by artist with --split cv5"
+                    raise MgcError(f"{what} {reason}", where=where, fix=fix)
             untrained = {tracks[i].label for i in fold.test} - {tracks[i].label for i in fold.train}
             if untrained:
-                what = f"the class {min(untrained)!r} is in the test set but not in the training set"
-                reason = "it has too few artists or tracks for this split"
-                raise MgcError(f"{what}: {reason}", where=where, fix=_TOO_FEW_TRACKS)
-        tested = Counter(track_id for fold in self.folds for track_id in fold.test)
-        repeated = [track_id for track_id, count in tested.items() if count > 1]
-        if repeated:
-            raise MgcError(f"track {repeated[0]!r} is in the test set of two folds", where=self.name)
+                what = f"the class {min(untrained)!r} is in the test set but not in the training set: it has "
+                what += "too few artists or tracks for this split"
+                raise MgcError(what, where=where, fix=_TOO_FEW_TRACKS)
+        for track_id, count in Counter(i for fold in self.folds for i in fold.test).items():
+            if count > 1:
+                raise MgcError(f"track {track_id!r} is in the test set of two folds", where=self.name)
 
     @property
     def tested(self) -> tuple[str, ...]:
@@ -91,7 +96,7 @@ class Split:
     @property
     def hash(self) -> str:
         """Hash of the track ids of all parts. Only records with equal hashes are compared."""
-        text = json.dumps([[sorted(f.train), sorted(f.val), sorted(f.test)] for f in self.folds])
+        text = json.dumps([[sorted(ids) for ids in fold.parts.values()] for fold in self.folds])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -105,17 +110,15 @@ def make_split(dataset: Dataset, name: str = "auto", seed: int = 0) -> Split:
         MgcError: no split is given, or the tracks cannot be split in this way.
     """
     is_given = all(track.split is not None for track in dataset.tracks)
+    by_size = "cv5" if len(dataset) < CV5_BELOW_TRACKS else "holdout"
     if name == "random":
-        return _random(dataset, is_given, seed)
+        return _random(dataset, "given" if is_given else by_size, seed)
     if name == "auto":
-        name = "given" if is_given else _by_size(dataset)
+        name = "given" if is_given else by_size
+    if name == "given" and not is_given:
+        fix = "name the column with --column split=NAME, or use --split cv5"
+        raise MgcError("the split 'given' needs a split for every track", where=dataset.name, fix=fix)
     if name == "given":
-        if not is_given:
-            raise MgcError(
-                "the split 'given' needs a split for every track",
-                where=dataset.name,
-                fix="name the column with --column split=NAME, or use --split cv5",
-            )
         return _given(dataset, seed)
     folds, rule = _drawn(dataset, name, seed)
     authority = f"{rule}, {_grouping(dataset)}, seed {seed}, {_validation_share(folds)}"
@@ -127,16 +130,13 @@ def subsample_training(split: Split, per_class: int, seed: int) -> Split:
 
     With the same seed, a larger `per_class` contains the tracks of a smaller one.
     """
+    import pandas as pd
+
     tracks = split.dataset.by_id
     folds = []
     for fold in split.folds:
-        seen: Counter[str] = Counter()
-        kept = []
-        for place in np.random.default_rng(seed).permutation(len(fold.train)):
-            label = tracks[fold.train[place]].label
-            seen[label] += 1
-            if seen[label] <= per_class:
-                kept.append(fold.train[place])
+        drawn = pd.Series([fold.train[k] for k in np.random.default_rng(seed).permutation(len(fold.train))])
+        kept = drawn.groupby([tracks[i].label for i in drawn]).head(per_class)
         folds.append(replace(fold, train=tuple(sorted(kept))))
     authority = f"{split.authority}; at most {per_class} training tracks per class, seed {seed}"
     return replace(split, folds=tuple(folds), authority=authority)
@@ -144,26 +144,19 @@ def subsample_training(split: Split, per_class: int, seed: int) -> Split:
 
 def unevaluated_classes(split: Split) -> list[str]:
     """Warnings about genres of which no fold has a test track, or no fold has a validation track."""
-    tracks = split.dataset.by_id
-    effects = {"test": "are not evaluated", "val": "are ignored in choosing epochs and hyperparameters"}
+    label_of = {track.track_id: track.label for track in split.dataset.tracks}
     lines = []
+    effects = {"test": "are not evaluated", "val": "are ignored in choosing epochs and hyperparameters"}
     for part, effect in effects.items():
-        present = {tracks[track_id].label for fold in split.folds for track_id in fold.parts[part]}
-        if missing := [label for label in split.dataset.classes if label not in present]:
-            lines.append(f"genres without tracks in the {_PART_NAMES[part]} {effect}: {', '.join(missing)}")
+        present = {label_of[i] for fold in split.folds for i in fold.parts[part]}
+        if missing := ", ".join(label for label in split.dataset.classes if label not in present):
+            lines.append(f"genres without tracks in the {_PART_NAMES[part]} {effect}: {missing}")
     return lines
 
 
 def side_of(word: str) -> str | None:
     """ "train", "val" or "test" for the usual words, None for any other."""
     return next((part for part, words in SPLIT_WORDS.items() if word.strip().lower() in words), None)
-
-
-# ---- the rules -------------------------------------------------------------------------------------------
-
-
-def _by_size(dataset: Dataset) -> str:
-    return "cv5" if len(dataset) < CV5_BELOW_TRACKS else "holdout"
 
 
 def _drawn(dataset: Dataset, name: str, seed: int) -> tuple[tuple[Fold, ...], str]:
@@ -173,42 +166,35 @@ def _drawn(dataset: Dataset, name: str, seed: int) -> tuple[tuple[Fold, ...], st
         if size < count:
             what = f"the class {label!r} has {size} tracks, but splitting needs at least {count}"
             raise MgcError(what, where=dataset.name, fix="add tracks or remove the class")
-    tests = _parts(dataset.tracks, count, seed)[: 1 if name == "holdout" else count]
     folds = []
-    for number, test in enumerate(tests):
+    for number, test in enumerate(_parts(dataset.tracks, count, seed)[: 1 if name == "holdout" else count]):
         rest = _without(dataset.tracks, test)
         val = _validation(rest, 8, seed + number)  # an eighth of four fifths is a tenth of all
         folds.append(Fold(_ids(_without(rest, val)), _ids(val), _ids(test)))
-    rule = "one fifth for testing, stratified" if name == "holdout" else "five folds, stratified"
-    return tuple(folds), rule
+    return tuple(folds), f"{'one fifth for testing' if name == 'holdout' else 'five folds'}, stratified"
 
 
 def _given(dataset: Dataset, seed: int) -> Split:
-    parts = _given_parts(dataset)
-    authority, train, val = dataset.split_authority, parts["train"], parts["val"]
+    train, val, test = _given_parts(dataset)
+    authority = dataset.split_authority
     if train and not val:
         authority += f"; a tenth of its training tracks for validation, {_grouping(dataset)}, seed {seed}"
         val = _validation(train, 10, seed)
         train = _without(train, val)
-    fold = Fold(_ids(train), _ids(val), _ids(parts["test"]))
-    return Split(dataset.split_name, authority, (fold,), dataset)
+    return Split(dataset.split_name, authority, (Fold(_ids(train), _ids(val), _ids(test)),), dataset)
 
 
-def _given_parts(dataset: Dataset) -> dict[str | None, list[Track]]:
-    parts: dict[str | None, list[Track]] = {"train": [], "val": [], "test": []}
-    for track in dataset.tracks:
-        parts[track.split].append(track)
-    return parts
+def _given_parts(dataset: Dataset) -> list[list[Track]]:
+    return [[track for track in dataset.tracks if track.split == part] for part in _PART_NAMES]
 
 
-def _random(dataset: Dataset, is_given: bool, seed: int) -> Split:
+def _random(dataset: Dataset, sizes: str, seed: int) -> Split:
     """Every track is its own group, as in most published tables of this field."""
-    ungrouped = tuple(replace(track, group=track.track_id) for track in dataset.tracks)
-    alone = replace(dataset, tracks=ungrouped)
-    if is_given:
+    alone = replace(dataset, tracks=tuple(replace(track, group=track.track_id) for track in dataset.tracks))
+    if sizes == "given":
         folds, rule = _as_large_as_given(alone, seed), f"sizes of the {dataset.split_name} split"
     else:
-        folds, rule = _drawn(alone, _by_size(dataset), seed)
+        folds, rule = _drawn(alone, sizes, seed)
     rule = f"LEAKY: random, {rule}, {_leak(dataset, folds)}, seed {seed}, {_validation_share(folds)}"
     return Split("random", rule, folds, dataset, leaky=True)
 
@@ -216,18 +202,15 @@ def _random(dataset: Dataset, is_given: bool, seed: int) -> Split:
 def _as_large_as_given(dataset: Dataset, seed: int) -> tuple[Fold, ...]:
     from sklearn.model_selection import train_test_split
 
-    def cut(tracks: Sequence[Track], count: int) -> tuple[list[Track], list[Track]]:
-        labels = [track.label for track in tracks]
-        try:
-            rest, part = train_test_split(tracks, test_size=count, stratify=labels, random_state=seed)
-        except ValueError as error:  # a class of one track, or a part smaller than the number of classes
-            raise MgcError(f"no random split: {error}", where=dataset.name, fix=_TOO_FEW_TRACKS) from None
-        return rest, part
-
-    sizes = {part: len(tracks) for part, tracks in _given_parts(dataset).items()}
-    rest, test = cut(list(dataset.tracks), sizes["test"])
-    train, val = cut(rest, sizes["val"] or max(1, sizes["train"] // 10))
-    return (Fold(_ids(train), _ids(val), _ids(test)),)
+    train, val, test = map(len, _given_parts(dataset))
+    labels = [track.label for track in dataset.tracks]
+    try:
+        rest, tests = train_test_split(dataset.tracks, test_size=test, stratify=labels, random_state=seed)
+        labels, size = [track.label for track in rest], val or max(1, train // 10)
+        trains, vals = train_test_split(rest, test_size=size, stratify=labels, random_state=seed)
+    except ValueError as error:  # a class of one track, or a part smaller than the number of classes
+        raise MgcError(f"no random split: {error}", where=dataset.name, fix=_TOO_FEW_TRACKS) from None
+    return (Fold(_ids(trains), _ids(vals), _ids(tests)),)
 
 
 def _validation(tracks: Sequence[Track], count: int, seed: int) -> list[Track]:
@@ -240,7 +223,7 @@ def _validation(tracks: Sequence[Track], count: int, seed: int) -> list[Track]:
 
 def _parts(tracks: Sequence[Track], count: int, seed: int) -> list[list[Track]]:
     """`count` disjoint parts of whole groups, stratified; fewer if no class has so many tracks."""
-    from sklearn.model_selection import StratifiedGroupKFold  # its import takes a second
+    from sklearn.model_selection import StratifiedGroupKFold
 
     labels = [track.label for track in tracks]
     count = max(2, min(count, max(Counter(labels).values(), default=0)))
@@ -255,42 +238,25 @@ def _parts(tracks: Sequence[Track], count: int, seed: int) -> list[list[Track]]:
     return [[tracks[index] for index in test] for _, test in cuts]
 
 
-def _refuse_shared(fold: Fold, owner: Mapping[str, str], kind: str, where: str) -> None:
-    for name, (one, other) in fold.shared(owner).items():
-        raise MgcError(
-            f"the {kind} {name.removeprefix('artist: ')!r} is in the {_PART_NAMES[one]} and in the "
-            f"{_PART_NAMES[other]}: the scores would count what a model remembers of it",
-            where=where,
-            fix="fix the split column, or let mgc split by artist with --split cv5",
-        )
-
-
-# ---- the rules in words ----------------------------------------------------------------------------------
-
-
 def _grouping(dataset: Dataset) -> str:
-    if any(track.artist for track in dataset.tracks):
-        return "grouped by artist"
-    return "artists unknown: every track is its own group"
+    known = any(track.artist for track in dataset.tracks)
+    return "grouped by artist" if known else "artists unknown: every track is its own group"
 
 
 def _validation_share(folds: Sequence[Fold]) -> str:
-    sizes = {part: len(ids) for part, ids in folds[0].parts.items()}
-    return f"{100 * sizes['val'] / sum(sizes.values()):.0f} % of the tracks for validation"
+    share = len(folds[0].val) / sum(map(len, folds[0].parts.values()))
+    return f"{100 * share:.0f} % of the tracks for validation"
 
 
 def _leak(dataset: Dataset, folds: Sequence[Fold]) -> str:
     """How many test tracks share a group with tracks that the model was trained or chosen on."""
     if not any(track.artist for track in dataset.tracks):
         return "not grouped, artists unknown"
-    tracks = dataset.by_id
-    tested = shared = 0
-    for fold in folds:
-        known = {tracks[track_id].group for track_id in (*fold.train, *fold.val)}
-        tested += len(fold.test)
-        shared += sum(tracks[track_id].group in known for track_id in fold.test)
-    share = f"{100 * shared / tested:.0f} % of the test tracks"
-    return f"not grouped by artist ({share} share an artist with the training set)"
+    groups = {track.track_id: track.group for track in dataset.tracks}
+    known = [{groups[i] for i in (*fold.train, *fold.val)} for fold in folds]
+    is_shared = [groups[i] in own for fold, own in zip(folds, known, strict=True) for i in fold.test]
+    share = f"{100 * np.mean(is_shared):.0f} % of the test tracks share an artist with the training set"
+    return f"not grouped by artist ({share})"
 
 
 def _without(tracks: Iterable[Track], taken: Iterable[Track]) -> list[Track]:

@@ -85,7 +85,7 @@ def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspac
 
 
 def _compare_predictions(before: Predictions, after: Predictions, tolerance: float) -> tuple[bool, str]:
-    """Whether both are the same, and how far they are apart in words."""
+    """Whether both are the same, and their differences in words."""
     if before == after:
         return True, f"bit-identical, {len(before)} tracks"
     if before.classes != after.classes:

@@ -272,7 +272,7 @@ def format_results(results: pd.DataFrame, form: str) -> str:
     rows = []
     for one in results.to_dict("records"):
         difference = p_value = ""
-        if one["verdict"]:
+        if pd.notna(one["verdict"]):  # missing for the unaltered tracks
             difference = f"{one['change']:+.3f} [{one['change_low']:+.3f}, {one['change_high']:+.3f}]"
             p_value = "<0.001" if one["p_holm"] < 0.001 else f"{one['p_holm']:.3f}"
         accuracy = f"{one['accuracy']:.3f} [{one['accuracy_low']:.3f}, {one['accuracy_high']:.3f}]"

@@ -295,8 +295,8 @@ def run_id_of(
 ) -> tuple[str, dict[str, int]]:
     """The id of a run, and the revisions that are part of it.
 
-    The id is a hash of what was asked for (only settings that differ from their defaults), the tracks, the
-    split, the representation, and the revisions of what the run uses.
+    The id is a hash of the settings that differ from their defaults, the tracks, the split, the
+    representation, and the revisions of what the run uses.
     """
     revisions = revisions_of(recipe) if representation else {"split": SPLIT}
     parts = {
@@ -314,8 +314,8 @@ def run_id_of(
 def settings_that_decide(recipe: AnyRecipe, representation: Representation | None) -> dict[str, Any]:
     """The settings of a run that differ from their defaults, as they enter its id.
 
-    A default that is written out is the same as one that is not, so a new setting renames no run. Left out is
-    also what hashes cover (tracks, encoder) and what cannot change the result.
+    A default that is written out is omitted too, so a new setting renames no run. Settings that hashes cover
+    (tracks, encoder), and those that cannot change the result, are omitted as well.
     """
     plain: dict[str, Any] = {}
     if isinstance(recipe, BaselineRecipe):

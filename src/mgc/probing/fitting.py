@@ -25,7 +25,7 @@ from mgc.util.errors import MgcError
 from mgc.util.progress import Progress, say
 from mgc.util.workers import cores
 
-REVISION = 1  # of pooling and choosing by validation: raised by hand when the same heads come out otherwise
+REVISION = 1  # of pooling and selection on validation: raised by hand when fitted heads change
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,6 @@ def _embeddings(record: RunRecord, workspace: Workspace, clips: list[str]) -> np
     layer = str(record.chosen[0]["layer"]) if record.chosen else "last"
     known = {key: value for key, value in record.recipe.items() if key in ProbeRecipe.model_fields}
     recipe = ProbeRecipe.model_validate({**known, "layers": "last" if layer == "weighted" else layer})
-    (vectors,) = embeddings_of(store, clips, recipe).values()
-    sums = np.add.reduceat(vectors.rows, vectors.ends[:-1], axis=0)
-    return sums / np.diff(vectors.ends)[:, np.newaxis]
+    (embeddings,) = embeddings_of(store, clips, recipe).values()
+    sums = np.add.reduceat(embeddings.rows, embeddings.ends[:-1], axis=0)
+    return sums / np.diff(embeddings.ends)[:, np.newaxis]

@@ -92,10 +92,10 @@ class RunRecord:
 
     @cached_property
     def evaluation(self) -> Scores:
-        """Its scores: those of the record, or, where they are of an mgc that knew other ones, found again.
+        """Its scores; computed again from the predictions if the record was written by a version with others.
 
         Raises:
-            MgcError: they are to be found again, and the predictions are not there or damaged.
+            MgcError: they must be computed again, and the predictions are missing or damaged.
         """
         try:
             return Scores.from_dict(self.scores)

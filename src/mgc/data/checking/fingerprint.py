@@ -46,15 +46,12 @@ CANDIDATES_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class Pair:
-    """Two clips that contain the same recording, by their positions in the list; `first` < `second`.
-
-    The second clip starts `offset_seconds` after the first (before it if negative).
-    """
+    """Two clips that contain the same recording, by their positions in the list; `first` < `second`."""
 
     first: int
     second: int
     seconds_overlap: float
-    offset_seconds: float
+    offset_seconds: float  # at which the second clip starts in the first
     bit_error_rate: float
 
 
@@ -88,13 +85,6 @@ class Fingerprinter:
         return _words(np.concatenate([_band_energies(windows[i : i + WINDOWS_AT_ONCE]) for i in starts]))
 
 
-def fingerprint(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """The fingerprint, (n,) uint32, of mono samples, (samples,) float32."""
-    fingerprinter = Fingerprinter()
-    fingerprinter.take(samples, sample_rate_hz)
-    return fingerprinter.words()
-
-
 def _band_energies(windows: np.ndarray) -> np.ndarray:
     """(windows, WINDOW) samples to (windows, BANDS)."""
     spectra = np.fft.rfft(windows * HANN)[:, BAND_EDGES[0] : BAND_EDGES[-1]]
@@ -112,9 +102,6 @@ def _words(energies: np.ndarray) -> np.ndarray:
     return np.packbits(bits, axis=1, bitorder="little").view("<u4")[:, 0].astype(np.uint32)
 
 
-# ---- comparing -------------------------------------------------------------------------------------------
-
-
 def near_duplicates(prints: Sequence[np.ndarray]) -> list[Pair]:
     """Pairs of clips that contain the same recording for at least five seconds, by their fingerprints.
 
@@ -124,31 +111,18 @@ def near_duplicates(prints: Sequence[np.ndarray]) -> list[Pair]:
     """
     found: dict[tuple[int, int], Pair] = {}
     for first, second, offset in WordIndex(prints).candidates():
-        known = found.get((first, second))
-        pair = _verified(prints, first, second, offset)
-        if pair and (not known or _evidence(pair) > _evidence(known)):
-            found[first, second] = pair
+        one, two = prints[first][max(0, offset) :], prints[second][max(0, -offset) :]
+        overlap = min(len(one), len(two))
+        different, informative = _difference(one[:overlap], two[:overlap])
+        too_few = informative * HOP_SECONDS < MIN_INFORMATIVE_SECONDS
+        if too_few or different > MAX_BIT_ERROR_RATE * 32 * informative:
+            continue
+        rate = float(different / (32 * informative))
+        pair = Pair(first, second, overlap * HOP_SECONDS, offset * HOP_SECONDS, rate)
+        # Among repetitions of a loop, the offset that explains most wins: equal bits beyond chance.
+        best = found.get((first, second), pair)
+        found[first, second] = max(best, pair, key=lambda p: (0.5 - p.bit_error_rate) * p.seconds_overlap)
     return sorted(found.values(), key=lambda pair: (pair.first, pair.second))
-
-
-def _evidence(pair: Pair) -> float:
-    """Equal bits beyond chance: among repetitions of a loop, the offset that explains most wins."""
-    return (0.5 - pair.bit_error_rate) * pair.seconds_overlap
-
-
-def _verified(prints: Sequence[np.ndarray], first: int, second: int, offset: int) -> Pair | None:
-    """The pair if it is one; `offset` is the word of the first clip at which the second starts."""
-    one = prints[first][max(0, offset) :]
-    two = prints[second][max(0, -offset) :]
-    overlap = min(len(one), len(two))
-    if overlap * HOP_SECONDS < MIN_OVERLAP_SECONDS:
-        return None
-    different, informative = _difference(one[:overlap], two[:overlap])
-    too_few = informative * HOP_SECONDS < MIN_INFORMATIVE_SECONDS
-    if too_few or different > MAX_BIT_ERROR_RATE * 32 * informative:
-        return None
-    rate = float(different / (32 * informative))
-    return Pair(first, second, overlap * HOP_SECONDS, offset * HOP_SECONDS, rate)
 
 
 def _difference(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,23 +147,41 @@ class WordIndex:
         self.shape = (max(1, len(prints)), max(1, len(prints)), 2 * self.longest)  # first, second, offset
 
     def candidates(self) -> Iterator[tuple[int, int, int]]:
-        """(first clip, second clip, offset) for which some words agree well enough."""
+        """(first clip, second clip, offset) for which some words of a long enough overlap agree well enough.
+
+        The second clip starts at word `offset` of the first.
+        """
         keys = self.keys()
-        for start in range(0, len(keys), CANDIDATES_AT_ONCE):
-            first, second, offset = np.unravel_index(keys[start : start + CANDIDATES_AT_ONCE], self.shape)
-            offset = offset - self.longest
-            kept = self._probe(first, second, offset)
-            yield from zip(first[kept].tolist(), second[kept].tolist(), offset[kept].tolist(), strict=True)
+        spread = (np.arange(PROBE_WORDS) + 0.5) / PROBE_WORDS
+        for begin in range(0, len(keys), CANDIDATES_AT_ONCE):
+            found = np.stack(np.unravel_index(keys[begin : begin + CANDIDATES_AT_ONCE], self.shape))
+            found[2] -= self.longest
+            first, second, offset = found
+            start, end = np.maximum(0, offset), np.minimum(self.lengths[first], self.lengths[second] + offset)
+            long_enough = (end - start) * HOP_SECONDS >= MIN_OVERLAP_SECONDS
+            first, second, offset = found = found[:, long_enough]
+            start, length = start[long_enough, None], (end - start)[long_enough, None]
+            places = (start + spread * length).astype(np.int64)  # (candidates, PROBE_WORDS)
+            one = self.words[self.starts[first, None] + places]
+            two = self.words[self.starts[second, None] + places - offset[:, None]]
+            different, informative = _difference(one, two)
+            unsure = informative < PROBE_WORDS / 4
+            kept = unsure | (different <= PROBE_BIT_ERROR_RATE * 32 * informative)
+            yield from map(tuple, found[:, kept].T.tolist())
 
     def keys(self) -> np.ndarray:
         """Every (first, second, offset) at which a word is equal, once, as flat positions in `shape`.
 
         Their number is linear in the number of clips: of many clips that share a word, only neighbours count.
         """
-        word, clip, place = self._occurrences()
-        begins = np.flatnonzero(np.diff(word, prepend=~word[:1]))
-        sizes = np.diff(begins, append=len(word))
-        size = np.repeat(sizes, sizes)  # clips that contain the word
+        # The first place of each word in each clip, sorted by word and clip.
+        clips = np.repeat(np.arange(len(self.lengths), dtype=np.uint64), self.lengths)
+        key, place = np.unique(self.words.astype(np.uint64) << np.uint64(32) | clips, return_index=True)
+        start = np.searchsorted(key, np.uint64(1 << 32))  # the word 0 is not informative
+        word, clip = (key[start:] >> np.uint64(32)).astype(np.uint32), key[start:].astype(np.uint32)
+        place = place[start:] - self.starts[clip]
+        _, group, sizes = np.unique(word, return_inverse=True, return_counts=True)
+        size = sizes[group]  # clips that contain the word
         found = [np.zeros(0, np.int64)]
         for step in range(1, ALL_PAIRS_UP_TO):
             same = word[step:] == word[:-step]
@@ -199,25 +191,3 @@ class WordIndex:
             offset = place[later - step] - place[later] + self.longest
             found.append(np.ravel_multi_index((clip[later - step], clip[later], offset), self.shape))
         return np.unique(np.concatenate(found))
-
-    def _occurrences(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Word, clip, and first place of the word in the clip, sorted by word and clip."""
-        clip = np.repeat(np.arange(len(self.lengths), dtype=np.uint64), self.lengths)
-        key, first = np.unique(self.words.astype(np.uint64) << np.uint64(32) | clip, return_index=True)
-        start = np.searchsorted(key, np.uint64(1 << 32))  # the word 0 is not informative
-        key, first = key[start:], first[start:]
-        word, clip = (key >> np.uint64(32)).astype(np.uint32), key.astype(np.uint32)  # high and low half
-        return word, clip, first - self.starts[clip]
-
-    def _probe(self, first: np.ndarray, second: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        """Which candidates overlap long enough and agree at some words spread over the overlap."""
-        start, end = np.maximum(0, offset), np.minimum(self.lengths[first], self.lengths[second] + offset)
-        long_enough = (end - start) * HOP_SECONDS >= MIN_OVERLAP_SECONDS
-        spread = (np.arange(PROBE_WORDS) + 0.5) / PROBE_WORDS
-        places = (start[:, None] + spread * np.maximum(0, end - start)[:, None]).astype(np.int64)
-        one = self.words[(self.starts[first][:, None] + places).clip(0, len(self.words) - 1)]
-        there = self.starts[second][:, None] + places - offset[:, None]
-        two = self.words[there.clip(0, len(self.words) - 1)]
-        different, informative = _difference(one, two)
-        unsure = informative < PROBE_WORDS / 4
-        return long_enough & (unsure | (different <= PROBE_BIT_ERROR_RATE * 32 * informative))

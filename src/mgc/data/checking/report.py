@@ -1,62 +1,50 @@
 """The result of `mgc data check` as text for a terminal, Markdown or JSON."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from textwrap import indent
-from typing import NamedTuple
 
 from mgc.data.checking.check import Check, Finding
 from mgc.data.dataset import MAX_NAMED
 from mgc.util import files
 from mgc.util.errors import MgcError, did_you_mean, printable
-from mgc.util.text import escape_markdown, markdown_table, text_table
+from mgc.util.text import escape_markdown, listed, markdown_table, text_table
 from mgc.workspace import Workspace
 
 FORMATS = ("table", "markdown", "json")
+# Heading, lines of text, and the header and rows of a table.
+_Section = tuple[str, Sequence[str], Sequence[str], Sequence[Sequence[object]]]
 
 
 def render(check: Check, form: str) -> str:
-    """The findings in one of FORMATS.
-
-    Raises:
-        MgcError: the format is unknown.
-    """
+    """The findings in one of FORMATS; `MgcError` if there is no such format."""
     if form == "json":
-        return check.to_json()
+        return json.dumps(asdict(check), indent=2, ensure_ascii=False)
     if form not in FORMATS:
         raise MgcError(f"unknown format {form!r}", fix=did_you_mean(form, FORMATS))
     blocks: list[str] = []
-    for section in _sections(check):
+    for heading, lines, header, rows in _sections(check):
         if form == "markdown":
-            blocks.append(f"### {escape_markdown(section.heading)}")
-            blocks += [markdown_table(section.header, section.rows)] if section.rows else []
-            blocks += (
-                ["\n".join(f"- {escape_markdown(line)}" for line in section.lines)] if section.lines else []
-            )
+            items = "\n".join(f"- {escape_markdown(line)}" for line in lines)
+            blocks += [f"### {escape_markdown(heading)}", markdown_table(header, rows) if rows else "", items]
         else:
-            blocks.append(printable(section.heading))
-            blocks += [indent(text_table(section.header, section.rows), "  ")] if section.rows else []
-            blocks += [f"  {printable(line)}" for line in section.lines]
-    return ("\n\n" if form == "markdown" else "\n").join(blocks)
+            table = indent(text_table(header, rows), "  ") if rows else ""
+            blocks += [printable(heading), table, *(f"  {printable(line)}" for line in lines)]
+    return ("\n\n" if form == "markdown" else "\n").join(filter(None, blocks))
 
 
 def save(check: Check, workspace: Workspace) -> None:
     """Write `check.json` and `check.md` to the dataset's folder of results."""
     folder = workspace.results_of(check.data)
-    for name, text in (("check.json", check.to_json()), ("check.md", render(check, "markdown"))):
-        files.write(folder / name, text + "\n")
-
-
-class _Section(NamedTuple):
-    heading: str
-    lines: Sequence[str] = ()
-    header: Sequence[str] = ()
-    rows: Sequence[Sequence[object]] = ()
+    for name, form in (("check.json", "json"), ("check.md", "markdown")):
+        files.write(folder / name, render(check, form) + "\n")
 
 
 def _sections(check: Check) -> Iterator[_Section]:
     heading = f"{check.data}: {check.tracks} tracks checked, {check.used} can be used"
-    yield _Section(heading, [f"split {check.split}", *check.notes])
+    yield heading, [f"split {check.split}", *check.notes], (), ()
     yield _excluded(check)
     yield _copies(check)
     yield _remarks(check)
@@ -64,42 +52,38 @@ def _sections(check: Check) -> Iterator[_Section]:
         yield _properties(check)
     yield _classes(check)
     crossing = [
-        f"{what}: {len(names)}" + (f" ({_some(names)})" if names else "")
-        for what, names in check.crossing.items()
+        f"{what}: {len(ids)} ({listed(ids, MAX_NAMED)})".removesuffix(" ()")
+        for what, ids in check.crossing.items()
     ]
-    yield _Section("In several parts of the split", crossing)
+    yield "In several parts of the split", crossing, (), ()
 
 
 def _excluded(check: Check) -> _Section:
-    excluded = [f for f in check.findings if f.excluded]
-    known = sum(bool(f.known) for f in excluded)
     by_detail: dict[tuple[str, str], list[Finding]] = defaultdict(list)
-    for f in excluded:
-        by_detail[f.kind, f.detail].append(f)
+    for f in check.findings:
+        if f.excluded:
+            by_detail[f.kind, f.detail].append(f)
     rows = []
     for (kind, detail), same in by_detail.items():
         if len(same) > MAX_NAMED:
             rows.append([f"{len(same)} tracks ({same[0].track_id} ...)", "", kind, detail, ""])
         else:
             rows += [[f.track_id, f.label, kind, detail, f.known and f"known: {f.known}"] for f in same]
-    heading = f"Excluded: {len(excluded)}" + (f", {known} of them known to be faulty" if known else "")
+    known = [bool(f.known) for f in check.findings if f.excluded]
+    heading = f"Excluded: {len(known)}" + (f", {sum(known)} of them known to be faulty" if any(known) else "")
     kept = [f"used, because the quarantine file says keep: {', '.join(check.kept)}"] if check.kept else []
-    return _Section(heading, kept, ("track", "label", "kind", "finding", ""), rows)
+    return heading, kept, ("track", "label", "kind", "finding", ""), rows
 
 
 def _copies(check: Check) -> _Section:
     crossing = sum(group.crosses_split for group in check.copies)
-    rows = [
-        [
-            _some(group.track_ids),
-            group.how + (f": {group.detail}" if group.detail else ""),
-            "LEAK" if group.crosses_split else "",
-            group.action,
-        ]
-        for group in check.copies
-    ]
+    rows = []
+    for group in check.copies:
+        how = f"{group.how}: {group.detail}".removesuffix(": ")
+        leak = "LEAK" if group.crosses_split else ""
+        rows.append([listed(group.track_ids, MAX_NAMED), how, leak, group.action])
     heading = f"Duplicate recordings: {len(rows)}, {crossing} of them in several parts of the split"
-    return _Section(heading, (), ("tracks", "similarity", "split", "action"), rows)
+    return heading, (), ("tracks", "similarity", "split", "action"), rows
 
 
 def _remarks(check: Check) -> _Section:
@@ -109,7 +93,7 @@ def _remarks(check: Check) -> _Section:
             by_kind[finding.kind].append(finding)
     rows = [[kind, len(of), f"{of[0].track_id}: {of[0].detail}"] for kind, of in sorted(by_kind.items())]
     heading = "Unusual, but used" if rows else "Nothing unusual about the other tracks"
-    return _Section(heading, (), ("kind", "tracks", "example"), rows)
+    return heading, (), ("kind", "tracks", "example"), rows
 
 
 def _properties(check: Check) -> _Section:
@@ -118,12 +102,11 @@ def _properties(check: Check) -> _Section:
         rows.append([p.name, f"{100 * p.accuracy:.0f} %", "CONFOUND" if p.confound else "", "all", p.usual])
         if p.confound:
             rows += [["", "", "", label, values] for label, values in p.by_class.items()]
-            lines.append(
-                f"The {p.name} differs between genres: a network can learn that instead of the music."
-            )
+            text = f"The {p.name} differs between genres: a network can learn that instead of the music."
+            lines.append(text)
     chance = f"{100 * check.properties[0].chance:.0f} %"
     heading = f"Genre predicted from file properties alone (chance: {chance})"
-    return _Section(heading, lines, ("property", "accuracy", "", "genre", "values"), rows)
+    return heading, lines, ("property", "accuracy", "", "genre", "values"), rows
 
 
 def _classes(check: Check) -> _Section:
@@ -134,9 +117,4 @@ def _classes(check: Check) -> _Section:
     if min(sizes, default=0) > 0 and max(sizes) >= 1.5 * min(sizes):
         share = f"the largest genre has {100 * max(sizes) / sum(sizes):.0f} % of the tracks"
         lines.append(f"Unbalanced: {share}. Compare macro-F1 in addition to accuracy.")
-    return _Section("Genres", lines, ("genre", *columns), rows)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
+    return "Genres", lines, ("genre", *columns), rows

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mgc.config import DataRecipe
-from mgc.data.listing import Archive, Listing, Source
+from mgc.data.dataset import Archive, Listing, Source
 
 
 def published(

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgc.config import DataRecipe
-from mgc.data.dataset import Track
-from mgc.data.listing import Listing, Source
+from mgc.data.dataset import Listing, Source, Track
 from mgc.data.sources import published
 from mgc.data.sources.local import artist_group
 from mgc.data.splits import side_of

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mgc.config import DataRecipe
-from mgc.data.dataset import Track
-from mgc.data.listing import Listing
+from mgc.data.dataset import Listing, Track
 from mgc.data.sources import published
 from mgc.data.sources.local import visible_entries
 from mgc.util.errors import MgcError

@@ -21,8 +21,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from mgc.config import DataRecipe
-from mgc.data.dataset import Excluded, Track, as_text
-from mgc.data.listing import Listing
+from mgc.data.dataset import Excluded, Listing, Track, as_text
 from mgc.data.sources import local
 from mgc.data.sources.hub_export import Address, Row, Table, export, plain
 from mgc.data.splits import side_of

@@ -16,9 +16,8 @@ import pyarrow.parquet
 from mgc.audio import SUFFIXES
 from mgc.config import DataRecipe
 from mgc.data.clips import file_hash
-from mgc.data.dataset import Excluded, Track, as_text
+from mgc.data.dataset import Excluded, Listing, Track, as_text
 from mgc.data.fetch import unpack
-from mgc.data.listing import Listing
 from mgc.data.splits import SPLIT_WORDS, side_of
 from mgc.util import files
 from mgc.util.errors import MgcError, counted, did_you_mean, explaining

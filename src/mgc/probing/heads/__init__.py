@@ -31,7 +31,7 @@ class Head:
     make: Callable[[float, int, int], Any]  # (strength, seed, tracks of the rarest class) -> unfitted
     # Fits all strengths in one pass, if that is faster: (embeddings, classes, strengths) -> fitted models.
     path: Callable[[np.ndarray, np.ndarray, Sequence[float]], Iterable[Any]] | None = None
-    revision: int = 1  # raised by hand when the same vectors give another classifier
+    revision: int = 1  # raised by hand when the same embeddings give another classifier
 
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
