@@ -6,7 +6,7 @@ Each group of commands is a module. Importing it adds the commands to `app`, in 
 import os
 import signal
 import warnings
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -44,9 +44,5 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # The published filter banks of AST and Whisper have such filters, and the user cannot change them.
     warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     app()
-
-
-def _interrupt(signum: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt

@@ -2,7 +2,7 @@
 
 The help of a command is its docstring: a summary, one entry for each option (`--flag METAVAR  text`) or
 argument (`ARGUMENT  text`), and examples. An option that is no parameter of the function is a setting of the
-recipe of the command: its metavar gives its type. `COMMON` has the entries that several commands share.
+recipe of the command: its metavar gives its type. `options.txt` has the entries that several commands share.
 """
 
 import errno
@@ -24,32 +24,6 @@ AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 Command = TypeVar("Command", bound=Callable[..., None])
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-
-COMMON = """
---model NAME  Encoder or feature: a name (see mgc encoders), a local folder, or a hub id. Default: musicnn.
---random-weights  Initialise the weights of the encoder randomly, from --seed. Default: pretrained weights.
---trust-remote-code  Run the Python code in an encoder's repository; MERT needs it. Default: refuse it.
---keep NAME  What is pooled: clip (one embedding per clip) or windows (one per window). Default: clip.
---precision NAME  Precision of the encoder: float32, or bfloat16 on devices that support it, which is a representation
-    of its own. Default: float32.
---seeds N,N...  Several seeds, for example 0,1,2: one run each, averaged in tables. Default: the one of --seed.
---data DATASET  Dataset: a known name (see mgc data list), hf:owner/name, a folder root/<genre>/<file>, a .zip of
-    such a folder, or a manifest. Default: $MGC_DATA, or else demo.
---data-root FOLDER  Folder of the known datasets. Default: $MGC_DATA_ROOT, or else data/.
---split NAME  Split: auto (given if the dataset has one, else cv5 below 2,000 tracks, else holdout), given, holdout,
-    cv5, or random. All but random keep the tracks of an artist together; random measures the leak. Default: auto.
---split-seed N  Seed for drawing the split, independent of --seed. Default: 0.
---limit N  Use at most N tracks, balanced over genres. Default: all tracks.
---seed N  Seed for weights, order of tracks and random crops. Default: 0.
---device NAME  Device: auto, cpu, cuda or mps. Default: auto.
---config FILE  TOML file with settings; see configs/. Options override it. Default: built-in settings.
---set KEY=VALUE  Override one setting, for example train.epochs=30. Can be repeated. Default: none.
---column KEY=NAME  Column of a manifest or hub dataset; KEY is path, label, split, artist, album, title or id. Can be
-    repeated. Default: the usual column names.
---apply  Make the changes. Default: only print what would change.
---format NAME  Format: table or json. Default: table.
-RUN  Id of a run, or its folder.
-"""  # noqa: E501
 
 
 class Options(dict[str, Any]):
@@ -117,8 +91,8 @@ def command(
 ) -> Callable[[Command], Command]:
     """Add a function to `group` as a command that takes an instance of `Options` as its first argument.
 
-    `shared` are the options that are described in `COMMON`. Help is made from the docstring, see the head of
-    this module. Errors that a user can fix are printed without a traceback.
+    `shared` are options that `options.txt` describes. Help is made from the docstring, see the head of this
+    module. Errors that a user can fix are printed without a traceback.
     """
 
     def decorate(function: Command) -> Command:
@@ -126,8 +100,8 @@ def command(
         own = [*inspect.signature(function).parameters.values()][1:]
         others = {parameter.name.rstrip("_") for parameter in own} | {*shared}
         settings = [name for name in entries if name not in others]
-        settings += [name for name in COMMON_ENTRIES if name in shared]
-        entries = COMMON_ENTRIES | entries
+        settings += [name for name in COMMON if name in shared]
+        entries = COMMON | entries
         keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY, default=None)
 
         @functools.wraps(function)
@@ -156,7 +130,7 @@ def _parse_help(text: str) -> tuple[str, dict[str, tuple[str, str, str]], str]:
     return summary, entries, "\n\n".join(["Examples:", *(line.strip() for line in examples.splitlines())])
 
 
-COMMON_ENTRIES = _parse_help(COMMON)[1]
+COMMON = _parse_help(Path(__file__).with_name("options.txt").read_text(encoding="utf-8"))[1]
 
 
 def _documented(parameter: inspect.Parameter, entries: dict[str, Any]) -> inspect.Parameter:

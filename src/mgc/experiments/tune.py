@@ -173,12 +173,9 @@ def _open_search(recipe: TuneRecipe, workspace: Workspace, file: Path | None) ->
         raise MgcError(what, where=file, fix="lower folds, or use --split cv5")
     base = trial_recipe(recipe, {}, 1)
     prepare(base, dataset, split, workspace)
-    parts: list[Any] = [
-        recipe.model_dump(mode="json", exclude={**NOT_HASHED, "base": NOT_HASHED}),
-        dataset.hash,
-    ]
+    settings = recipe.model_dump(mode="json", exclude={**NOT_HASHED, "base": NOT_HASHED})
     keys = [representation.key for representation in representations_of(base, workspace)]
-    parts += [split.hash, keys, revisions_of(base), REVISION]
+    parts = [settings, dataset.hash, split.hash, keys, revisions_of(base), REVISION]
     digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in recipe.name or recipe.base.network)
     folder = workspace.results_of(dataset.name) / f"tune-{name}-{digest}"
