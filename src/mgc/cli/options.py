@@ -40,9 +40,6 @@ class Options(dict[str, Any]):
         """The recipe of a command: the config file, then `--set`, then these options and `settings`.
 
         `settings` are further values by dotted key; those that are None change nothing.
-
-        Raises:
-            MgcError: an unknown key or a value that the recipe refuses.
         """
         from mgc.config import read_recipe
 
@@ -51,11 +48,7 @@ class Options(dict[str, Any]):
         return read_recipe(kind, self.get("config"), self.get("set") or [], given)
 
     def recipes(self, kind: type[AnyRecipe]) -> list[AnyRecipe]:
-        """As `recipe`, one for each of `--seeds`; a single one if it is not given.
-
-        Raises:
-            MgcError: as `recipe`, or seeds that are not distinct integers or are combined with `--seed`.
-        """
+        """As `recipe`, one for each of `--seeds`; a single one if it is not given."""
         from mgc.util.errors import MgcError
 
         seeds = self.pop("seeds")
@@ -67,20 +60,20 @@ class Options(dict[str, Any]):
         return [self.recipe(kind, seed=seed) for seed in seeds]
 
     def _columns(self) -> dict[str, str]:
-        from mgc.config import DataRecipe
         from mgc.util.errors import MgcError
 
         columns = {}
         for column in self.get("column") or []:
             key, equals, name = column.partition("=")
-            if not equals or f"{key}_column" not in DataRecipe.model_fields:
-                fix = "KEY is one of: path, label, split, artist, album, title, id"
+            if not equals or key not in COLUMNS:
+                fix = f"KEY is one of: {', '.join(COLUMNS)}"
                 raise MgcError(f"--column {column!r} is not KEY=NAME", fix=fix)
             columns[f"data.{key}_column"] = name
         return columns
 
 
 ALL = {"data", "data_root", "split", "split_seed", "limit", "seed", "device", "config", "set", "column"}
+COLUMNS = ("path", "label", "split", "artist", "album", "title", "id")
 ENCODER = {"model", "random_weights", "trust_remote_code"}
 NOT_SETTINGS = {"data_root", "config", "set", "column"}
 PATHS = {"data": "data.source", "split": "data.split", "split_seed": "data.split_seed", "limit": "data.limit"}

@@ -121,11 +121,7 @@ def _floors(records: Sequence[RunRecord], workspace: Workspace) -> list[RunRecor
 
 
 def lines_of(records: Sequence[RunRecord]) -> list[Line]:
-    """Group records into lines: those of one recipe are a line, those of one size in it a point.
-
-    Raises:
-        MgcError: they are evaluated on different tracks.
-    """
+    """Group records into lines: those of one recipe are a line, those of one size in it a point."""
     groups: dict[str, dict[int | None, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         recipe = {key: value for key, value in record.recipe.items() if key not in {*NAMES_ONLY, "seed"}}

@@ -213,11 +213,7 @@ def _embed_altered(
 
 @contextmanager
 def altered_files(alteration: Alteration, tracks: Sequence[Track]) -> Iterator[list[Track]]:
-    """The same tracks with paths of altered clips, in a folder that is removed at the end of the context.
-
-    Raises:
-        MgcError: a clip cannot be decoded, or the folder cannot be written.
-    """
+    """The same tracks with paths of altered clips, in a folder that is removed at the end of the context."""
     with tempfile.TemporaryDirectory(prefix="mgc-altered-") as folder:
         targets = [Path(folder) / f"{number}.caf" for number in range(len(tracks))]
         sources, contents = [track.path for track in tracks], [track.content for track in tracks]

@@ -67,11 +67,7 @@ def run_recipe(recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> Ru
 
 
 def plan_runs(recipe: StudyRecipe, file: Path) -> list[PlannedRun]:
-    """The systems of a study; paths of configs are relative to its `file`.
-
-    Raises:
-        MgcError: the study is empty, or a config is invalid.
-    """
+    """The systems of a study, checked; paths of configs are relative to its `file`."""
     if not recipe.runs:
         fix = 'add [[runs]] with config = "../baseline/cnn.toml"'
         raise MgcError("the study has no runs", where=file, fix=fix)
