@@ -12,9 +12,7 @@ import typer
 
 from mgc.cli.options import app
 
-from mgc.cli import learn, data, runs  # isort: skip
-
-__all__ = ["app", "data", "learn", "main", "runs"]
+from mgc.cli import learn, data, runs  # noqa: F401  # isort: skip
 
 
 def _version(requested: bool) -> None:

@@ -55,7 +55,6 @@ PRUNERS = {
     "median": MedianPruner(n_startup_trials=4, n_warmup_steps=2),
     "halving": SuccessiveHalvingPruner(min_resource=2, reduction_factor=2),
 }
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 UNITS = {"accuracy": "accuracy (share of tracks)", "loss": "loss (nats)"}
 # A search is for one network on one input; searching seeds or splits would select by luck.
 FIXED = (
@@ -82,9 +81,10 @@ class Phase:
         """The number of trials when the phase is finished."""
         return self.recipe.trials or math.prod(len(_choices(one)) for one in self.space.values())
 
-    def count(self, *states: TrialState) -> int:
-        """The number of trials in one of these states."""
-        return sum(trial.state in states for trial in self.trials)
+    @property
+    def finished(self) -> int:
+        """The number of finished trials."""
+        return sum(trial.state.is_finished() for trial in self.trials)
 
 
 @dataclass(frozen=True)
@@ -191,16 +191,14 @@ def _run_phases(search: Search) -> None:
         written = journal.read_bytes()
         files.write(journal, written[: written.rfind(b"\n") + 1])
     phases = search.phases()
-    total, done = sum(phase.total for phase in phases), sum(phase.count(*FINISHED) for phase in phases)
+    total = sum(phase.total for phase in phases)
+    done = sum(phase.finished for phase in phases)
     if done:
         say(f"{done} of {total} trials exist: {search.folder}")
-    processes, on_cpu = (
-        min(recipe.workers, total - done),
-        make_accelerator(recipe.device).device.type == "cpu",
-    )
+    todo, on_cpu = total - done, make_accelerator(recipe.device).device.type == "cpu"
     with (
-        Progress(f"tune {recipe.base.network}", total - done, "trials") as progress,
-        workers(max(1, processes), on_cpu) as pool,
+        Progress(f"tune {recipe.base.network}", todo, "trials") as progress,
+        workers(max(1, min(recipe.workers, todo)), on_cpu) as pool,
     ):
         for index in range(len(phases)):
             _run_phase(search, index, pool, progress)
@@ -410,7 +408,7 @@ def write(search: Search) -> None:
 
 
 def _summary(search: Search, best: FrozenTrial) -> list[str]:
-    trials = sum(phase.count(*FINISHED) for phase in search.phases())
+    trials = sum(phase.finished for phase in search.phases())
     folds = f"mean of {len(search.folds)} folds" if len(search.folds) > 1 else "one fold"
     return [
         f"Validation {search.recipe.metric} {best.value:.4f} ({folds} of split {search.split}),",
@@ -430,7 +428,8 @@ def format_search(search: Search) -> str:
             found = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in pairs)
         if not phase.improved:
             found = f"nothing better than before ({found})"
-        counts = len(phase.trials), phase.count(TrialState.PRUNED), phase.count(TrialState.FAIL)
+        states = [trial.state for trial in phase.trials]
+        counts = len(states), states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
         rows.append([phase.recipe.name, phase.recipe.sampler, *counts, value, found])
     table, best = text_table(header, rows), search.best()
     if best is None:
