@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from mgc.util.errors import MgcError, did_you_mean
+from mgc.util.errors import MgcError, did_you_mean, explaining
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Keep = Literal["clip", "windows"]
@@ -329,12 +329,11 @@ def read_toml(file: Path) -> dict[str, Any]:
     Raises:
         MgcError: the file does not exist or is not TOML.
     """
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MgcError("no such config file", where=file, fix="see configs/ for examples") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise MgcError(f"the config cannot be read as TOML: {error}", where=file) from None
+    if not file.exists():
+        raise MgcError("no such config file", where=file, fix="see configs/ for examples")
+    with explaining("the config cannot be read as TOML", file, errors=(OSError, ValueError)):
+        tree: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    return tree
 
 
 def _toml_value(text: str) -> Any:

@@ -6,15 +6,13 @@ Each group of commands is a module. Importing it adds the commands to `app`, in 
 import os
 import signal
 import warnings
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
 from mgc.cli.options import app
 
-from mgc.cli import learn, data, runs  # isort: skip
-
-__all__ = ["app", "data", "learn", "main", "runs"]
+from mgc.cli import learn, data, runs  # noqa: F401  # isort: skip
 
 
 def _version(requested: bool) -> None:
@@ -44,9 +42,5 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # The published filter banks of AST and Whisper have such filters, and the user cannot change them.
     warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     app()
-
-
-def _interrupt(signum: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt

@@ -116,9 +116,8 @@ def cache_verify(options: Options, apply: bool = False, recompute: int | None = 
         from mgc.config import InfoRecipe
         from mgc.data import load
 
-        found, differing = cache.recomputed(
-            load(options.recipe(InfoRecipe).data, workspace).tracks, recompute, workspace
-        )
+        tracks = load(options.recipe(InfoRecipe).data, workspace).tracks
+        found, differing = cache.recomputed(tracks, recompute, workspace)
         lines, left = [*lines, *found], left + differing
     typer.echo("\n".join(lines))
     if left:

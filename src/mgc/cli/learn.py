@@ -30,10 +30,10 @@ def demo(options: Options, overwrite: bool = False) -> None:
     from mgc.experiments.study import demo as run_demo
 
     recipe = options.recipe(BaselineRecipe)
-    done = run_demo(options.workspace, device=recipe.device, overwrite=overwrite)
-    mgc, run, clip = _program(), shlex.quote(str(done.best.folder)), shlex.quote(str(done.clip))
-    typer.echo(f"{done.table}\n\nNext:")
-    typer.echo(f"  {mgc} predict {run} {clip}")
+    table, best, clip = run_demo(options.workspace, device=recipe.device, overwrite=overwrite)
+    mgc = _program()
+    typer.echo(f"{table}\n\nNext:")
+    typer.echo(f"  {mgc} predict {shlex.quote(str(best.folder))} {shlex.quote(str(clip))}")
     typer.echo(f"  {mgc} report --data demo")
     typer.echo(f"  {mgc} probe --model musicnn --data path/to/your/music    # one folder per genre")
 

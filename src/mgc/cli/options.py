@@ -2,7 +2,7 @@
 
 The help of a command is its docstring: a summary, one entry for each option (`--flag METAVAR  text`) or
 argument (`ARGUMENT  text`), and examples. An option that is no parameter of the function is a setting of the
-recipe of the command: its metavar gives its type. `COMMON` has the entries that several commands share.
+recipe of the command: its metavar gives its type. `options.txt` has the entries that several commands share.
 """
 
 import errno
@@ -25,32 +25,6 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
-COMMON = """
---model NAME  Encoder or feature: a name (see mgc encoders), a local folder, or a hub id. Default: musicnn.
---random-weights  Initialise the weights of the encoder randomly, from --seed. Default: pretrained weights.
---trust-remote-code  Run the Python code in an encoder's repository; MERT needs it. Default: refuse it.
---keep NAME  What is pooled: clip (one embedding per clip) or windows (one per window). Default: clip.
---precision NAME  Precision of the encoder: float32, or bfloat16 on devices that support it, which is a representation
-    of its own. Default: float32.
---seeds N,N...  Several seeds, for example 0,1,2: one run each, averaged in tables. Default: the one of --seed.
---data DATASET  Dataset: a known name (see mgc data list), hf:owner/name, a folder root/<genre>/<file>, a .zip of
-    such a folder, or a manifest. Default: $MGC_DATA, or else demo.
---data-root FOLDER  Folder of the known datasets. Default: $MGC_DATA_ROOT, or else data/.
---split NAME  Split: auto (given if the dataset has one, else cv5 below 2,000 tracks, else holdout), given, holdout,
-    cv5, or random. All but random keep the tracks of an artist together; random measures the leak. Default: auto.
---split-seed N  Seed for drawing the split, independent of --seed. Default: 0.
---limit N  Use at most N tracks, balanced over genres. Default: all tracks.
---seed N  Seed for weights, order of tracks and random crops. Default: 0.
---device NAME  Device: auto, cpu, cuda or mps. Default: auto.
---config FILE  TOML file with settings; see configs/. Options override it. Default: built-in settings.
---set KEY=VALUE  Override one setting, for example train.epochs=30. Can be repeated. Default: none.
---column KEY=NAME  Column of a manifest or hub dataset; KEY is path, label, split, artist, album, title or id. Can be
-    repeated. Default: the usual column names.
---apply  Make the changes. Default: only print what would change.
---format NAME  Format: table or json. Default: table.
-RUN  Id of a run, or its folder.
-"""  # noqa: E501
-
 
 class Options(dict[str, Any]):
     """The options of a command that are not parameters of its function, by name; None if one is not given."""
@@ -66,9 +40,6 @@ class Options(dict[str, Any]):
         """The recipe of a command: the config file, then `--set`, then these options and `settings`.
 
         `settings` are further values by dotted key; those that are None change nothing.
-
-        Raises:
-            MgcError: an unknown key or a value that the recipe refuses.
         """
         from mgc.config import read_recipe
 
@@ -77,11 +48,7 @@ class Options(dict[str, Any]):
         return read_recipe(kind, self.get("config"), self.get("set") or [], given)
 
     def recipes(self, kind: type[AnyRecipe]) -> list[AnyRecipe]:
-        """As `recipe`, one for each of `--seeds`; a single one if it is not given.
-
-        Raises:
-            MgcError: as `recipe`, or seeds that are not distinct integers or are combined with `--seed`.
-        """
+        """As `recipe`, one for each of `--seeds`; a single one if it is not given."""
         from mgc.util.errors import MgcError
 
         seeds = self.pop("seeds")
@@ -93,20 +60,20 @@ class Options(dict[str, Any]):
         return [self.recipe(kind, seed=seed) for seed in seeds]
 
     def _columns(self) -> dict[str, str]:
-        from mgc.config import DataRecipe
         from mgc.util.errors import MgcError
 
         columns = {}
         for column in self.get("column") or []:
             key, equals, name = column.partition("=")
-            if not equals or f"{key}_column" not in DataRecipe.model_fields:
-                fix = "KEY is one of: path, label, split, artist, album, title, id"
+            if not equals or key not in COLUMNS:
+                fix = f"KEY is one of: {', '.join(COLUMNS)}"
                 raise MgcError(f"--column {column!r} is not KEY=NAME", fix=fix)
             columns[f"data.{key}_column"] = name
         return columns
 
 
 ALL = {"data", "data_root", "split", "split_seed", "limit", "seed", "device", "config", "set", "column"}
+COLUMNS = ("path", "label", "split", "artist", "album", "title", "id")
 ENCODER = {"model", "random_weights", "trust_remote_code"}
 NOT_SETTINGS = {"data_root", "config", "set", "column"}
 PATHS = {"data": "data.source", "split": "data.split", "split_seed": "data.split_seed", "limit": "data.limit"}
@@ -117,8 +84,8 @@ def command(
 ) -> Callable[[Command], Command]:
     """Add a function to `group` as a command that takes an instance of `Options` as its first argument.
 
-    `shared` are the options that are described in `COMMON`. Help is made from the docstring, see the head of
-    this module. Errors that a user can fix are printed without a traceback.
+    `shared` are options that `options.txt` describes. Help is made from the docstring, see the head of this
+    module. Errors that a user can fix are printed without a traceback.
     """
 
     def decorate(function: Command) -> Command:
@@ -126,8 +93,8 @@ def command(
         own = [*inspect.signature(function).parameters.values()][1:]
         others = {parameter.name.rstrip("_") for parameter in own} | {*shared}
         settings = [name for name in entries if name not in others]
-        settings += [name for name in COMMON_ENTRIES if name in shared]
-        entries = COMMON_ENTRIES | entries
+        settings += [name for name in COMMON if name in shared]
+        entries = COMMON | entries
         keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY, default=None)
 
         @functools.wraps(function)
@@ -156,7 +123,7 @@ def _parse_help(text: str) -> tuple[str, dict[str, tuple[str, str, str]], str]:
     return summary, entries, "\n\n".join(["Examples:", *(line.strip() for line in examples.splitlines())])
 
 
-COMMON_ENTRIES = _parse_help(COMMON)[1]
+COMMON = _parse_help(Path(__file__).with_name("options.txt").read_text(encoding="utf-8"))[1]
 
 
 def _documented(parameter: inspect.Parameter, entries: dict[str, Any]) -> inspect.Parameter:

@@ -73,9 +73,9 @@ def rerun(options: Options, run: str, tolerance: Annotated[float, typer.Option(m
 
     workspace = options.workspace
     changes = {"data.source": options["data"], "model": options["model"], "device": options["device"]}
-    result = reproduce(find_run(run, workspace), workspace, changes, tolerance)
-    typer.echo("\n".join(result.lines))
-    if not result.same:
+    same, lines = reproduce(find_run(run, workspace), workspace, changes, tolerance)
+    typer.echo("\n".join(lines))
+    if not same:
         raise typer.Exit(1)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,15 +86,14 @@ def _planned_runs(recipe: CurveRecipe, workspace: Workspace, file: Path | None) 
         assert file
         return plan_runs(recipe, file)
     seeds = recipe.seeds if recipe.seed is None else (recipe.seed,)
+    shared: dict[str, Any] = {"data": recipe.data, "device": recipe.device}
     planned = []
     for name in recipe.systems:
-        one: BaselineRecipe | ProbeRecipe
         if name in NETWORKS:
-            one = BaselineRecipe(network=name, data=recipe.data, device=recipe.device)
+            planned.append(PlannedRun(name, BaselineRecipe(network=name, **shared), seeds))
         else:
             open_representation(name, workspace)  # an unknown name fails before a network is trained
-            one = ProbeRecipe(model=name, data=recipe.data, device=recipe.device)
-        planned.append(PlannedRun(name, one, seeds))
+            planned.append(PlannedRun(name, ProbeRecipe(model=name, **shared), seeds))
     return planned
 
 
@@ -121,11 +121,7 @@ def _floors(records: Sequence[RunRecord], workspace: Workspace) -> list[RunRecor
 
 
 def lines_of(records: Sequence[RunRecord]) -> list[Line]:
-    """Group records into lines: those of one recipe are a line, those of one size in it a point.
-
-    Raises:
-        MgcError: they are evaluated on different tracks.
-    """
+    """Group records into lines: those of one recipe are a line, those of one size in it a point."""
     groups: dict[str, dict[int | None, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         recipe = {key: value for key, value in record.recipe.items() if key not in {*NAMES_ONLY, "seed"}}

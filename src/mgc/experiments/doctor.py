@@ -63,11 +63,7 @@ def check_encoder(recipe: DoctorRecipe, workspace: Workspace) -> Iterator[Check]
 
 
 def check_outputs(representation: Representation, dataset: Dataset, recipe: DoctorRecipe) -> Iterator[Check]:
-    """The checks on a few clips: weights, sample rate and outputs.
-
-    Raises:
-        MgcError: no such device, or fewer than two different clips.
-    """
+    """The checks on a few clips: weights, sample rate and outputs."""
     device = make_accelerator(recipe.device).device
     tune_cpu()
     clips = _spread(dataset, recipe.clips)

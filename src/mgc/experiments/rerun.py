@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,16 +19,10 @@ from mgc.workspace import Workspace
 RERUNS = ".rerun"  # in the results folder; names of datasets never begin with a dot
 
 
-@dataclass(frozen=True)
-class Rerun:
-    """Whether a run was reproduced, and a report in lines."""
-
-    same: bool
-    lines: list[str]
-
-
-def rerun(run: Run, workspace: Workspace, changes: Mapping[str, str | None], tolerance: float = 0.0) -> Rerun:
-    """Reproduce a run from its record and compare the predictions of every track.
+def rerun(
+    run: Run, workspace: Workspace, changes: Mapping[str, str | None], tolerance: float = 0.0
+) -> tuple[bool, list[str]]:
+    """Reproduce a run from its record and compare the predictions of every track: the same? and a report.
 
     `changes` are new places by dotted key: data.source, model, device. Probabilities that differ by at most
     `tolerance` count as the same. An interrupted call is resumed by the next one. A run that came out
@@ -59,10 +53,10 @@ def rerun(run: Run, workspace: Workspace, changes: Mapping[str, str | None], tol
     lines.append(f"predictions: {comparison}; accuracy {then:.4f} then, {now:.4f} now{points}")
     if same:
         shutil.rmtree(place)
-        return Rerun(True, [*lines, "SAME"])
+        return True, [*lines, "SAME"]
     unknown = "no recorded condition differs; the device may add floating-point numbers in a varying order"
     lines.append(f"DIFFERENT. Possible reasons: {'; '.join(reasons) or unknown}")
-    return Rerun(False, [*lines, f"new run: {place / new.data / new.run_id}"])
+    return False, [*lines, f"new run: {place / new.data / new.run_id}"]
 
 
 def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:

@@ -61,7 +61,7 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
     dataset = _dataset_of(records, recipe, workspace)
     tested = [dataset.by_id[track_id] for track_id in records[0].predictions().track_ids]
     tracks = limit_tracks(tested, DataRecipe(limit=recipe.limit))
-    clean = [_predict_unaltered(run, dataset, tracks, device) for run in runs]
+    clean = [_unaltered(run, dataset, tracks, device) for run in runs]
     under: list[list[Predictions]] = [[] for _ in runs]  # of each run, one for each alteration
     for number, alteration in enumerate(alterations, start=1):
         say(f"robust: {alteration.label} ({number} of {len(alterations)})")
@@ -84,9 +84,8 @@ def _rows(
     differences = [paired([predictions], [clean]) for predictions in under]
     corrected = holm([difference.p_value for difference in differences])
     versus = [replace(one, p_corrected=p) for one, p in zip(differences, corrected, strict=True)]
-    for alteration, predictions, difference in zip(
-        [None, *alterations], [clean, *under], [None, *versus], strict=True
-    ):
+    conditions = zip([None, *alterations], [clean, *under], [None, *versus], strict=True)
+    for alteration, predictions, difference in conditions:
         scores = evaluate(predictions)
         yield {
             "system": record.title,
@@ -160,9 +159,7 @@ def _load_once(run: RunModels) -> RunModels:
     return replace(run, representation=replace(plain, load=cache(plain.load)))
 
 
-def _predict_unaltered(
-    run: RunModels, dataset: Dataset, tracks: Sequence[Track], device: Device
-) -> Predictions:
+def _unaltered(run: RunModels, dataset: Dataset, tracks: Sequence[Track], device: Device) -> Predictions:
     """Predictions of the unaltered tracks, which must be those of the record.
 
     Otherwise an encoder with other weights or input would pass for one that is not robust.
@@ -181,11 +178,9 @@ def _predict_unaltered(
     return predictions
 
 
-def _predict(
-    run: RunModels, representation: Representation, dataset: Dataset, recorded: Predictions
-) -> Predictions:
+def _predict(run: RunModels, card: Representation, dataset: Dataset, recorded: Predictions) -> Predictions:
     """As `recorded`, predicted by each fold's model for its own test tracks, from cached embeddings."""
-    store = EmbeddingCache(representation, run.workspace.cache)
+    store = EmbeddingCache(card, run.workspace.cache)
     probabilities = np.zeros_like(recorded.probabilities)  # (N, C)
     for number in np.unique(recorded.fold):
         rows = np.flatnonzero(recorded.fold == number)
@@ -218,11 +213,7 @@ def _embed_altered(
 
 @contextmanager
 def altered_files(alteration: Alteration, tracks: Sequence[Track]) -> Iterator[list[Track]]:
-    """The same tracks with paths of altered clips, in a folder that is removed at the end of the context.
-
-    Raises:
-        MgcError: a clip cannot be decoded, or the folder cannot be written.
-    """
+    """The same tracks with paths of altered clips, in a folder that is removed at the end of the context."""
     with tempfile.TemporaryDirectory(prefix="mgc-altered-") as folder:
         targets = [Path(folder) / f"{number}.caf" for number in range(len(tracks))]
         sources, contents = [track.path for track in tracks], [track.content for track in tracks]

@@ -67,11 +67,7 @@ def run_recipe(recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> Ru
 
 
 def plan_runs(recipe: StudyRecipe, file: Path) -> list[PlannedRun]:
-    """The systems of a study; paths of configs are relative to its `file`.
-
-    Raises:
-        MgcError: the study is empty, or a config is invalid.
-    """
+    """The systems of a study, checked; paths of configs are relative to its `file`."""
     if not recipe.runs:
         fix = 'add [[runs]] with config = "../baseline/cnn.toml"'
         raise MgcError("the study has no runs", where=file, fix=fix)
@@ -97,24 +93,16 @@ def plan_runs(recipe: StudyRecipe, file: Path) -> list[PlannedRun]:
     return planned
 
 
-@dataclass(frozen=True)
-class Demo:
-    """What the demo leaves: the table as text, the most accurate of its two runs, and a clip to try it on."""
-
-    table: str
-    best: RunRecord
-    clip: Path
-
-
-def demo(workspace: Workspace, *, device: Device = "auto", overwrite: bool = False) -> Demo:
+def demo(
+    workspace: Workspace, *, device: Device = "auto", overwrite: bool = False
+) -> tuple[str, RunRecord, Path]:
     """Render the demo dataset, probe a frozen encoder, train a network from scratch, and compare them.
 
     Clips, embeddings and runs that exist are used again; with `overwrite` the network is trained again.
+    Returns the table as text, the most accurate of the two runs, and a clip to try it on.
 
-    Raises
-    ------
-    MgcError
-        The extra `demo` is not installed, or the weights of the encoder can be neither found nor downloaded.
+    Raises:
+        MgcError: the extra `demo` is not installed, or the encoder's weights cannot be downloaded.
     """
     data = DataRecipe(source=DEMO)
     # The encoder first: if its weights cannot be downloaded, this shows before minutes of training.
@@ -122,4 +110,4 @@ def demo(workspace: Workspace, *, device: Device = "auto", overwrite: bool = Fal
     runs.append(baseline(BaselineRecipe(data=data, device=device), workspace, overwrite))
     table = render(compare_records(load_records(DEMO, workspace)), "table")
     best = max(runs, key=lambda run: run.evaluation.accuracy)
-    return Demo(table, best, min((workspace.data / DEMO).glob("*/*.flac")))
+    return table, best, min((workspace.data / DEMO).glob("*/*.flac"))

@@ -55,7 +55,6 @@ PRUNERS = {
     "median": MedianPruner(n_startup_trials=4, n_warmup_steps=2),
     "halving": SuccessiveHalvingPruner(min_resource=2, reduction_factor=2),
 }
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 UNITS = {"accuracy": "accuracy (share of tracks)", "loss": "loss (nats)"}
 # A search is for one network on one input; searching seeds or splits would select by luck.
 FIXED = (
@@ -70,14 +69,22 @@ class Phase:
     """A phase as recorded in the journal."""
 
     recipe: PhaseRecipe
+    space: Space
+    study: optuna.Study
     trials: list[FrozenTrial]  # by number
     settings: dict[str, Any]  # found by the phases before
     best: FrozenTrial | None
     improved: bool  # over all phases before, so that later phases start from its best trial
 
-    def count(self, *states: TrialState) -> int:
-        """The number of trials in one of these states."""
-        return sum(trial.state in states for trial in self.trials)
+    @property
+    def total(self) -> int:
+        """The number of trials when the phase is finished."""
+        return self.recipe.trials or math.prod(len(_choices(one)) for one in self.space.values())
+
+    @property
+    def finished(self) -> int:
+        """The number of finished trials."""
+        return sum(trial.state.is_finished() for trial in self.trials)
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,8 @@ class Search:
         """1 if a larger value of the metric is better, else -1."""
         return 1 if self.recipe.metric == "accuracy" else -1
 
-    def studies(self) -> list[optuna.Study]:
-        """The Optuna study of each phase.
+    def phases(self) -> list[Phase]:
+        """Every phase. One that found nothing better than those before changes no setting.
 
         Raises:
             MgcError: the journal is damaged.
@@ -108,25 +115,19 @@ class Search:
         fix = "delete the folder of the search, and start it again"
         with explaining("the journal cannot be read", file, fix, (ValueError,)):
             storage = JournalStorage(JournalFileBackend(file, JournalFileOpenLock(file)))
-        existing, studies = optuna.get_all_study_names(storage), []
-        for phase in self.recipe.phases:
-            if phase.name not in existing:
-                direction = StudyDirection.MAXIMIZE if self.sign == 1 else StudyDirection.MINIMIZE
-                optuna.create_study(storage=storage, study_name=phase.name, direction=direction)
-            pruner = PRUNERS[phase.prune]
-            studies.append(optuna.load_study(study_name=phase.name, storage=storage, pruner=pruner))
-        return studies
-
-    def phases(self) -> list[Phase]:
-        """Every phase. One that found nothing better than those before changes no setting."""
+        existing = optuna.get_all_study_names(storage)
         settings: dict[str, Any] = {}
         value, phases = -math.inf, []
-        for recipe, study in zip(self.recipe.phases, self.studies(), strict=True):
+        for recipe, space in zip(self.recipe.phases, self.spaces, strict=True):
+            if recipe.name not in existing:
+                direction = StudyDirection.MAXIMIZE if self.sign == 1 else StudyDirection.MINIMIZE
+                optuna.create_study(storage=storage, study_name=recipe.name, direction=direction)
+            study = optuna.load_study(study_name=recipe.name, storage=storage, pruner=PRUNERS[recipe.prune])
             trials = study.get_trials(deepcopy=False)
             complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
             best = max(complete, key=lambda trial: self.sign * trial.values[0], default=None)
             improved = best is not None and self.sign * best.values[0] > value
-            phases.append(Phase(recipe, trials, settings, best, improved))
+            phases.append(Phase(recipe, space, study, trials, settings, best, improved))
             if best is not None and improved:
                 settings, value = settings | best.params, self.sign * best.values[0]
         return phases
@@ -136,7 +137,7 @@ class Search:
         for phase in reversed(self.phases()):
             if phase.best is not None and phase.improved:
                 settings = phase.settings | phase.best.params
-                return phase.best, trial_recipe(self.recipe, settings, phase.recipe.epochs)
+                return phase.best, _trial_recipe(self.recipe, settings, phase.recipe.epochs)
         return None
 
     def trial_folder(self, index: int, number: int) -> Path:
@@ -171,14 +172,11 @@ def _open_search(recipe: TuneRecipe, workspace: Workspace, file: Path | None) ->
     if recipe.folds > len(split.folds):
         what = f"folds = {recipe.folds}, but the split {split.name} has {len(split.folds)}"
         raise MgcError(what, where=file, fix="lower folds, or use --split cv5")
-    base = trial_recipe(recipe, {}, 1)
+    base = _trial_recipe(recipe, {}, 1)
     prepare(base, dataset, split, workspace)
-    parts: list[Any] = [
-        recipe.model_dump(mode="json", exclude={**NOT_HASHED, "base": NOT_HASHED}),
-        dataset.hash,
-    ]
+    settings = recipe.model_dump(mode="json", exclude={**NOT_HASHED, "base": NOT_HASHED})
     keys = [representation.key for representation in representations_of(base, workspace)]
-    parts += [split.hash, keys, revisions_of(base), REVISION]
+    parts = [settings, dataset.hash, split.hash, keys, revisions_of(base), REVISION]
     digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=4).hexdigest()
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in recipe.name or recipe.base.network)
     folder = workspace.results_of(dataset.name) / f"tune-{name}-{digest}"
@@ -192,64 +190,62 @@ def _run_phases(search: Search) -> None:
     if journal.exists():  # a killed process may have left its lock and an incomplete last line
         written = journal.read_bytes()
         files.write(journal, written[: written.rfind(b"\n") + 1])
-    totals = [
-        phase.trials or math.prod(len(_choices(one)) for one in space.values())
-        for phase, space in zip(recipe.phases, search.spaces, strict=True)
-    ]
-    done = sum(phase.count(*FINISHED) for phase in search.phases())
+    phases = search.phases()
+    total = sum(phase.total for phase in phases)
+    done = sum(phase.finished for phase in phases)
     if done:
-        say(f"{done} of {sum(totals)} trials exist: {search.folder}")
-    todo, one_thread = sum(totals) - done, make_accelerator(recipe.device).device.type == "cpu"
+        say(f"{done} of {total} trials exist: {search.folder}")
+    todo, on_cpu = total - done, make_accelerator(recipe.device).device.type == "cpu"
     with (
         Progress(f"tune {recipe.base.network}", todo, "trials") as progress,
-        workers(max(1, min(recipe.workers, todo)), one_thread) as pool,
+        workers(max(1, min(recipe.workers, todo)), on_cpu) as pool,
     ):
-        for index, total in enumerate(totals):
-            _run_phase(search, index, total, pool, progress)
+        for index in range(len(phases)):
+            _run_phase(search, index, pool, progress)
             write(search)
     shutil.rmtree(search.folder / "trials", ignore_errors=True)
 
 
-def _run_phase(search: Search, index: int, total: int, pool: Executor, progress: Progress) -> None:
+def _run_phase(search: Search, index: int, pool: Executor, progress: Progress) -> None:
     """Run the trials of a phase that are not finished; one that was interrupted is resumed."""
-    study, phase = search.studies()[index], search.phases()[index]
+    phase = search.phases()[index]
     finished = {trial.number for trial in phase.trials if trial.state.is_finished()}
-    todo = [number for number in range(total) if number not in finished]
+    todo = [number for number in range(phase.total) if number not in finished]
     running: dict[Future[float | None], int] = {}
     while todo or running:
         while todo and len(running) < search.recipe.workers:
             number = todo.pop(0)
-            trial = _ask(search, study, index, number)
-            recipe = trial_recipe(search.recipe, phase.settings | trial.params, phase.recipe.epochs)
+            seed = np.random.SeedSequence((search.recipe.seed, index, number)).generate_state(1)[0]
+            trial = _ask(phase, number, search.recipe.seed, int(seed))
+            recipe = _trial_recipe(search.recipe, phase.settings | trial.params, phase.recipe.epochs)
             running[pool.submit(_run_trial, search, index, trial._trial_id, recipe, fit_fold)] = number
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             number, value = running.pop(future), future.result()
             if value is not None and math.isfinite(value):
-                study.tell(number, value)
+                phase.study.tell(number, value)
             else:
-                study.tell(number, state=TrialState.PRUNED if value is None else TrialState.FAIL)
+                phase.study.tell(number, state=TrialState.PRUNED if value is None else TrialState.FAIL)
             shutil.rmtree(search.trial_folder(index, number))
             found = search.best()
             best = f", best {search.recipe.metric} {found[0].value:.4f}" if found else ""
             progress.step(note=f"{phase.recipe.name}{best}")
 
 
-def _ask(search: Search, study: optuna.Study, index: int, number: int) -> optuna.Trial:
+def _ask(phase: Phase, number: int, search_seed: int, seed: int) -> optuna.Trial:
     """Trial `number`, new or resumed, with every parameter drawn."""
-    phase, space, known = search.recipe.phases[index], search.spaces[index], study.get_trials(deepcopy=False)
-    seed = int(np.random.SeedSequence((search.recipe.seed, index, number)).generate_state(1)[0])
-    if phase.sampler == "grid":
-        choices = {key: _choices(one) for key, one in space.items()}
-        study.sampler = GridSampler(choices, seed=search.recipe.seed)
-    elif phase.sampler == "random":
+    study, known = phase.study, phase.study.get_trials(deepcopy=False)
+    if phase.recipe.sampler == "grid":
+        choices = {key: _choices(one) for key, one in phase.space.items()}
+        study.sampler = GridSampler(choices, seed=search_seed)
+    elif phase.recipe.sampler == "random":
         study.sampler = RandomSampler(seed)
     else:
         # At most a third at random: Optuna's default, ten, would be most of a short search.
-        startup = min(10, max(3, (phase.trials or 0) // 3))
+        startup = min(10, max(3, phase.total // 3))
         study.sampler = TPESampler(seed=seed, n_startup_trials=startup)
     # Optuna can resume a trial, and draw from a given distribution, only by private members.
     trial = optuna.Trial(study, known[number]._trial_id) if number < len(known) else study.ask()
-    for key, distribution in space.items():
+    for key, distribution in phase.space.items():
         trial._suggest(key, distribution)
     # After the last trial of a grid its sampler would call study.stop(), which raises outside optimize().
     study.sampler = RandomSampler()
@@ -263,7 +259,7 @@ def _run_trial(
 
     Only the first fold can be pruned: later folds are trained for trials that passed it.
     """
-    trial = optuna.Trial(search.studies()[index], trial_id)
+    trial = optuna.Trial(search.phases()[index].study, trial_id)
     reported = max(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values, default=-1)
     folder = search.trial_folder(index, trial.number)
     folder.mkdir(parents=True, exist_ok=True)
@@ -305,12 +301,8 @@ def _run_trial(
 # ---- search spaces
 
 
-def trial_recipe(recipe: TuneRecipe, settings: dict[str, Any], epochs: int) -> BaselineRecipe:
-    """The base recipe with `settings` applied; settings that are None get the network's own values.
-
-    Raises:
-        MgcError: the network does not have one of the settings.
-    """
+def _trial_recipe(recipe: TuneRecipe, settings: dict[str, Any], epochs: int) -> BaselineRecipe:
+    """The base recipe with `settings` applied; settings that are None get the network's own values."""
     tree = recipe.base.model_dump()
     for key, value in {**settings, "train.epochs": epochs}.items():
         put(tree, key, value, "the search")
@@ -347,7 +339,7 @@ def _spaces(recipe: TuneRecipe, classes: tuple[str, ...], file: Path | None) -> 
                 points = [dict(zip(choices, point, strict=True)) for point in product(*choices.values())]
             for point in points:
                 where = f"{file or 'the recipe'}, phase {phase.name!r}: {point}"
-                Augment(trial_recipe(recipe, settings | point, phase.epochs).augment, classes)
+                Augment(_trial_recipe(recipe, settings | point, phase.epochs).augment, classes)
         except MgcError as error:
             raise MgcError(error.what, where=where, fix=error.fix) from None
         settings |= first
@@ -416,7 +408,7 @@ def write(search: Search) -> None:
 
 
 def _summary(search: Search, best: FrozenTrial) -> list[str]:
-    trials = sum(phase.count(*FINISHED) for phase in search.phases())
+    trials = sum(phase.finished for phase in search.phases())
     folds = f"mean of {len(search.folds)} folds" if len(search.folds) > 1 else "one fold"
     return [
         f"Validation {search.recipe.metric} {best.value:.4f} ({folds} of split {search.split}),",
@@ -436,7 +428,8 @@ def format_search(search: Search) -> str:
             found = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in pairs)
         if not phase.improved:
             found = f"nothing better than before ({found})"
-        counts = len(phase.trials), phase.count(TrialState.PRUNED), phase.count(TrialState.FAIL)
+        states = [trial.state for trial in phase.trials]
+        counts = len(states), states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
         rows.append([phase.recipe.name, phase.recipe.sampler, *counts, value, found])
     table, best = text_table(header, rows), search.best()
     if best is None:
@@ -450,16 +443,17 @@ def plot_trials(search: Search, table: pd.DataFrame) -> None:
     from matplotlib.figure import Figure
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # imports scikit-learn
 
-    colours = {phase.name: f"C{number}" for number, phase in enumerate(search.recipe.phases)}
-    bars = []
-    for study in search.studies():
-        values = [trial.values[0] for trial in study.get_trials(states=(TrialState.COMPLETE,))]
+    colours, bars = {}, []
+    for number, phase in enumerate(search.phases()):
+        name = phase.recipe.name
+        colours[name] = f"C{number}"
+        values = [trial.values[0] for trial in phase.trials if trial.state == TrialState.COMPLETE]
         if len(set(values)) > 1:
-            shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+            shares = get_param_importances(phase.study, evaluator=FanovaImportanceEvaluator(seed=0))
             # As parts of the deviation, phases can be compared, also those with a single setting.
             for key, share in shares.items():
-                label = files.as_label(f"{key}\n({study.study_name})")
-                bars += [(label, share**0.5 * pstdev(values), colours[study.study_name])] if share else []
+                label = files.as_label(f"{key}\n({name})")
+                bars += [(label, share**0.5 * pstdev(values), colours[name])] if share else []
     figure = Figure(figsize=(13, max(5, 2 + 0.45 * len(bars))), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     names, widths, shades = zip(*bars[::-1], strict=True) if bars else ((), (), ())
@@ -467,9 +461,9 @@ def plot_trials(search: Search, table: pd.DataFrame) -> None:
     left.set(title="importance", xlabel=f"deviation explained (fANOVA), {search.recipe.metric}")
     ended = table.dropna(subset="value").reset_index(drop=True)
     ended["trial"] = ended.index + 1
-    for (name, state), own in ended.groupby(["phase", "state"], sort=False):
+    for (phase_name, state), own in ended.groupby(["phase", "state"], sort=False):
         marker, note = ("x", ", pruned") if state == "pruned" else ("o", "")
-        label, colour = files.as_label(f"{name}{note}"), colours[str(name)]
+        label, colour = files.as_label(f"{phase_name}{note}"), colours[str(phase_name)]
         right.scatter(own["trial"], own["value"], s=22, marker=marker, color=colour, label=label)
     complete = ended[ended["state"] == "complete"]
     if len(complete):
