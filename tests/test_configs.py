@@ -7,7 +7,7 @@ import pytest
 from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe, StudyRecipe, TuneRecipe, read_recipe
 from mgc.experiments.study import plan_runs
 from mgc.probing.heads import HEADS
-from mgc.representations.encoders.transformers_audio import SHORT_NAMES
+from mgc.representations.encoders.known import SHORT_NAMES
 from mgc.training.networks import NETWORKS, resolved
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -34,7 +34,14 @@ def predicted(right: int, shift: int = 0) -> Predictions:
 @pytest.fixture
 def record() -> RunRecord:
     texts = dict.fromkeys((f.name for f in fields(RunRecord) if f.type is str and f.default is MISSING), "x")
-    empty = {"excluded": [], "chosen": [], "seconds": {}, "representation_card": {}, "versions": {}}
+    empty = {
+        "excluded": [],
+        "chosen": [],
+        "seconds": {},
+        "representation_card": {},
+        "versions": {},
+        "revisions": {},
+    }
     recipe = {"data": {"source": "x", "limit": None}}
     return RunRecord(
         **texts, **empty, seed=0, recipe=recipe, licence=None, scores={}, parameters=0, commit=None

@@ -260,9 +260,9 @@ def test_the_command_ends_with_a_table_and_commands_that_work(
     monkeypatch.setattr(sys, "argv", ["mgc"])
     shutil.copytree(small.parent, here().data / "demo")
     monkeypatch.setattr(demo, "render", partial(demo.render, pieces_per_style=PIECES))
-    monkeypatch.setattr("mgc.experiments.demo.ENCODER", str(tiny_encoder))
+    monkeypatch.setattr("mgc.experiments.study.DEMO_ENCODER", str(tiny_encoder))
     short = partial(BaselineRecipe, train=TrainRecipe(epochs=1))
-    monkeypatch.setattr("mgc.experiments.demo.BaselineRecipe", short)
+    monkeypatch.setattr("mgc.experiments.study.BaselineRecipe", short)
     first = CliRunner().invoke(app, ["demo", "--device", "cpu"])
     assert first.exit_code == 0, first.output
     table, _, commands = first.stdout.partition("\n\nNext:\n")

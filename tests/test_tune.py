@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from mgc.cli import app
 from mgc.config import BaselineRecipe, DataRecipe, TuneRecipe, read_recipe
 from mgc.data import Dataset, Fold, Track
-from mgc.experiments.tune import Search, format_search, report, search, tune
+from mgc.experiments import tune as search
+from mgc.experiments.tune import Search, format_search, tune
 from mgc.training.loop import DivergedError, Epoch
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
@@ -91,7 +92,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(search, "load_dataset_and_split", lambda *given: (Dataset("made", tracks), split))
     monkeypatch.setattr(search, "prepare", lambda *given: None)
     monkeypatch.setattr(search, "revisions_of", lambda *given: {})
-    monkeypatch.setattr(report, "plot_trials", lambda *given: None)  # seconds for each search
+    monkeypatch.setattr(search, "plot_trials", lambda *given: None)  # seconds for each search
     made = Bench()
     monkeypatch.setattr(search, "fit_fold", made.fit)
     return made

@@ -7,7 +7,6 @@ nearest known key.
 
 import json
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -58,6 +57,14 @@ class DataRecipe(Recipe):
     per_class: int | None = Field(None, ge=1, description="maximum number of training tracks per class")
     per_class_seed: Seed = Field(0, description="seed for drawing the tracks of per_class")
     max_excluded: float = Field(0.05, ge=0, le=1, description="a run stops if more tracks are unusable")
+
+
+class InfoRecipe(Recipe):
+    """`mgc data info`. `seed` has no effect there: only the split is drawn, with `data.split_seed`."""
+
+    data: DataRecipe = Field(default_factory=DataRecipe)
+    seed: Seed = 0
+    device: Device = "auto"
 
 
 class TrainRecipe(Recipe):
@@ -168,14 +175,11 @@ class EncoderRecipe(Recipe):
     keep: Keep = Field("clip", description="pool over the whole clip, or over each of its windows")
 
 
-class EmbedRecipe(EncoderRecipe):
+class EmbedRecipe(InfoRecipe, EncoderRecipe):
     """`mgc embed`: pooled embeddings of every clip by a frozen encoder."""
 
-    data: DataRecipe = Field(default_factory=DataRecipe)
     model: str = "musicnn"
     batch_size: int = Field(WINDOWS_AT_ONCE, ge=1, description="windows per batch")
-    seed: Seed = 0
-    device: Device = "auto"
 
 
 class DoctorRecipe(EmbedRecipe):
@@ -278,14 +282,6 @@ class PredictRecipe(Recipe):
     device: Device = "auto"
 
 
-class InfoRecipe(Recipe):
-    """`mgc data info`. `seed` has no effect: only the split is drawn, with `data.split_seed`."""
-
-    data: DataRecipe = Field(default_factory=DataRecipe)
-    seed: Seed = 0
-    device: Device = "auto"
-
-
 class CheckRecipe(InfoRecipe):
     """`mgc data check`."""
 
@@ -311,16 +307,16 @@ def read_recipe(
     tree: dict[str, Any] = read_toml(file) if file else {}
     origin: dict[str, str] = {}
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
+        key, equals, text = map(str.strip, setting.partition("="))
+        if not equals or not key:
             raise MgcError(f"--set {setting!r} is not key=value", fix="for example --set train.epochs=30")
-        _put(tree, key.strip(), _toml_value(text.strip()), "--set")
-        origin[key.strip()] = f"--set {setting}"
+        put(tree, key, _toml_value(text), "--set")
+        origin[key] = f"--set {setting}"
     for key, value in (options or {}).items():
         if value is not None:
-            _put(tree, key, value, "option")
-            name = {"data.source": "data"}.get(key, key.rpartition(".")[2])
-            origin[key] = f"--{name.replace('_', '-')}"
+            put(tree, key, value, "option")
+            name = "data" if key == "data.source" else key.rpartition(".")[2].replace("_", "-")
+            origin[key] = f"--{name}"
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
@@ -351,31 +347,21 @@ def _toml_value(text: str) -> Any:
 def recipe_toml(recipe: Mapping[str, Any]) -> str:
     """A dumped recipe as a config file that `read_recipe` reads back; values that are None are omitted."""
     tables = {key: table for key, table in recipe.items() if isinstance(table, Mapping)}
-    lines = _toml_pairs({key: value for key, value in recipe.items() if key not in tables})
-    for key, table in tables.items():
-        lines += ["", f"[{_toml_key(key)}]", *_toml_pairs(table)]
+    lines = []
+    for name, table in {"": {key: recipe[key] for key in recipe if key not in tables}, **tables}.items():
+        lines += ["", f"[{name}]"] if name else []
+        lines += [f"{key} = {toml_value(value)}" for key, value in table.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 
 def toml_value(value: Any) -> str:
-    """A value of JSON, without null, as TOML writes it."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(_toml_pairs(value)) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(toml_value, value)) + "]"
-    # Strings, numbers and booleans of JSON are those of TOML, except for this control character.
+    """A value of JSON, without null and without objects, as TOML writes it."""
+    # JSON is TOML, except for this control character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _toml_pairs(table: Mapping[str, Any]) -> list[str]:
-    return [f"{_toml_key(key)} = {toml_value(value)}" for key, value in table.items() if value is not None]
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
-
-
-def _put(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+def put(tree: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    """Set a value in nested tables by its dotted key; tables that are missing are created."""
     *parents, leaf = dotted.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
@@ -390,21 +376,19 @@ def _explained(
     """The first error of pydantic, with the key, the origin of the value, and the nearest known key."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
-    # The last setting or option of this key, of a table above it, or of a key in it.
-    origins = [
-        text for own, text in origin.items() if f"{own}.".startswith(f"{key}.") or key.startswith(f"{own}.")
-    ]
-    where = origins[-1] if origins else file or "the recipe"
+    key, known = ".".join(path), _fields_at(kind, path[:-1])
+    where: object = file or "the recipe"
+    for own, text in origin.items():  # the last one of this key, of a table above it, or of a key in it
+        if f"{own}.".startswith(f"{key}.") or key.startswith(f"{own}."):
+            where = text
+    what = f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    fix = known[path[-1]].description if path[-1] in known else None
     if first["type"] == "extra_forbidden":
-        known = _fields_at(kind, path[:-1])
-        return MgcError(f"unknown key {key!r}", where=where, fix=did_you_mean(path[-1], known))
+        what, fix = f"unknown key {key!r}", did_you_mean(path[-1], known)
     if first["type"] == "model_type":
-        keys = ", ".join(f"{key}.{name}" for name in _fields_at(kind, path))
-        return MgcError(f"{key} = {first['input']!r}: {key} is a table", where=where, fix=f"its keys: {keys}")
-    message = f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-    description = (_fields_at(kind, path[:-1]).get(path[-1]) or FieldInfo()).description
-    return MgcError(message, where=where, fix=description)
+        what = f"{key} = {first['input']!r}: {key} is a table"
+        fix = f"its keys: {', '.join(f'{key}.{name}' for name in _fields_at(kind, path))}"
+    return MgcError(what, where=where, fix=fix)
 
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> dict[str, FieldInfo]:

@@ -12,9 +12,9 @@ import typer
 
 from mgc.cli.options import app
 
-from mgc.cli import demo, learn, encode, data, cache, runs, report, predict, studies  # isort: skip
+from mgc.cli import learn, data, runs  # isort: skip
 
-__all__ = ["app", "cache", "data", "demo", "encode", "learn", "main", "predict", "report", "runs", "studies"]
+__all__ = ["app", "data", "learn", "main", "runs"]
 
 
 def _version(requested: bool) -> None:

@@ -1,21 +1,45 @@
-"""Commands that run systems, evaluate them and compare them."""
+"""Commands that run systems, evaluate and compare them, and compute and check embeddings."""
 
-from dataclasses import replace
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from mgc.cli.options import ALL, Shared, app, command
+from mgc.cli.options import ALL, ENCODER, Options, app, command
 
 if TYPE_CHECKING:
     from mgc.runs.record import RunRecord
 
 
-@command(app, ALL)
-def baseline(
-    shared: Shared, network: str | None = None, seeds: str | None = None, overwrite: bool = False
-) -> None:
+@command(app, {"data_root", "device"})
+def demo(options: Options, overwrite: bool = False) -> None:
+    """Render the demo dataset, run a frozen encoder and a network from scratch on it, and compare them.
+
+    Takes a few minutes on two CPU cores. Needs no download except the weights of musicnn (29 MB from PyPI).
+
+    --overwrite  Train the network again even if its run exists. Default: keep it.
+
+    Examples:
+        mgc demo
+        mgc demo --overwrite
+    """
+    from mgc.config import BaselineRecipe
+    from mgc.experiments.study import demo as run_demo
+
+    recipe = options.recipe(BaselineRecipe)
+    done = run_demo(options.workspace, device=recipe.device, overwrite=overwrite)
+    mgc, run, clip = _program(), shlex.quote(str(done.best.folder)), shlex.quote(str(done.clip))
+    typer.echo(f"{done.table}\n\nNext:")
+    typer.echo(f"  {mgc} predict {run} {clip}")
+    typer.echo(f"  {mgc} report --data demo")
+    typer.echo(f"  {mgc} probe --model musicnn --data path/to/your/music    # one folder per genre")
+
+
+@command(app, ALL | {"seeds"})
+def baseline(options: Options, overwrite: bool = False) -> None:
     """Train a network from scratch on log-mel spectrograms and evaluate it.
 
     --network NAME  Network: cnn, efficient_cnn, cnn_gru, unet_encoder ...; configs/baseline/ has an example
@@ -29,23 +53,12 @@ def baseline(
     from mgc.config import BaselineRecipe
     from mgc.experiments import systems
 
-    for recipe in shared.recipes(BaselineRecipe, seeds, network=network):
-        _print_scores(systems.baseline(recipe, shared.workspace, overwrite))
+    for recipe in options.recipes(BaselineRecipe):
+        _print_scores(systems.baseline(recipe, options.workspace, overwrite))
 
 
-@command(app, ALL)
-def probe(
-    shared: Shared,
-    model: str | None = None,
-    head: str | None = None,
-    layers: str | None = None,
-    pool: str | None = None,
-    keep: str | None = None,
-    precision: str | None = None,
-    random_weights: bool | None = None,
-    trust_remote_code: bool | None = None,
-    seeds: str | None = None,
-) -> None:
+@command(app, ALL | ENCODER | {"keep", "precision", "seeds"})
+def probe(options: Options) -> None:
     """Fit a small head on the embeddings of a frozen encoder and evaluate it.
 
     Embeddings that are not cached are computed first.
@@ -66,17 +79,13 @@ def probe(
     from mgc.config import ProbeRecipe
     from mgc.experiments import systems
 
-    settings = {
-        "model": model, "head": head, "layers": layers, "pool": pool, "keep": keep,
-        "precision": precision, "random_weights": random_weights, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
-    for recipe in shared.recipes(ProbeRecipe, seeds, **settings):
-        for record in systems.probe(recipe, shared.workspace):
+    for recipe in options.recipes(ProbeRecipe):
+        for record in systems.probe(recipe, options.workspace):
             _print_scores(record)
 
 
 @command(app, ALL - {"config"})
-def study(shared: Shared, file: Path) -> None:
+def study(options: Options, file: Path) -> None:
     """Run many systems on one dataset and print the table. Runs that exist are not repeated.
 
     FILE  TOML file with a list of configs; see configs/study/.
@@ -89,14 +98,12 @@ def study(shared: Shared, file: Path) -> None:
     from mgc.experiments.study import study as run_study
     from mgc.runs.tables import compare_records, render
 
-    recipe = replace(shared, config=file).recipe(StudyRecipe)
-    typer.echo(render(compare_records(run_study(recipe, file, shared.workspace)), "table"))
+    recipe = Options(options, config=file).recipe(StudyRecipe)
+    typer.echo(render(compare_records(run_study(recipe, file, options.workspace)), "table"))
 
 
 @command(app, ALL - {"split", "split_seed"})
-def compare(
-    shared: Shared, format_: str | None = None, baseline: str | None = None, best: int | None = None
-) -> None:
+def compare(options: Options) -> None:
     """Compare all runs on a dataset with the baseline, with intervals and paired tests.
 
     --format NAME  Format: table, markdown, latex, csv or json. Default: table.
@@ -115,13 +122,13 @@ def compare(
     from mgc.runs.record import select_records
     from mgc.runs.tables import compare_records, render
 
-    recipe = shared.recipe(CompareRecipe, format=format_, baseline=baseline, best=best)
-    sections = compare_records(select_records(recipe, shared.workspace), recipe.baseline, recipe.best)
+    recipe = options.recipe(CompareRecipe)
+    sections = compare_records(select_records(recipe, options.workspace), recipe.baseline, recipe.best)
     typer.echo(render(sections, recipe.format))
 
 
 @command(app, ALL)
-def tune(shared: Shared, network: str | None = None, workers: int | None = None) -> None:
+def tune(options: Options, network: str | None = None) -> None:
     """Search the settings of a network from scratch on the validation set. The test set is never used.
 
     --network NAME  Network whose settings are searched. Default: cnn.
@@ -134,8 +141,116 @@ def tune(shared: Shared, network: str | None = None, workers: int | None = None)
     from mgc.config import TuneRecipe
     from mgc.experiments import tune as search
 
-    recipe = shared.recipe(TuneRecipe, **{"base.network": network}, workers=workers)
-    typer.echo(search.format_search(search.tune(recipe, shared.workspace, shared.config)))
+    recipe = options.recipe(TuneRecipe, **{"base.network": network})
+    typer.echo(search.format_search(search.tune(recipe, options.workspace, options["config"])))
+
+
+@command(app, ALL - {"seed"})
+def curve(options: Options) -> None:
+    """Measure accuracy against the number of training tracks, for networks from scratch and for probes.
+
+    --systems NAME,NAME...  Networks and encoders. Default: cnn,musicnn.
+    --sizes N,N...  Training tracks per genre, for example 5,10,20,all. Default: 5, doubled up to all.
+    --seeds N,N...  Seeds for the training tracks and for the weights, averaged. Default: 0,1,2.
+
+    Examples:
+        mgc curve --data ~/music
+        mgc curve --systems cnn,musicnn --sizes 5,10,20,all --seeds 0,1,2
+    """
+    from mgc.config import CurveRecipe
+    from mgc.experiments import curve as curves
+    from mgc.util.errors import MgcError
+
+    recipe, config = options.recipe(CurveRecipe), options["config"]
+    if recipe.runs and options["systems"]:
+        what = "--systems cannot be combined with a config that lists runs"
+        raise MgcError(what, where=config, fix="remove one of the two")
+    typer.echo(curves.format_curve(curves.curve(recipe, options.workspace, config)))
+
+
+@command(app, ALL - {"split", "split_seed", "limit", "seed"} | {"trust_remote_code"})
+def robust(options: Options, run: list[str] | None = None, limit: int | None = None) -> None:
+    """Evaluate trained runs on altered test tracks: noisy, quiet, compressed, filtered or cropped.
+
+    [RUN]...  Ids of runs, or their folders. Default: the best baseline and the best probe.
+    --only NAME,NAME...  Only these effects (noise, gain, mp3, lowpass, highpass, crop) or single alterations
+        (noise=15). Default: all effects.
+    --limit N  Use at most N test tracks, balanced over genres. Default: all test tracks.
+    --format NAME  Format: table, markdown or csv. Default: table.
+
+    Examples:
+        mgc robust --data ~/music
+        mgc robust cnn-cv5-s0-1a2b3c4d --only noise,mp3=16 --limit 100
+    """
+    from mgc.config import RobustRecipe
+    from mgc.experiments import robust as robustness
+
+    recipe = options.recipe(RobustRecipe, runs=run or None, limit=limit)
+    results = robustness.robust(recipe, options.workspace)
+    typer.echo(robustness.format_results(results, recipe.format))
+
+
+@command(app, ALL - {"split", "split_seed"} | {"keep", "precision"} | ENCODER)
+def embed(options: Options) -> None:
+    """Compute the embeddings of every track with a frozen encoder. Tracks that are cached are skipped.
+
+    Examples:
+        mgc embed --model musicnn --data ~/music
+        mgc embed --model facebook/wav2vec2-base --limit 100
+    """
+    from mgc.config import EmbedRecipe
+
+    recipe = options.recipe(EmbedRecipe)
+    from mgc.representations.cache import embed as embedding
+
+    done = embedding.embed(recipe, options.workspace)
+    if not done.first:
+        return
+    card = done.representation
+    typer.echo(f"{card.name}: {card.source}")
+    typer.echo(f"  licence: {card.licence}; trained on: {card.trained_on}")
+    cached = done.tracks - done.computed
+    what = f"{done.computed} computed, {cached} cached" if done.computed else "all cached, up to date"
+    typer.echo(f"  {done.tracks} tracks: {what}; {done.seconds:.0f} s of computation in total")
+    typer.echo(f"  {done.folder}")
+
+
+@command(app)
+def encoders(options: Options, format_: str = "table") -> None:
+    """List the known encoders: sample rate, window, size, licence, and whether the weights are available.
+
+    Examples:
+        mgc encoders
+        mgc encoders --format json
+    """
+    from mgc.representations.overview import encoders as known_encoders
+    from mgc.representations.overview import render
+
+    typer.echo(render(known_encoders(options.workspace), format_))
+
+
+@command(app, ALL | ENCODER)
+def doctor(options: Options) -> None:
+    """Check an encoder: sample rate, weights, plausible output, better than random weights.
+
+    The exit code is 1 if any check is red.
+
+    Examples:
+        mgc doctor --model musicnn --data ~/music
+        mgc doctor --model path/to/encoder --limit 100
+    """
+    from mgc.config import DoctorRecipe
+    from mgc.experiments.doctor import check_encoder
+    from mgc.util.errors import printable
+
+    recipe = options.recipe(DoctorRecipe)
+    colours = {"green": typer.colors.GREEN, "amber": typer.colors.YELLOW, "red": typer.colors.RED}
+    any_red = False
+    for check in check_encoder(recipe, options.workspace):
+        typer.secho(printable(str(check)), fg=colours[check.verdict])
+        any_red |= check.verdict == "red"
+    if any_red:
+        raise typer.Exit(1)
 
 
 def _print_scores(record: "RunRecord") -> None:
@@ -145,3 +260,12 @@ def _print_scores(record: "RunRecord") -> None:
     typer.echo(f"{record.title} on {record.data}, split {record.split}, {scores.n_tracks} tracks")
     for line in [*scores.lines(), str(record.folder)]:
         typer.echo(printable(f"  {line}"))
+
+
+def _program() -> str:
+    """How this program was called, so that the commands it prints can be typed."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m mgc"
+    found = shutil.which("mgc")
+    return "mgc" if found and Path(found).resolve() == called.resolve() else shlex.quote(str(called))

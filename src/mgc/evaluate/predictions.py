@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgc.util.errors import MgcError, did_you_mean
+from mgc.util.errors import MgcError, did_you_mean, explaining
 from mgc.util.text import listed
 
 if TYPE_CHECKING:
@@ -77,9 +77,8 @@ class Predictions:
             raise MgcError(f"labels outside 0..{n_classes - 1}: {_few_tracks(bad, track_ids, labels[bad])}")
         fold = _integers("fold", self.fold, n_tracks)
         if len(bad := np.flatnonzero(fold < 0)):
-            raise MgcError(
-                f"folds below 0: {_few_tracks(bad, track_ids, fold[bad])}", fix="number folds from 0"
-            )
+            what = f"folds below 0: {_few_tracks(bad, track_ids, fold[bad])}"
+            raise MgcError(what, fix="number folds from 0")
         probabilities = _probabilities(self.probabilities, track_ids, n_classes)
 
         order = np.array(sorted(range(n_tracks), key=track_ids.__getitem__))
@@ -93,9 +92,8 @@ class Predictions:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Predictions):
             return NotImplemented
-        return all(
-            np.array_equal(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
-        )
+        names = [field.name for field in fields(self)]
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
     def __hash__(self) -> int:
         return hash((self.classes, self.track_ids))
@@ -116,10 +114,8 @@ class Predictions:
     def check_covers(self, expected_ids: Iterable[str]) -> None:
         """Raise MgcError unless the tracks are exactly the expected ones, in any order."""
         expected, found = set(expected_ids), set(self.track_ids)
-        missing, unexpected = sorted(expected - found), sorted(found - expected)
-        faults = [f"{len(missing)} missing: {few(missing)}"] if missing else []
-        faults += [f"{len(unexpected)} unexpected: {few(unexpected)}"] if unexpected else []
-        if faults:
+        differing = (("missing", sorted(expected - found)), ("unexpected", sorted(found - expected)))
+        if faults := [f"{len(ids)} {what}: {few(ids)}" for what, ids in differing if ids]:
             raise MgcError(
                 f"predictions do not cover the expected tracks; {'; '.join(faults)}",
                 fix="predict every track of the test set exactly once, and no other",
@@ -223,10 +219,9 @@ def _integers(what: str, values: object, n_tracks: int) -> Integers:
 
 
 def _probabilities(values: object, track_ids: Sequence[str], n_classes: int) -> Floats:
-    try:
+    unequal = "probabilities are not a (tracks, classes) array"
+    with explaining(unequal, where=None, errors=(ValueError,)):  # rows of unequal length
         array = np.asarray(values)
-    except ValueError as error:  # rows of unequal length
-        raise MgcError(f"probabilities are not a (tracks, classes) array: {error}") from error
     if array.shape != (len(track_ids), n_classes):
         raise MgcError(f"probabilities have shape {array.shape}, must be ({len(track_ids)}, {n_classes})")
     if array.dtype.kind not in "fiu":
@@ -281,7 +276,6 @@ def check_same_split(a: Predictions, b: Predictions) -> None:
 
 def only_in(a: Sequence[str], b: Sequence[str]) -> str:
     """Which names only one of two sequences holds, or that their order differs."""
-    first, second = sorted(set(a) - set(b)), sorted(set(b) - set(a))
-    faults = [f"only in a: {few(first)}"] if first else []
-    faults += [f"only in b: {few(second)}"] if second else []
+    differing = (("a", sorted(set(a) - set(b))), ("b", sorted(set(b) - set(a))))
+    faults = [f"only in {which}: {few(names)}" for which, names in differing if names]
     return "; ".join(faults) or f"the same names in another order: {few(a)} and {few(b)}"

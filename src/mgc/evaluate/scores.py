@@ -244,16 +244,13 @@ def reliability(predictions: Predictions) -> list[Bin]:
     correct = predictions.predicted == predictions.labels
     edges = np.linspace(0, 1, BINS + 1)
     numbers = np.searchsorted(edges[1:-1], top, side="left")  # (N,)
-    return [
-        Bin(
-            float(edges[number]),
-            float(edges[number + 1]),
-            int((numbers == number).sum()),
-            float(top[numbers == number].mean()),
-            float(correct[numbers == number].mean()),
-        )
-        for number in np.unique(numbers)
-    ]
+    bins = []
+    for number in np.unique(numbers):
+        inside = numbers == number
+        low, high = edges[number : number + 2].tolist()
+        means = float(top[inside].mean()), float(correct[inside].mean())
+        bins.append(Bin(low, high, int(inside.sum()), *means))
+    return bins
 
 
 def calibration_error(predictions: Predictions) -> float:

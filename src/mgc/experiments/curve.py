@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe
-from mgc.evaluate import over_seeds
 from mgc.experiments.study import PlannedRun, plan_runs, run_recipe
 from mgc.experiments.systems import load_dataset_and_split
 from mgc.representations import open_representation
@@ -66,12 +65,8 @@ def curve(recipe: CurveRecipe, workspace: Workspace, file: Path | None = None) -
             `baseline` and `probe`.
     """
     planned = _planned_runs(recipe, workspace, file)
-    jobs = [
-        (one, size, seed)
-        for size in _sizes(recipe, planned, workspace)
-        for one in planned
-        for seed in one.seeds
-    ]
+    sizes = _sizes(recipe, planned, workspace)
+    jobs = [(one, size, seed) for size in sizes for one in planned for seed in one.seeds]
     records = []
     for number, (one, size, seed) in enumerate(jobs, start=1):
         data = one.recipe.data.model_copy(update={"per_class": size, "per_class_seed": seed})
@@ -112,11 +107,9 @@ def _sizes(recipe: CurveRecipe, planned: Sequence[PlannedRun], workspace: Worksp
     wanted = recipe.sizes or (*doubled, "all")
     numbers = sorted({size for size in wanted if isinstance(size, int)})
     if any(size < 1 or size >= most for size in numbers):
-        raise MgcError(
-            f"sizes {', '.join(map(str, numbers))}: the largest genre has {most} training tracks",
-            where=dataset.name,
-            fix='use sizes from 1 to below that, and "all" for all tracks',
-        )
+        what = f"sizes {', '.join(map(str, numbers))}: the largest genre has {most} training tracks"
+        fix = 'use sizes from 1 to below that, and "all" for all tracks'
+        raise MgcError(what, where=dataset.name, fix=fix)
     return [*numbers, *([None] if "all" in wanted else [])]
 
 
@@ -138,15 +131,11 @@ def lines_of(records: Sequence[RunRecord]) -> list[Line]:
         recipe = {key: value for key, value in record.recipe.items() if key not in {*NAMES_ONLY, "seed"}}
         key = json.dumps([record.system, record.kind, record.name, recipe], sort_keys=True)
         groups[key][record.recipe["data"].get("per_class")].append(record)
-    lines = [
-        Line(tuple(sorted((System(tuple(point)) for point in sizes.values()), key=_tracks_per_genre)))
-        for sizes in groups.values()
-    ]
-    tested = {p.track_ids for line in lines for point in line.points for p in point.predictions}
-    if len(tested) > 1:
-        raise MgcError(
-            "the systems of a curve are evaluated on different tracks", fix="give all of them one split"
-        )
+    points = [[System(tuple(point)) for point in sizes.values()] for sizes in groups.values()]
+    lines = [Line(tuple(sorted(line, key=_tracks_per_genre))) for line in points]
+    if len({p.track_ids for line in lines for point in line.points for p in point.predictions}) > 1:
+        what = "the systems of a curve are evaluated on different tracks"
+        raise MgcError(what, fix="give all of them one split")
     return lines
 
 
@@ -160,45 +149,32 @@ def curve_points(lines: Sequence[Line]) -> pd.DataFrame:
     `tracks` are training tracks per genre; `accuracy_low` and `accuracy_high` are over artists (or tracks),
     `accuracy_deviation` is over seeds.
     """
-    rows = []
-    for line in lines:
-        for point, tracks in zip(line.points, line.tracks, strict=True):
-            scores = over_seeds(point.predictions)
-            rows.append(
-                {
-                    "system": line.title,
-                    "kind": point.record.kind,
-                    "per_class": point.record.recipe["data"].get("per_class") or "all",
-                    "tracks": tracks,
-                    "draws": scores.seeds,
-                    "accuracy": scores.accuracy,
-                    "accuracy_low": scores.accuracy_low,
-                    "accuracy_high": scores.accuracy_high,
-                    "accuracy_deviation": scores.accuracy_deviation,
-                    "interval_over": point.record.evaluation.interval_unit,
-                    "n_tracks": point.record.evaluation.n_tracks,
-                    "run_id": " ".join(r.run_id for r in point.records),
-                }
-            )
+    scores = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_deviation")
+    rows = [
+        {
+            "system": line.title,
+            "kind": point.record.kind,
+            "per_class": point.record.recipe["data"].get("per_class") or "all",
+            "tracks": tracks,
+            "draws": point.scores.seeds,
+            **{name: getattr(point.scores, name) for name in scores},
+            "interval_over": point.record.evaluation.interval_unit,
+            "n_tracks": point.record.evaluation.n_tracks,
+            "run_id": " ".join(r.run_id for r in point.records),
+        }
+        for line in lines
+        for point, tracks in zip(line.points, line.tracks, strict=True)
+    ]
     return pd.DataFrame(rows)
 
 
 def tracks_to_reach(line: Line, target: np.ndarray, groups: Sequence[str]) -> tuple[float, float, float]:
     """Training tracks per genre from which on a system keeps the accuracy of a target.
 
-    Parameters
-    ----------
-    line
-        The curve of the system.
-    target
-        (N,) share of seeds in which the target predicts each test track correctly.
-    groups
-        (N,) artist of each test track.
-
-    Returns
-    -------
-        The number, interpolated over its logarithm, and its 95 % bootstrap interval over groups, in which
-        both systems are resampled together. -inf: the smallest point or fewer; inf: not at the largest.
+    `target` is the (N,) share of seeds in which the target predicts each test track correctly, `groups` are
+    the (N,) artists. Returns the number, interpolated over its logarithm, and its 95 % bootstrap interval
+    over groups, in which both systems are resampled together. -inf: the smallest point or fewer; inf: not at
+    the largest.
     """
     unit = np.unique(groups, return_inverse=True)[1]
     units = unit.max() + 1
@@ -235,33 +211,27 @@ def _sentence(probe: Line, network: Line) -> str:
     predictions = network.points[0].predictions[0]
     size, low, high = tracks_to_reach(probe, network.correct[-1], predictions.groups)
     first, last = probe.tracks[0], probe.tracks[-1]
-    words = {-np.inf: f"{first:.0f} or fewer", np.inf: f"more than {last:.0f}"}
-    target = f"{network.title} with {network.tracks[-1]:.0f} ({network.correct[-1].mean():.3f})"
+    target = f"accuracy of {network.title} with {network.tracks[-1]:.0f} ({network.correct[-1].mean():.3f})"
     if size == np.inf:
-        return (
-            f"{probe.title} with {last:.0f} training tracks per genre ({probe.correct[-1].mean():.3f}) "
-            "does not "
-            f"reach the accuracy of {target}."
-        )
+        most = f"{last:.0f} training tracks per genre ({probe.correct[-1].mean():.3f})"
+        return f"{probe.title} with {most} does not reach the {target}."
+    words = {-np.inf: f"{first:.0f} or fewer", np.inf: f"more than {last:.0f}"}
     unit = "artists" if predictions.has_groups else "tracks"
     least, most = (words.get(x, f"{x:.0f}") for x in (low, high))
     return (
         f"{probe.title} with {words.get(size, f'about {size:.0f}')} training tracks per genre reaches the "
-        f"accuracy of {target}; 95 % interval over {unit}: {least} to {most}, interpolated between sizes."
+        f"{target}; 95 % interval over {unit}: {least} to {most}, interpolated between sizes."
     )
 
 
 def format_curve(lines: Sequence[Line]) -> str:
     """The points as a table, and the sentences."""
-    rows = [
-        [
-            point["system"],
-            f"{point['tracks']:.1f}",
-            f"{point['accuracy']:.3f} [{point['accuracy_low']:.3f}, {point['accuracy_high']:.3f}]",
-            f"±{point['accuracy_deviation']:.3f} ({point['draws']})" if point["draws"] > 1 else "",
-        ]
-        for point in curve_points(lines).to_dict("records")
-    ]
+    rows = []
+    for line in lines:
+        for tracks, s in zip(line.tracks, (point.scores for point in line.points), strict=True):
+            accuracy = f"{s.accuracy:.3f} [{s.accuracy_low:.3f}, {s.accuracy_high:.3f}]"
+            deviation = "" if s.accuracy_deviation is None else f"±{s.accuracy_deviation:.3f} ({s.seeds})"
+            rows.append([line.title, f"{tracks:.1f}", accuracy, deviation])
     header = ["system", "tracks per genre", "accuracy [95 %]", "over seeds"]
     return "\n".join([text_table(header, rows), "", *sentences(lines)])
 
@@ -276,10 +246,11 @@ def _plot(points: pd.DataFrame, folder: Path) -> None:
     for number, (_, line) in enumerate(points.groupby(["kind", "system"], sort=False)):
         colour = "#7f7f7f" if line["kind"].iloc[0] == "floor" else f"C{number}"
         x = line["tracks"] * 1.02 ** (number - 1)  # so that the bars of systems do not cover one another
+        label = files.as_label(line["system"].iloc[0])
         bars = [line["accuracy"] - line["accuracy_low"], line["accuracy_high"] - line["accuracy"]]
         axis.errorbar(
             x, line["accuracy"], bars, color=colour, marker="o", ms=4, capsize=3, lw=1.5, elinewidth=0.9,
-            label=files.as_label(line["system"].iloc[0]),
+            label=label,
         )  # fmt: skip
         if several:
             spread = line["accuracy_deviation"].fillna(0.0)
@@ -291,11 +262,8 @@ def _plot(points: pd.DataFrame, folder: Path) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     unit = "artists" if set(points["interval_over"]) == {"group"} else "tracks"
     shade = f"; shaded: deviation over {points['draws'].max()} seeds" if several else ""
-    axis.set(
-        xlabel="training tracks per genre (logarithmic)",
-        ylabel=f"accuracy (share of {points['n_tracks'].iloc[0]} test tracks)\nbars: 95 % over {unit}{shade}",
-        ylim=(0, 1),
-    )
+    ylabel = f"accuracy (share of {points['n_tracks'].iloc[0]} test tracks)\nbars: 95 % over {unit}{shade}"
+    axis.set(xlabel="training tracks per genre (logarithmic)", ylabel=ylabel, ylim=(0, 1))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     for suffix in ("png", "svg"):

@@ -29,6 +29,7 @@ from mgc.workspace import Workspace
 
 Colour = Literal["green", "amber", "red"]
 COLOURS: dict[Verdict, Colour] = {"better": "green", "no difference shown": "amber", "worse": "red"}
+TWIN = "better than random weights"
 TOLERANCE = 1e-3  # relative to the largest value: what another order of float32 sums may change
 CONSTANT = 1e-5  # relative to the largest value: below this, float32 hardly distinguishes clips
 
@@ -144,26 +145,19 @@ def _check_stability(batched: np.ndarray, repeated: np.ndarray, single: np.ndarr
     """Equal input gives equal output, whatever the batch; different clips give different output."""
     largest = max(float(np.abs(batched).max()), 1e-12)
     repeat, batch = (float(np.abs(batched - other).max()) / largest for other in (repeated, single))
-    yield Check(
-        "green" if repeat == 0 else "amber" if repeat <= TOLERANCE else "red",
-        "deterministic",
-        "identical when repeated" if repeat == 0 else f"differs by {repeat:.1e} of the largest value",
-    )
-    yield Check(
-        "green" if batch <= TOLERANCE else "red",
-        "independent of the batch",
-        f"differs by {batch:.1e} of the largest value ({TOLERANCE:g} is allowed)",
-    )
+    colour: Colour = "green" if repeat == 0 else "amber" if repeat <= TOLERANCE else "red"
+    detail = f"differs by {repeat:.1e} of the largest value" if repeat else "identical when repeated"
+    yield Check(colour, "deterministic", detail)
+    detail = f"differs by {batch:.1e} of the largest value ({TOLERANCE:g} is allowed)"
+    yield Check("green" if batch <= TOLERANCE else "red", "independent of the batch", detail)
     spread = float(batched.std(axis=0).max()) / largest
     between = min(float(np.linalg.norm(a - b)) for a, b in combinations(batched, 2))
     within = max(float(np.linalg.norm(a - b)) for a, b in zip(batched, single, strict=True))
     if spread < CONSTANT:
         detail = f"constant: clips differ by {spread:.1e} of the largest value"
     else:
-        detail = (
-            f"the nearest two of {len(batched)} clips differ by {between:.3g}, a clip from itself by at most "
-            f"{within:.3g}"
-        )
+        nearest = f"the nearest two of {len(batched)} clips differ by {between:.3g}"
+        detail = f"{nearest}, a clip from itself by at most {within:.3g}"
     yield Check("green" if spread >= CONSTANT and between > within else "red", "depends on the clip", detail)
 
 
@@ -171,33 +165,25 @@ def _check_against_twin(
     representation: Representation, dataset: Dataset, recipe: DoctorRecipe, workspace: Workspace
 ) -> Check:
     if RANDOM in representation.name:
-        return Check("amber", "better than random weights", "skipped: its weights are random")
-    twin = replace(representation.spec, random_seed=recipe.seed)
+        return Check("amber", TWIN, "skipped: its weights are random")
+    spec = representation.spec
     try:
-        open_representation(twin, workspace)
+        open_representation(replace(spec, random_seed=recipe.seed), workspace)
     except MgcError as error:
-        return Check("amber", "better than random weights", f"skipped: {error.what}")
+        return Check("amber", TWIN, f"skipped: {error.what}")
+    names = ("data", "seed", "device", "trust_remote_code")
+    shared = {"model": spec.name, "precision": spec.precision, **{n: getattr(recipe, n) for n in names}}
     pretrained, untrained = (
-        probe(
-            ProbeRecipe(
-                data=recipe.data, model=spec.name, random_weights=spec is twin, precision=spec.precision,
-                seed=recipe.seed, device=recipe.device,
-                trust_remote_code=recipe.trust_remote_code,
-            ),
-            workspace,
-        )[0].predictions()
-        for spec in (representation.spec, twin)
-    )  # fmt: skip
+        probe(ProbeRecipe(**shared, random_weights=random), workspace)[0].predictions()
+        for random in (False, True)
+    )
     return compare_with_twin(pretrained, untrained, dataset.name)
 
 
 def compare_with_twin(pretrained: Predictions, untrained: Predictions, data_name: str) -> Check:
     """Green if the pretrained weights are significantly better than random ones, red if worse, else amber."""
     gain = paired([pretrained], [untrained])
-    accuracies = [float(np.mean(p.predicted == p.labels)) for p in (pretrained, untrained)]
+    own, other = (float(np.mean(p.predicted == p.labels)) for p in (pretrained, untrained))
     points, low, high = (f"{100 * x:+.1f}" for x in (gain.accuracy_difference, gain.low, gain.high))
-    detail = (
-        f"{gain.words}: {accuracies[0]:.3f} against {accuracies[1]:.3f}, {points} points [{low}, {high}] "
-        f"on {gain.n_tracks} tracks of {data_name}"
-    )
-    return Check(COLOURS[gain.verdict], "better than random weights", detail)
+    difference = f"{points} points [{low}, {high}] on {gain.n_tracks} tracks of {data_name}"
+    return Check(COLOURS[gain.verdict], TWIN, f"{gain.words}: {own:.3f} against {other:.3f}, {difference}")

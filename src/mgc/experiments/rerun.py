@@ -55,22 +55,14 @@ def rerun(run: Run, workspace: Workspace, changes: Mapping[str, str | None], tol
     then, now = (float(np.mean(p.predicted == p.labels)) for p in (before, after))
     points = f" ({100 * (now - then):+.2f} points)" if now != then else ""
     conditions, reasons = _compare_conditions(record, new)
-    lines = [
-        f"{record.run_id}, created {record.created[:16].replace('T', ' ')}",
-        *notes,
-        *conditions,
-        f"predictions: {comparison}; accuracy {then:.4f} then, {now:.4f} now{points}",
-    ]
+    lines = [f"{record.run_id}, created {record.created[:16].replace('T', ' ')}", *notes, *conditions]
+    lines.append(f"predictions: {comparison}; accuracy {then:.4f} then, {now:.4f} now{points}")
     if same:
         shutil.rmtree(place)
         return Rerun(True, [*lines, "SAME"])
-    reason = "; ".join(reasons) or (
-        "no recorded condition differs; the device may add floating-point numbers in a varying order"
-    )
-    return Rerun(
-        False,
-        [*lines, f"DIFFERENT. Possible reasons: {reason}", f"new run: {place / new.data / new.run_id}"],
-    )
+    unknown = "no recorded condition differs; the device may add floating-point numbers in a varying order"
+    lines.append(f"DIFFERENT. Possible reasons: {'; '.join(reasons) or unknown}")
+    return Rerun(False, [*lines, f"new run: {place / new.data / new.run_id}"])
 
 
 def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:
@@ -91,15 +83,11 @@ def _compare_predictions(before: Predictions, after: Predictions, tolerance: flo
     if before.classes != after.classes:
         changed = ", ".join(sorted({*before.classes} ^ {*after.classes})) or "their order"
         return False, f"the genres differ: {changed}"
-    row_of = {track_id: row for row, track_id in enumerate(after.track_ids)}
-    then = [row for row, track_id in enumerate(before.track_ids) if track_id in row_of]
-    now = [row_of[before.track_ids[row]] for row in then]
-    changed_tracks = int((before.predicted[then] != after.predicted[now]).sum())
+    _, then, now = np.intersect1d(before.track_ids, after.track_ids, return_indices=True)
+    count = int((before.predicted[then] != after.predicted[now]).sum())
     change = float(np.abs(before.probabilities[then] - after.probabilities[now]).max(initial=0.0))
-    words = (
-        f"{changed_tracks} of {len(then)} tracks predicted differently, probabilities differ by at most "
-        f"{change:.2g}"
-    )
+    words = f"{count} of {len(then)} tracks predicted differently"
+    words += f", probabilities differ by at most {change:.2g}"
     if before.track_ids != after.track_ids:
         words = f"{len(before)} tracks then, {len(after)} now; of the tracks in both, {words}"
     same = (before.track_ids, before.groups) == (after.track_ids, after.groups) and change <= tolerance

@@ -1,17 +1,21 @@
-"""`study`: many systems on one dataset, listed in one file."""
+"""`study`: many systems on one dataset, listed in one file. `demo`: two on a dataset rendered here."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgc.config import BaselineRecipe, ProbeRecipe, StudyRecipe, read_recipe, read_toml
+from mgc.config import BaselineRecipe, DataRecipe, Device, ProbeRecipe, StudyRecipe, read_recipe, read_toml
 from mgc.data import scan
 from mgc.experiments.systems import baseline, probe
 from mgc.probing.heads import find_head
-from mgc.runs.record import RunRecord
+from mgc.runs.record import RunRecord, load_records
+from mgc.runs.tables import compare_records, render
 from mgc.training.networks import resolved
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
 from mgc.workspace import Workspace
+
+DEMO = "demo"
+DEMO_ENCODER = "musicnn"  # its weights come from PyPI, so no other server is needed
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,8 @@ def plan_runs(recipe: StudyRecipe, file: Path) -> list[PlannedRun]:
         MgcError: the study is empty, or a config is invalid.
     """
     if not recipe.runs:
-        raise MgcError(
-            "the study has no runs", where=file, fix='add [[runs]] with config = "../baseline/cnn.toml"'
-        )
+        fix = 'add [[runs]] with config = "../baseline/cnn.toml"'
+        raise MgcError("the study has no runs", where=file, fix=fix)
     data = recipe.data.model_dump(exclude_unset=True)
     options = {f"data.{key}": value for key, value in data.items()} | {"device": recipe.device}
     planned = []
@@ -88,8 +91,35 @@ def plan_runs(recipe: StudyRecipe, file: Path) -> list[PlannedRun]:
             read = read_recipe(ProbeRecipe, config, one.settings, others)
             find_head(read.head)
             if read.model is None:
-                raise MgcError(
-                    "a probe in a study needs a model", where=config, fix='settings = ["model=musicnn"]'
-                )
+                fix = 'settings = ["model=musicnn"]'
+                raise MgcError("a probe in a study needs a model", where=config, fix=fix)
         planned.append(PlannedRun(" ".join([config.stem, *one.settings]), read, seeds))
     return planned
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo leaves: the table as text, the most accurate of its two runs, and a clip to try it on."""
+
+    table: str
+    best: RunRecord
+    clip: Path
+
+
+def demo(workspace: Workspace, *, device: Device = "auto", overwrite: bool = False) -> Demo:
+    """Render the demo dataset, probe a frozen encoder, train a network from scratch, and compare them.
+
+    Clips, embeddings and runs that exist are used again; with `overwrite` the network is trained again.
+
+    Raises
+    ------
+    MgcError
+        The extra `demo` is not installed, or the weights of the encoder can be neither found nor downloaded.
+    """
+    data = DataRecipe(source=DEMO)
+    # The encoder first: if its weights cannot be downloaded, this shows before minutes of training.
+    runs = probe(ProbeRecipe(data=data, model=DEMO_ENCODER, device=device), workspace)
+    runs.append(baseline(BaselineRecipe(data=data, device=device), workspace, overwrite))
+    table = render(compare_records(load_records(DEMO, workspace)), "table")
+    best = max(runs, key=lambda run: run.evaluation.accuracy)
+    return Demo(table, best, min((workspace.data / DEMO).glob("*/*.flac")))

@@ -4,7 +4,7 @@ import contextlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mgc.config import ProbeRecipe
 from mgc.data import Dataset, Split
-from mgc.probing.heads import Fitted, Head, find_head, fit_head, weighted
+from mgc.probing.heads import Fitted, find_head, fit_head, weighted
 from mgc.probing.heads.neural import WeightedLayers
 from mgc.representations import STATISTICS, Representation
 from mgc.representations.cache.embeddings import EmbeddingCache
@@ -90,17 +90,22 @@ def fit_folds(
         head, layers = weighted(len(layers)), ["weighted"]
     classes, clips = len(dataset.classes), [track.content for track in dataset.tracks]
     labels = np.array(dataset.label_numbers(dataset.tracks))
-    rows = {track.track_id: index for index, track in enumerate(dataset.tracks)}
-    folds = [
-        [[rows[track_id] for track_id in ids] for ids in (fold.train, fold.val, fold.test)]
-        for fold in split.folds
-    ]
+    row = {track.track_id: index for index, track in enumerate(dataset.tracks)}
+    folds = [[[row[name] for name in ids] for ids in (f.train, f.val, f.test)] for f in split.folds]
+
+    def fit_layer(layer: str, embeddings: Embeddings, parts: list[list[int]]) -> HeadOfFold:
+        """`parts` are the tracks of the training, validation and test set; a row has its track's label."""
+        rows, counts = zip(*map(embeddings.of, parts), strict=True)
+        train, val = ((rows[k], np.repeat(labels[parts[k]], counts[k])) for k in (0, 1))
+        fitted = fit_head(head, train, val, recipe.seed)
+        validation, test = (probabilities(fitted, rows[k], counts[k], classes) for k in (1, 2))
+        return HeadOfFold(layer, {layer: fitted}, test, validation)
 
     def jobs() -> Iterator[Any]:
         for layer in layers:  # a layer is read when its first fit starts
             embeddings = _embeddings(store, clips, layer, recipe)
             for parts in folds:
-                yield delayed(_fit)(head, layer, embeddings, labels, parts, classes, recipe.seed)
+                yield delayed(fit_layer)(layer, embeddings, parts)
 
     count = len(folds) * len(layers)
     fits: list[HeadOfFold] = []  # layer by layer
@@ -108,30 +113,15 @@ def fit_folds(
         for fit in Parallel(min(cores(), count), backend="threading", return_as="generator")(jobs()):
             fits.append(fit)
             progress.step()
-    _report_convergence(recipe.head, [fit.fitted for fit in fits])
+    if failed := Counter(strength for fit in fits for strength in fit.fitted.not_converged):
+        which = ", ".join(f"{value:g} in {n} of {len(fits)} fits" for value, n in sorted(failed.items()))
+        say(f"head {recipe.head} did not converge at strength {which}; they are scored like the others")
     heads = []
     for number in range(len(folds)):
         of_fold = fits[number :: len(folds)]
         best = min(of_fold, key=lambda fit: fit.fitted.loss)
         heads.append(replace(best, fits={fit.layer: fit.fitted for fit in of_fold}))
     return heads, time.monotonic() - start
-
-
-def _fit(
-    head: Head,
-    layer: str,
-    embeddings: Embeddings,
-    labels: np.ndarray,
-    parts: list[list[int]],
-    classes: int,
-    seed: int,
-) -> HeadOfFold:
-    """`parts` are the tracks of the training, validation and test set; a row has the label of its track."""
-    rows, counts = zip(*map(embeddings.of, parts), strict=True)
-    train, val = ((rows[k], np.repeat(labels[parts[k]], counts[k])) for k in (0, 1))
-    fitted = fit_head(head, train, val, seed)
-    validation, test = (probabilities(fitted, rows[k], counts[k], classes) for k in (1, 2))
-    return HeadOfFold(layer, {layer: fitted}, test, validation)
 
 
 @contextlib.contextmanager
@@ -146,13 +136,6 @@ def _single_threaded() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _report_convergence(head: str, fits: Sequence[Fitted]) -> None:
-    counts = Counter(strength for fit in fits for strength in fit.not_converged)
-    if counts:
-        which = ", ".join(f"{value:g} in {n} of {len(fits)} fits" for value, n in sorted(counts.items()))
-        say(f"head {head} did not converge at strength {which}; they are scored like the others")
 
 
 def probabilities(fitted: Fitted, rows: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:

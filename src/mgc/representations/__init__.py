@@ -7,11 +7,13 @@ from pathlib import Path
 from mgc.config import EmbedRecipe, ProbeRecipe
 from mgc.representations.card import STATISTICS, Layer, Representation
 from mgc.representations.derived import altered, in_bfloat16, per_window, variant
+from mgc.representations.encoders.checkpoints import is_address
 from mgc.representations.encoders.efficientat import efficientat, find_weights
+from mgc.representations.encoders.known import SHORT_NAMES
 from mgc.representations.encoders.musicnn import musicnn
-from mgc.representations.encoders.transformers_audio import SHORT_NAMES, from_name, is_address, random_twin
+from mgc.representations.encoders.transformers_audio import from_name, random_twin
 from mgc.representations.features.fma518 import fma518
-from mgc.representations.features.frames import chroma, cqt
+from mgc.representations.features.librosa_features import chroma, cqt
 from mgc.representations.features.logmel import logmel, logmel44, mfcc
 from mgc.representations.features.stats57 import stats57
 from mgc.representations.spec import ModelSpec

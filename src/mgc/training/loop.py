@@ -7,7 +7,7 @@ that was interrupted resumes from its checkpoint with the same result.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,31 +157,48 @@ def train(
     """
     tune_cpu()
     learner = Learner(make, train_set, recipe, crop_frames, seed, device, augment)
-    progress = _Progress()
+    history: list[Epoch] = []
+    best_weights: dict[str, Tensor] = {}
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
         for name, part in learner.parts.items():
             part.load_state_dict(saved["learner"][name])
-        history = [Epoch(**epoch) for epoch in saved["history"]]
-        progress = _Progress(history, saved["best_epoch"], saved["best_weights"])
-    for epoch in progress.history:
+        history, best_weights = [Epoch(**epoch) for epoch in saved["history"]], saved["best_weights"]
+    for epoch in history:
         report(epoch)
     last_saved = time.monotonic()
-    while not progress.finished(recipe):
-        start, number = time.monotonic(), len(progress.history)
+    while not _finished(history, recipe):
+        start, number = time.monotonic(), len(history)
         training = learner.epoch(number)
         probabilities = predict(learner.plain, val_set, crop_frames, learner.accelerator)  # (N, C)
         validation = _score(probabilities, val_set.labels)
         rate = learner.after_epoch(*validation)
         epoch = Epoch(number, *training, *validation, rate, time.monotonic() - start)
-        progress.add(epoch, learner.plain, recipe.stop_on)
+        history.append(epoch)
+        if _best_epoch(history, recipe) == number:
+            weights = learner.plain.state_dict()
+            best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
         report(epoch)
-        if time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS or progress.finished(recipe):
+        if time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS or _finished(history, recipe):
             state = {name: part.state_dict() for name, part in learner.parts.items()}
-            save_atomically({"learner": state, **asdict(progress)}, checkpoint)
+            curves = [asdict(epoch) for epoch in history]
+            content = {"learner": state, "history": curves, "best_weights": best_weights}
+            save_atomically(content, checkpoint)
             last_saved = time.monotonic()
-    learner.plain.load_state_dict(progress.best_weights)
-    return Trained(learner.plain, progress.best_epoch, progress.history)
+    learner.plain.load_state_dict(best_weights)
+    return Trained(learner.plain, _best_epoch(history, recipe), history)
+
+
+def _best_epoch(history: list[Epoch], recipe: TrainRecipe) -> int:
+    """The first of several. Equal accuracies are frequent with few tracks; the loss then decides."""
+    if recipe.stop_on == "loss":
+        return min(history, key=lambda epoch: epoch.val_loss).epoch
+    return max(history, key=lambda epoch: (epoch.val_accuracy, -epoch.val_loss)).epoch
+
+
+def _finished(history: list[Epoch], recipe: TrainRecipe) -> bool:
+    since_best = len(history) - 1 - _best_epoch(history, recipe) if history else -1
+    return len(history) >= recipe.epochs or since_best >= recipe.patience
 
 
 def predict(
@@ -348,31 +365,6 @@ def _make_schedule(
             linear = lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
             return lr_scheduler.SequentialLR(optimizer, [linear, cosine], [warmup])
     return None
-
-
-@dataclass
-class _Progress:
-    """The epochs so far, and the weights of the best one."""
-
-    history: list[Epoch] = field(default_factory=list)
-    best_epoch: int = -1
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-
-    def add(self, epoch: Epoch, network: nn.Module, stop_on: str) -> None:
-        self.history.append(epoch)
-        if self.best_epoch < 0 or _rank(epoch, stop_on) > _rank(self.history[self.best_epoch], stop_on):
-            self.best_epoch = epoch.epoch
-            state = network.state_dict()
-            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-
-    def finished(self, recipe: TrainRecipe) -> bool:
-        epochs = len(self.history)
-        return epochs >= recipe.epochs or (epochs > 0 and epochs - 1 - self.best_epoch >= recipe.patience)
-
-
-def _rank(epoch: Epoch, stop_on: str) -> tuple[float, ...]:
-    """Higher is better. Equal accuracies are frequent with few tracks; the loss then decides."""
-    return (-epoch.val_loss,) if stop_on == "loss" else (epoch.val_accuracy, -epoch.val_loss)
 
 
 def save_atomically(content: dict[str, Any], file: Path) -> None:

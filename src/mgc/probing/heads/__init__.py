@@ -46,9 +46,7 @@ HEADS: dict[str, Head] = {
     "svm": Head(
         "C",
         (0.1, 1.0, 10.0, 100.0),
-        lambda c, seed, rarest: CalibratedClassifierCV(
-            SVC(C=c, gamma="scale"), ensemble=False, cv=min(5, rarest)
-        ),
+        lambda c, seed, rarest: CalibratedClassifierCV(SVC(C=c), ensemble=False, cv=min(5, rarest)),
     ),
     "mlp": Head(
         "alpha",
@@ -65,21 +63,16 @@ HEADS: dict[str, Head] = {
         (64, 32, 16, 8, 4, 1),
         lambda leaf, seed, rarest: DecisionTreeClassifier(min_samples_leaf=int(leaf), random_state=seed),
     ),
+    # Smoothing: the share of the largest variance that is added to all variances.
     "naive_bayes": Head(
-        "smoothing",  # share of the largest variance that is added to all variances
-        (1.0, 1e-1, 1e-2, 1e-3, 1e-9),
-        lambda share, seed, rarest: GaussianNB(var_smoothing=share),
+        "smoothing", (1.0, 1e-1, 1e-2, 1e-3, 1e-9), lambda x, seed, rarest: GaussianNB(var_smoothing=x)
     ),
     "mlp768": Head("epochs", (10, 30, 100), lambda n, seed, rarest: Perceptron(int(n), random_state=seed)),
 }
 
 
 def find_head(name: str) -> Head:
-    """The entry of the table.
-
-    Raises:
-        MgcError: there is no such head.
-    """
+    """The entry of the table. Raises MgcError if there is none."""
     if name not in HEADS:
         raise MgcError(f"unknown head {name!r}", fix=did_you_mean(name, HEADS))
     return HEADS[name]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mgc.util import files
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining
 from mgc.util.progress import say
 
 FORMAT = "mgc head 2"
@@ -53,14 +53,14 @@ def load_head(file: Path) -> Any:
     import skops.io
     from sklearn.pipeline import Pipeline
 
-    try:
-        with safe_open(file, "np") as opened:
-            metadata = opened.metadata() or {}
-            archive = opened.get_tensor(ARCHIVE).tobytes() if metadata.get("format") == FORMAT else b""
-    except FileNotFoundError:
-        raise MgcError("the file of a head does not exist", where=file, fix=FIX) from None
-    except (OSError, SafetensorError) as error:
-        raise MgcError(f"a head cannot be read: {error}", where=file, fix=FIX) from None
+    if not file.exists():
+        raise MgcError("the file of a head does not exist", where=file, fix=FIX)
+    with (
+        explaining("a head cannot be read", file, FIX, (OSError, SafetensorError)),
+        safe_open(file, "np") as f,
+    ):
+        metadata = f.metadata() or {}
+        archive = f.get_tensor(ARCHIVE).tobytes() if metadata.get("format") == FORMAT else b""
     if not archive:
         raise MgcError("the file is not a head saved by mgc", where=file, fix=FIX)
     try:

@@ -147,15 +147,6 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return _read_json(config), inside or _read_json(preprocessor)
 
 
-def read_settings_with_defaults(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """As `read_settings`, with the defaults of the transformers classes filled in."""
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, config=config, **LOCAL)
-    return config.to_dict(), extractor.to_dict()
-
-
 def hash_of(folder: Path, cache: Path, *, code: bool) -> str:
     """Hash of settings and weights and, with `code`, of the Python files beside them."""
     settings = [folder / name for name in SETTINGS if (folder / name).is_file()]

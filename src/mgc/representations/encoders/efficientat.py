@@ -104,11 +104,14 @@ def load_network(file: Path) -> "EfficientAT":
     Raises:
         MgcError: the file cannot be read or does not hold these weights.
     """
-    from mgc.representations.encoders.efficientat_network import EfficientAT, name_in_network
+    from mgc.representations.encoders.efficientat_network import EfficientAT
     from mgc.representations.encoders.state_dict import load_weights
 
     network = EfficientAT()
-    load_weights(network, file, "EfficientAT mn04_as", fix=f"replace it by {RELEASE}", rename=name_in_network)
+    load_weights(
+        network, file, "EfficientAT mn04_as", fix=f"replace it by {RELEASE}",
+        rename=lambda name: name.replace("conc_se_layers.0.", ""),  # they act on channels only, in mn04_as
+    )  # fmt: skip
     return network
 
 

@@ -150,11 +150,6 @@ class EfficientAT(nn.Module):
         return EfficientATOutput(layers, torch.sigmoid(self.classifier["5"](hidden)))
 
 
-def name_in_network(name: str) -> str:
-    """The name in `EfficientAT` of a tensor in the release, whose squeeze layers may act on several axes."""
-    return name.replace("conc_se_layers.0.", "")  # in mn04_as they act on channels only
-
-
 def logmel(waveforms: Tensor) -> Tensor:
     """Waveforms (B, S) at 32 kHz in [-1, 1] to normalised log-mels (B, 128, T), T = 1 + (S - 1) // 320.
 

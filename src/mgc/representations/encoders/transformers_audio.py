@@ -20,10 +20,8 @@ from mgc.representations.encoders.checkpoints import (
     LOCAL,
     checkpoint_errors,
     hash_of,
-    is_address,
     locate,
     read_settings,
-    read_settings_with_defaults,
 )
 from mgc.representations.encoders.families import FAMILIES, Family, Settings
 from mgc.representations.encoders.known import SHORT_NAMES
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mgc.representations.card import Encoded
-
-__all__ = ["SHORT_NAMES", "from_name", "is_address", "published", "random_twin"]
 
 IGNORED_REST_SECONDS = 0.25
 RANDOM = "(random weights)"
@@ -132,11 +128,16 @@ def random_twin(model: str, seed: int) -> Representation:
 
 
 def _read_shape(model: str, folder: Path) -> _Shape:
+    file = folder / "config.json"
     with checkpoint_errors("the checkpoint cannot be used", folder):
         try:
-            return _shape(model, folder / "config.json", *read_settings(folder))
+            return _shape(model, file, *read_settings(folder))
         except KeyError:  # a setting that was not saved, since it has the default of its class
-            return _shape(model, folder / "config.json", *read_settings_with_defaults(folder))
+            import transformers
+
+            config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, config=config, **LOCAL)
+            return _shape(model, file, config.to_dict(), extractor.to_dict())
 
 
 def _shape(model: str, where: object, config: Settings, extractor: Settings) -> _Shape:
@@ -156,12 +157,7 @@ def _shape(model: str, where: object, config: Settings, extractor: Settings) -> 
 
 
 def _load(folder: Path, shape: _Shape, trusted: bool, device: "torch.device") -> "_Encoder":
-    """The pretrained encoder in float32.
-
-    Raises:
-        MgcError: the checkpoint cannot be read, lacks weights of the model, or needs its own code, which is
-            not trusted.
-    """
+    """The pretrained encoder in float32."""
     family = shape.family
     if family.remote and not trusted:
         raise MgcError(
@@ -197,11 +193,7 @@ def _load(folder: Path, shape: _Shape, trusted: bool, device: "torch.device") ->
 def _initialise(
     folder: Path | None, shape: _Shape, settings: tuple[Settings, Settings], seed: int, device: "torch.device"
 ) -> "_Encoder":
-    """The model with random weights, initialised on the CPU so that a seed gives the same on every device.
-
-    Raises:
-        MgcError: no model can be made of the configuration, or it has weights that are not initialised.
-    """
+    """The model with random weights, initialised on the CPU so that a seed gives the same on every device."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""What features share: their cards, and running librosa over the windows of a batch on all cores.
+"""Chroma and the constant-Q spectrogram; and what features share: their cards, and librosa on all cores.
 
 To add a feature, write a function from samples to an array, and make a card of it with `frames_card` or
 `vector_card`.
@@ -6,7 +6,7 @@ To add a feature, write a function from samples to an array, and make a card of 
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,39 @@ if TYPE_CHECKING:
 FRAMES_RATE_HZ = 22_050  # librosa's default
 HOP = 512  # samples; librosa's default
 WINDOW_SECONDS = 120
+TOP_DB = 80.0  # of the constant-Q spectrogram, below the clip's maximum
 SHORTEST_SECONDS = 0.25  # shorter clips are padded with silence, since librosa's filters need some samples
 
 Compute = Callable[[np.ndarray], np.ndarray]
+
+
+def chroma() -> Representation:
+    """Strength of the 12 pitch classes, (T, 12): `librosa.feature.chroma_stft`; each frame's maximum is 1."""
+    return frames_card("chroma", "librosa.feature.chroma_stft", 12, _chroma)
+
+
+def _chroma(samples: np.ndarray) -> np.ndarray:
+    import librosa
+
+    return librosa.feature.chroma_stft(y=samples, sr=FRAMES_RATE_HZ).T
+
+
+def cqt() -> Representation:
+    """Constant-Q spectrogram of 84 semitones from C1, (T, 84), in dB relative to the clip's maximum."""
+    card = frames_card("cqt", "librosa.cqt and amplitude_to_db", 84, _cqt_decibels)
+    return replace(card, finish=_relative_to_maximum)
+
+
+def _cqt_decibels(samples: np.ndarray) -> np.ndarray:
+    import librosa
+
+    magnitude = np.abs(librosa.cqt(samples, sr=FRAMES_RATE_HZ))
+    return librosa.amplitude_to_db(magnitude, ref=1.0, top_db=None).T
+
+
+def _relative_to_maximum(decibels: np.ndarray) -> np.ndarray:
+    decibels -= decibels.max()
+    return np.maximum(decibels, -TOP_DB, out=decibels)
 
 
 def frames_card(name: str, source: str, dim: int, compute: Compute, revision: int = 1) -> Representation:
@@ -59,12 +89,7 @@ def vector_card(
 
 
 def feature_card(
-    name: str,
-    source: str,
-    dim: int,
-    cut: Windowing,
-    load: Callable[["torch.device"], Encoder],
-    **more: Any,
+    name: str, source: str, dim: int, cut: Windowing, load: Callable[["torch.device"], Encoder], **more: Any
 ) -> Representation:
     """The card of a feature with one layer, which needs no weights."""
     return Representation(

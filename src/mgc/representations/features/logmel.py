@@ -44,17 +44,21 @@ LOGMEL = MelSettings(22_050, 2048, 1292)
 LOGMEL44 = MelSettings(44_100, 1024, 2584)
 
 
-def logmel() -> Representation:
+def logmel(name: str = "logmel", settings: MelSettings = LOGMEL) -> Representation:
     """128 mel bands in dB, (T, 128): `power_to_db(melspectrogram(y=y, sr=22050))` of librosa, transposed.
 
     Not normalised: networks normalise their input per track.
     """
-    return _logmel_card("logmel", LOGMEL)
+    return feature_card(
+        name, "librosa.feature.melspectrogram and power_to_db", N_MELS, settings.cut,
+        partial(_LogMel, settings), pooled=False, finish=top_db,
+        frames_a_second=settings.sample_rate_hz / HOP,
+    )  # fmt: skip
 
 
 def logmel44() -> Representation:
     """The same at 44,100 Hz with frames of 1,024 samples every 512: the input of the U-Net study."""
-    return _logmel_card("logmel44", LOGMEL44)
+    return logmel("logmel44", LOGMEL44)
 
 
 def mfcc() -> Representation:
@@ -62,14 +66,6 @@ def mfcc() -> Representation:
     return replace(
         logmel(), name="mfcc", spec=ModelSpec("mfcc"), source="librosa.feature.mfcc",
         layers=(Layer("mfcc", N_MFCC),), finish=_cepstrum,
-    )  # fmt: skip
-
-
-def _logmel_card(name: str, settings: MelSettings) -> Representation:
-    return feature_card(
-        name, "librosa.feature.melspectrogram and power_to_db", N_MELS, settings.cut,
-        partial(_LogMel, settings), pooled=False, finish=top_db,
-        frames_a_second=settings.sample_rate_hz / HOP,
     )  # fmt: skip
 
 
@@ -81,8 +77,7 @@ def top_db(decibels: np.ndarray) -> np.ndarray:
 def _cepstrum(decibels: np.ndarray) -> np.ndarray:
     from scipy.fft import dct
 
-    cepstrum: np.ndarray = dct(top_db(decibels), axis=1, norm="ortho")[:, :N_MFCC]
-    return cepstrum
+    return dct(top_db(decibels), axis=1, norm="ortho")[:, :N_MFCC]
 
 
 def statistics(decibels: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ To add a network, write a class that is called with (classes, bands, frames, **o
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 
 from torch import nn
@@ -34,30 +35,25 @@ class Network:
     revision: int = 1  # raised by hand when the same input and seed give other outputs
 
 
-def _convolved(make: Callable[..., nn.Module], **options: Option) -> Network:
-    """A network whose stack halves frames and bands three times."""
-    return Network(make, options=options, min_frames=8, min_bands=8)
-
+_convolved = partial(Network, min_frames=8, min_bands=8)  # its stack halves frames and bands three times
 
 NETWORKS: dict[str, Network] = {
     "cnn": Network(CNN, options={"dropout": 0.25}, min_frames=32),
     "cnn5": Network(CNN5, normalise="range", options={"classifier_dropout": 0.5}),
     "mlp57": Network(MLP, "stats57", "l2", {"classifier_dropout": 0.5}, max_frames=1),
     "gru": Network(GRU, options={"classifier_dropout": 0.3}),
-    "efficient_cnn": _convolved(EfficientCNN, dropout=0.3, classifier_dropout=0.3),
-    "cnn_gru": _convolved(cnn_gru, dropout=0.3, classifier_dropout=0.3, scan="time"),
-    "cnn_lstm": _convolved(cnn_lstm, dropout=0.3, classifier_dropout=0.3, scan="time"),
-    "cnn_gru_attention": _convolved(cnn_gru_attention, dropout=0.2, classifier_dropout=0.4, scan="time"),
+    "efficient_cnn": _convolved(EfficientCNN, options={"dropout": 0.3, "classifier_dropout": 0.3}),
+    "cnn_gru": _convolved(cnn_gru, options={"dropout": 0.3, "classifier_dropout": 0.3, "scan": "time"}),
+    "cnn_lstm": _convolved(cnn_lstm, options={"dropout": 0.3, "classifier_dropout": 0.3, "scan": "time"}),
+    "cnn_gru_attention": _convolved(
+        cnn_gru_attention, options={"dropout": 0.2, "classifier_dropout": 0.4, "scan": "time"}
+    ),
     "unet_encoder": Network(UNetEncoder, "logmel44", "train", {"dropout": 0.25}, min_frames=16),
 }
 
 
 def find_network(name: str) -> Network:
-    """The entry of the table.
-
-    Raises:
-        MgcError: there is no such network.
-    """
+    """The entry of the table. Raises MgcError if there is none."""
     if name not in NETWORKS:
         raise MgcError(f"unknown network {name!r}", fix=did_you_mean(name, NETWORKS))
     return NETWORKS[name]
