@@ -5,9 +5,8 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from mgc import data
-from mgc.config import BaselineRecipe, DataRecipe, Device, ProbeRecipe
+from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe
 from mgc.data import Dataset, Split, unevaluated_classes
 from mgc.data.splits import REVISION as SPLIT
 from mgc.evaluate import Predictions, evaluate
@@ -55,14 +54,12 @@ def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = Fal
     dataset, split = load_dataset_and_split(recipe.data, workspace)
     Augment(recipe.augment, dataset.classes)
     representation = representations_of(recipe, workspace)[0]
-    bench = _Bench(dataset, split, recipe.data, workspace)
-    run = bench.run(recipe.network, "baseline", representation, "", recipe)
-    if not split.leaky:
-        _floors(bench, recipe.device)
+    run = _new_run(recipe.network, "baseline", "", recipe, split, representation, workspace)
+    _run_floors(recipe, split, workspace)
     if (run.folder / "record.json").exists() and not overwrite:
         say(f"run exists: {run.folder} (use --overwrite to repeat it)")
         return load_record(run.folder / "record.json")
-    embedded = prepare(recipe, dataset, split, workspace)
+    seconds = {"represent": prepare(recipe, dataset, split, workspace)}
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
         results = train_folds(recipe, dataset, split, workspace, run.folder, overwrite)
@@ -72,27 +69,18 @@ def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = Fal
             raise
         fix = "free some space and run the same command again: it resumes from the last saved epoch"
         raise MgcError("weights cannot be written", where=run.folder, fix=fix) from None
-    predictions = bench.predictions([result.probabilities for result in results])
-    # Summed over folds, whether they ran in parallel or in several calls.
-    seconds = {
-        "represent": embedded,
-        "train": sum(line.seconds for result in results for line in result.history),
-    }
-    lines = [
-        {"fold": number, **asdict(line), "best": line.epoch == result.best_epoch}
+    curves = pd.DataFrame(
+        {"fold": number, **asdict(epoch), "best": epoch.epoch == result.best_epoch}
         for number, result in enumerate(results)
-        for line in result.history
-    ]
-    save_curves(run.folder, pd.DataFrame(lines))
-    chosen = [{"fold": n, "epoch": r.best_epoch, "epochs": len(r.history)} for n, r in enumerate(results)]
-    record = run.finish(
-        predictions,
-        results[0].parameters,
-        chosen,
-        seconds,
-        validation=bench.validation([result.validation for result in results]),
-        frames=results[0].frames,
+        for epoch in result.history
     )
+    save_curves(run.folder, curves)
+    seconds["train"] = sum(curves["seconds"].tolist())  # of all folds, also of those trained by earlier calls
+    chosen = [{"fold": n, "epoch": r.best_epoch, "epochs": len(r.history)} for n, r in enumerate(results)]
+    run = replace(
+        run, parameters=results[0].parameters, chosen=chosen, seconds=seconds, frames=results[0].frames
+    )
+    record = _finish(run, split, [r.probabilities for r in results], [r.validation for r in results])
     clear_partial(run.folder)
     write_tables(dataset.name, workspace)
     return record
@@ -115,89 +103,76 @@ def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:
     elif recipe.random_weights:
         raise MgcError("--random-weights needs an encoder", fix="add --model ast, for example")
     dataset, split = load_dataset_and_split(recipe.data, workspace)
-    bench = _Bench(dataset, split, recipe.data, workspace)
-    if not split.leaky:
-        _floors(bench, recipe.device)
+    _run_floors(recipe, split, workspace)
     records = []
     for spec in specs or _cached_specs(dataset, workspace):
         representation = open_representation(spec, workspace, recipe.trust_remote_code)
-        embedded = embed_tracks(dataset.tracks, representation, workspace, recipe.device)
-        records.append(
-            _probe(bench, representation, _probe_recipe(recipe, spec, representation), embedded.seconds)
-        )
+        one = _probe_recipe(recipe, spec, representation)
+        run = _new_run(representation.name, "probe", one.head, one, split, representation, workspace)
+        records.append(_fit_heads(run, one, split, representation, workspace))
     write_tables(dataset.name, workspace)
     return records
 
 
 def _probe_recipe(recipe: ProbeRecipe, spec: ModelSpec, representation: Representation) -> ProbeRecipe:
-    """The recipe with the model that is probed, and its default pooling written out."""
+    """The recipe with the model that is probed, its default pooling written out, and a name.
+
+    The name contains settings that are not the defaults, so that rows of a table differ.
+    """
+    pool = recipe.pool or representation.pool
+    known = {"last": "", "sweep": "best layer", "weighted": "weighted layers"}
+    other = [known.get(recipe.layers, recipe.layers), pool if pool != representation.pool else ""]
+    title = f"{representation.name} ({', '.join(filter(None, other))})" if any(other) else ""
     return recipe.model_copy(
         update={
+            "name": recipe.name or title,
             "model": spec.name,
             "random_weights": spec.random_seed is not None,
             "random_seed": None if spec.random_seed == recipe.seed else spec.random_seed,
             "keep": spec.keep,
             "precision": spec.precision,
-            "pool": recipe.pool or representation.pool,
+            "pool": pool,
         }
     )
 
 
-def _probe(bench: "_Bench", representation: Representation, recipe: ProbeRecipe, seconds: float) -> RunRecord:
-    recipe = recipe.model_copy(update={"name": recipe.name or _title(representation, recipe)})
-    run = bench.run(representation.name, "probe", representation, recipe.head, recipe)
-    return _fit_heads(bench, run, representation, recipe, seconds)
-
-
 def _fit_heads(
-    bench: "_Bench", run: "_Run", representation: Representation, recipe: ProbeRecipe, seconds: float
+    run: RunRecord, recipe: ProbeRecipe, split: Split, representation: Representation, workspace: Workspace
 ) -> RunRecord:
-    heads, took = fit_folds(
-        EmbeddingCache(representation, bench.workspace.cache), bench.dataset, bench.split, recipe
-    )
+    embedded = embed_tracks(split.dataset.tracks, representation, workspace, recipe.device)
+    cache = EmbeddingCache(representation, workspace.cache)
+    heads, seconds = fit_folds(cache, split.dataset, split, recipe)
     for number, head in enumerate(heads):
         save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
-    chosen = [{"fold": number, **head.to_record()} for number, head in enumerate(heads)]
-    return run.finish(
-        bench.predictions([head.test for head in heads]),
-        heads[0].fitted.parameters,
-        chosen,
-        {"represent": seconds, "head": took},
-        validation=bench.validation([head.validation for head in heads]),
+    run = replace(
+        run,
+        parameters=heads[0].fitted.parameters,
+        chosen=[{"fold": number, **head.to_record()} for number, head in enumerate(heads)],
+        seconds={"represent": embedded.seconds, "head": seconds},
     )
+    return _finish(run, split, [head.test for head in heads], [head.validation for head in heads])
 
 
-def _title(representation: Representation, recipe: ProbeRecipe) -> str:
-    """The representation's name with settings that are not its defaults, so that rows of a table differ."""
-    layers = {"last": "", "sweep": "best layer", "weighted": "weighted layers"}.get(
-        recipe.layers, recipe.layers
-    )
-    pool = "" if recipe.pool == representation.pool else recipe.pool
-    other = ", ".join(word for word in (layers, pool) if word)
-    return f"{representation.name} ({other})" if other else ""
-
-
-def _floors(bench: "_Bench", device: Device) -> None:
+def _run_floors(recipe: AnyRecipe, split: Split, workspace: Workspace) -> None:
     """What every system must beat: the most frequent class, and logistic regression on log-mel statistics.
 
     They do not depend on a seed, so they appear once in a table, whatever the seeds of the other runs.
     """
-    dataset, split = bench.dataset, bench.split
-    recipe = ProbeRecipe(data=bench.recipe, device=device)
-    majority = bench.run("majority", "floor", None, "", recipe)
+    if split.leaky:
+        return
+    recipe, dataset = ProbeRecipe(data=recipe.data, device=recipe.device), split.dataset
+    majority = _new_run("majority", "floor", "", recipe, split, None, workspace)
     if not (majority.folder / "record.json").exists():
-        by_id = dataset.by_id
         parts = []
         for fold in split.folds:
-            train = dataset.label_numbers([by_id[i] for i in fold.train])
+            train = dataset.label_numbers([dataset.by_id[i] for i in fold.train])
             shares = np.bincount(train, minlength=len(dataset.classes)) / len(train)
             parts.append(np.tile(shares, (len(fold.test), 1)))
-        majority.finish(bench.predictions(parts), 0, [], {})
-    representation = open_representation("logmel", bench.workspace)
-    floor = bench.run("logmel statistics", "floor", representation, "logistic", recipe)
+        _finish(majority, split, parts)
+    logmel = open_representation("logmel", workspace)
+    floor = _new_run("logmel statistics", "floor", "logistic", recipe, split, logmel, workspace)
     if not (floor.folder / "record.json").exists():
-        embedded = embed_tracks(dataset.tracks, representation, bench.workspace, device)
-        _fit_heads(bench, floor, representation, recipe, embedded.seconds)
+        _fit_heads(floor, recipe, split, logmel, workspace)
 
 
 def load_dataset_and_split(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Split]:
@@ -249,45 +224,6 @@ def _cached_specs(dataset: Dataset, workspace: Workspace) -> list[ModelSpec]:
             fix="run mgc embed --model musicnn, or mgc probe --model musicnn",
         )
     return specs
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """The tracks and the split that systems are run on."""
-
-    dataset: Dataset
-    split: Split
-    recipe: DataRecipe
-    workspace: Workspace
-
-    def predictions(self, parts: Sequence[np.ndarray]) -> Predictions:
-        """Predictions of all test sets; `parts` are (n_test, C) of each fold, in the order of its ids."""
-        ids = [track_id for fold in self.split.folds for track_id in fold.test]
-        folds = [number for number, fold in enumerate(self.split.folds) for _ in fold.test]
-        return self._of(ids, np.concatenate(parts), folds)
-
-    def validation(self, parts: Sequence[np.ndarray]) -> list[Predictions]:
-        """The same for each fold's validation set; a track may be in several of them."""
-        folds = enumerate(zip(self.split.folds, parts, strict=True))
-        return [self._of(fold.val, part, [number] * len(part)) for number, (fold, part) in folds]
-
-    def _of(self, ids: Sequence[str], probabilities: np.ndarray, folds: Sequence[int]) -> Predictions:
-        tracks = [self.dataset.by_id[track_id] for track_id in ids]
-        return Predictions(
-            self.dataset.classes,
-            tuple(ids),
-            np.array(self.dataset.label_numbers(tracks)),
-            probabilities.astype(np.float64),
-            tuple(track.group for track in tracks),
-            np.array(folds),
-        )
-
-    def run(
-        self, system: str, kind: str, representation: Representation | None, head: str, recipe: AnyRecipe
-    ) -> "_Run":
-        """A run with its id and folder."""
-        run_id, revisions = run_id_of(system, kind, head, recipe, self.split, representation)
-        return _Run(self, system, kind, representation, head, recipe, run_id, revisions)
 
 
 def run_id_of(
@@ -343,73 +279,81 @@ def revisions_of(recipe: AnyRecipe) -> dict[str, int]:
     return {"split": SPLIT, "head": head.revision, "fitting": FITTING}
 
 
-@dataclass(frozen=True)
-class _Run:
-    bench: _Bench
-    system: str
-    kind: str
-    representation: Representation | None
-    head: str
-    recipe: AnyRecipe
-    run_id: str
-    revisions: dict[str, int]
-
-    @property
-    def folder(self) -> Path:
-        return self.bench.workspace.results_of(self.bench.dataset.name) / self.run_id
-
-    def finish(
-        self,
-        predictions: Predictions,
-        parameters: int,
-        chosen: list[dict[str, Any]],
-        seconds: dict[str, float],
-        validation: Sequence[Predictions] = (),
-        frames: int = 0,
-    ) -> RunRecord:
-        """Evaluate, and write the record."""
-        dataset, split = self.bench.dataset, self.bench.split
-        predictions.check_covers(split.tested)
-        record = RunRecord(
-            run_id=self.run_id,
-            system=self.system,
-            kind=self.kind,
-            representation=self.representation.name if self.representation else "none",
-            head=self.head,
-            hypothesis=self.recipe.hypothesis,
-            seed=self.recipe.seed,
-            recipe=self.recipe.model_dump(mode="json"),
-            data=dataset.name,
-            data_hash=dataset.hash,
-            licence=dataset.licence,
-            split=split.name,
-            split_authority=split.authority,
-            split_hash=split.hash,
-            leaky=split.leaky,
-            training_tracks=sum(len(fold.train) for fold in split.folds) / len(split.folds),
-            notes=[*dataset.notes, *unevaluated_classes(split)],
-            name=self.recipe.name,
-            reported=self.recipe.reported,
-            excluded=[{key: str(value) for key, value in asdict(bad).items()} for bad in dataset.excluded],
-            scores=evaluate(predictions).to_dict(),
-            parameters=parameters,
-            chosen=chosen,
-            seconds=seconds,
-            representation_card=self.representation.card() if self.representation else {},
-            revisions=self.revisions,
-            frames=frames,
-            device=_device(self.recipe.device),
-            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            folder=self.folder,
-            **environment(),
-        )
-        record.save(predictions, validation)
-        save_tracks(dataset, self.folder.parent)
-        return record
+# ---- records --------------------------------------------------------------------------------------------
 
 
-def _device(name: Device) -> str:
-    kind = make_accelerator(name).device
-    if kind.type == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(kind)}"
-    return f"{kind.type}: {platform.machine()}, {os.cpu_count()} cores"
+def _new_run(
+    system: str,
+    kind: str,
+    head: str,
+    recipe: AnyRecipe,
+    split: Split,
+    representation: Representation | None,
+    workspace: Workspace,
+) -> RunRecord:
+    """The record of a run that has no results yet."""
+    run_id, revisions = run_id_of(system, kind, head, recipe, split, representation)
+    dataset, device = split.dataset, make_accelerator(recipe.device).device
+    cores = f"{platform.machine()}, {os.cpu_count()} cores"
+    return RunRecord(
+        run_id=run_id,
+        folder=workspace.results_of(dataset.name) / run_id,
+        system=system,
+        kind=kind,
+        representation=representation.name if representation else "none",
+        head=head,
+        recipe=recipe.model_dump(mode="json"),
+        **recipe.model_dump(include={"hypothesis", "seed", "name", "reported"}),
+        data=dataset.name,
+        data_hash=dataset.hash,
+        licence=dataset.licence,
+        excluded=[{key: str(value) for key, value in asdict(bad).items()} for bad in dataset.excluded],
+        notes=[*dataset.notes, *unevaluated_classes(split)],
+        split=split.name,
+        split_authority=split.authority,
+        split_hash=split.hash,
+        leaky=split.leaky,
+        training_tracks=sum(len(fold.train) for fold in split.folds) / len(split.folds),
+        representation_card=representation.card() if representation else {},
+        revisions=revisions,
+        device=f"{device.type}: {torch.cuda.get_device_name(device) if device.type == 'cuda' else cores}",
+        **environment(),
+        scores={},
+        parameters=0,
+        chosen=[],
+        seconds={},
+        created="",
+    )
+
+
+def _finish(
+    run: RunRecord, split: Split, test: Sequence[np.ndarray], validation: Sequence[np.ndarray] = ()
+) -> RunRecord:
+    """Evaluate the probabilities (n, C) of each fold's test tracks, and write the record.
+
+    `validation` are those of the validation tracks; a track may be in several of these sets.
+    """
+    folds = split.folds
+    predictions = _predictions(split, [fold.test for fold in folds], test, range(len(folds)))
+    predictions.check_covers(split.tested)
+    created = datetime.now(UTC).isoformat(timespec="milliseconds")
+    run = replace(run, scores=evaluate(predictions).to_dict(), created=created)
+    of_folds = enumerate(zip(folds, validation, strict=True)) if validation else ()
+    run.save(predictions, [_predictions(split, [fold.val], [part], [n]) for n, (fold, part) in of_folds])
+    save_tracks(split.dataset, run.folder.parent)
+    return run
+
+
+def _predictions(
+    split: Split, ids: Sequence[Sequence[str]], probabilities: Sequence[np.ndarray], folds: Sequence[int]
+) -> Predictions:
+    """Predictions of the tracks `ids` of each of `folds`."""
+    tracks = [split.dataset.by_id[track_id] for of_fold in ids for track_id in of_fold]
+    return Predictions(
+        split.dataset.classes,
+        tuple(track.track_id for track in tracks),
+        np.array(split.dataset.label_numbers(tracks)),
+        np.concatenate(probabilities).astype(np.float64),
+        tuple(track.group for track in tracks),
+        np.repeat(folds, [len(of_fold) for of_fold in ids]),
+    )

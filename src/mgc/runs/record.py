@@ -15,19 +15,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from mgc.config import CompareRecipe
 from mgc.data import Dataset, name_of
 from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining
 from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+RERUN = "run its command again with --overwrite"
+_DAMAGED = (OSError, ValueError, KeyError, MgcError)
 # Parts of a recipe that the hashes of tracks, split and representation cover, or that cannot change the
 # result.
 NAMES_ONLY = {
@@ -103,38 +105,21 @@ class RunRecord:
             return evaluate(self.predictions())
 
     def predictions(self) -> Predictions:
-        """Its stored predictions.
-
-        Raises:
-            MgcError: they are not there or damaged.
-        """
+        """Its predictions of the test tracks; raises MgcError if they are missing or damaged."""
         from pyarrow.parquet import ParquetFile
 
         file = self.folder / "predictions.parquet"
-        try:
+        with explaining("the predictions of a run cannot be read", file, RERUN, _DAMAGED):
             return Predictions.from_columns(ParquetFile(file).read().to_pydict())
-        except (OSError, ValueError, MgcError) as error:
-            what = f"the predictions of a run cannot be read: {_told(error)}"
-            raise MgcError(what, where=file, fix="run its command again with --overwrite") from None
 
     def validation(self) -> list[Predictions]:
-        """What the model of each fold says of the fold's validation side.
-
-        Raises:
-            MgcError: it was not kept, or is damaged.
-        """
+        """Each fold's predictions of its validation set; raises MgcError if they are missing or damaged."""
         import pandas as pd
 
         file = self.folder / "validation.parquet"
-        try:
-            sides = pd.read_parquet(file).groupby("fold", sort=True)
-            return [Predictions.from_frame(side) for _, side in sides]
-        except (OSError, ValueError, KeyError, MgcError) as error:
-            raise MgcError(
-                f"what the run said of its validation tracks cannot be read: {_told(error)}",
-                where=file,
-                fix="run its command again with --overwrite",
-            ) from None
+        with explaining("the validation predictions of a run cannot be read", file, RERUN, _DAMAGED):
+            folds = pd.read_parquet(file).groupby("fold", sort=True)
+            return [Predictions.from_frame(fold) for _, fold in folds]
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `record.json`."""
@@ -142,48 +127,25 @@ class RunRecord:
 
     def save(self, predictions: Predictions, validation: Sequence[Predictions] = ()) -> None:
         """Write predictions first, then the record: a record that exists is complete."""
+        import pandas as pd
+
         files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
         if validation:
-            import pandas as pd
-
-            frames = [side.to_frame() for side in validation]
-            files.write(self.folder / "validation.parquet", pd.concat(frames).to_parquet())
+            frame = pd.concat([fold.to_frame() for fold in validation])
+            files.write(self.folder / "validation.parquet", frame.to_parquet())
         files.write(self.folder / "record.json", json.dumps(self.to_dict(), indent=2))
 
 
-def _told(error: Exception) -> str:
-    """`error` within a sentence."""
-    if isinstance(error, MgcError):
-        return error.what
-    return f"no column {error}" if isinstance(error, KeyError) else str(error)
-
-
-@cache
-def _adapter() -> TypeAdapter[RunRecord]:
-    return TypeAdapter(RunRecord)
+_adapter = cache(lambda: TypeAdapter(RunRecord))
 
 
 def load_record(file: Path) -> RunRecord:
-    """The record in a `record.json`.
-
-    Raises:
-        MgcError: not readable, or of another version of mgc.
-    """
-    try:
+    """The record in a `record.json`; raises MgcError if it is damaged or of another version of mgc."""
+    fix = "take the run's folder out of results/, and run it again"
+    with explaining("the record cannot be read", file, fix, (*_DAMAGED, TypeError)):
         record = _adapter().validate_json(file.read_bytes(), strict=True)
         record.recipe["data"]["limit"]  # tables need it
         return replace(record, folder=file.parent)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "JSON"
-            what = f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        raise MgcError(
-            f"the record cannot be read: {what}",
-            where=file,
-            fix="take the run's folder out of results/, and run it again",
-        ) from None
 
 
 def load_records(data: str, workspace: Workspace) -> list[RunRecord]:
@@ -209,11 +171,8 @@ def select_records(recipe: CompareRecipe, workspace: Workspace) -> list[RunRecor
         and (recipe.device is None or record.device.startswith(recipe.device))
     ]
     if not records:
-        raise MgcError(
-            f"there are no such runs on {name!r}",
-            where=workspace.results_of(name),
-            fix="run mgc baseline and mgc probe first",
-        )
+        what, fix = f"there are no such runs on {name!r}", "run mgc baseline and mgc probe first"
+        raise MgcError(what, where=workspace.results_of(name), fix=fix)
     return records
 
 
@@ -252,52 +211,43 @@ def save_tracks(dataset: Dataset, results: Path) -> None:
     """Write artists and titles beside the runs, since reports are made from records alone."""
     import pandas as pd
 
-    columns = ["track_id", "label", "artist", "title", "album", "seconds"]
     file = tracks_file(results, dataset.hash)
     if not file.exists():
-        rows = [[getattr(track, name) for name in columns] for track in dataset.tracks]
-        files.write(file, pd.DataFrame(rows, columns=columns).to_csv(index=False))
+        columns = ["track_id", "label", "artist", "title", "album", "seconds"]
+        files.write(file, pd.DataFrame(map(vars, dataset.tracks))[columns].to_csv(index=False))
 
 
 def load_tracks(record: RunRecord) -> "pd.DataFrame":
     """The table of `save_tracks`, by track_id; unknown fields are empty strings.
 
     Raises:
-        MgcError: it is not there or damaged.
+        MgcError: it is missing or damaged.
     """
     import pandas as pd
 
-    file = tracks_file(record.folder.parent, record.data_hash)
-    try:
-        text = dict.fromkeys(("track_id", "label", "artist", "title", "album"), str)
-        return pd.read_csv(file, dtype=text, keep_default_na=False, na_values={"seconds": [""]}).set_index(
-            "track_id"
-        )
-    except (OSError, ValueError) as error:
-        fix = "run one of its commands again: each writes it"
-        raise MgcError(f"the names of the tracks cannot be read: {error}", where=file, fix=fix) from None
+    file, fix = tracks_file(record.folder.parent, record.data_hash), "run one of its commands again"
+    with explaining("the names of the tracks cannot be read", file, f"{fix}: each writes it", _DAMAGED):
+        tracks = pd.read_csv(file, dtype=str, keep_default_na=False).set_index("track_id")
+        return tracks.assign(seconds=pd.to_numeric(tracks["seconds"]))
 
 
 def environment() -> dict[str, Any]:
-    """Library versions and commit."""
+    """Library versions, and the commit of the running code."""
     versions = {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     return {"versions": versions, "commit": _commit()}
 
 
 def _commit() -> str | None:
-    """The commit of the running code, with a + if files were changed; None outside a repository."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
+    """With a + if files were changed; None outside a repository."""
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        head = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        )
-        state = subprocess.run(
-            [*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True
+        head, changes = (
+            subprocess.run([*git, *words.split()], capture_output=True, text=True, check=True).stdout.strip()
+            for words in ("rev-parse --short=12 HEAD", "status --porcelain -- .")
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head.stdout.strip() + ("+" if state.stdout.strip() else "")
+    return f"{head}+" if changes else head
 
 
 def save_curves(folder: Path, curves: "pd.DataFrame") -> None:
@@ -320,9 +270,9 @@ def draw_curves(figure: "Figure", curves: "pd.DataFrame") -> None:
     units = {"loss": "nats", "accuracy": "share of tracks"}
     for axis, (quantity, unit) in zip(figure.subplots(1, 2), units.items(), strict=True):
         for part, name, colour in (("train", "training", "#999999"), ("val", "validation", "#0072b2")):
-            for number, (_, fold) in enumerate(curves.groupby("fold")):
-                label = None if number else name  # one entry of the legend for all folds
-                axis.plot(fold["epoch"] + 1, fold[f"{part}_{quantity}"], color=colour, lw=0.8, label=label)
+            by_fold = curves.pivot(index="epoch", columns="fold", values=f"{part}_{quantity}")
+            lines = axis.plot(by_fold.index + 1, by_fold, color=colour, lw=0.8)
+            lines[0].set_label(name)  # one entry of the legend for all folds
         axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color="#d55e00", ms=4, label="epoch kept")
         axis.set(xlabel="epoch", ylabel=f"{quantity} ({unit})")
         axis.grid(alpha=0.25)

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
+
 
 def printable(text: str) -> str:
     """`text` on one line: control characters and invalid characters are escaped."""
@@ -31,6 +33,11 @@ class MgcError(Exception):
 
 def reason_of(error: BaseException) -> str:
     """The first line of an exception's message, or the name of its class."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return printable(f"{'.'.join(map(str, problem['loc'])) or 'JSON'}: {problem['msg']}")
     first, *_ = str(getattr(error, "strerror", None) or error).splitlines() or [""]
     return printable(first) or type(error).__name__
 
