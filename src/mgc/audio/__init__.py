@@ -5,15 +5,6 @@ from mgc.audio.loader import Window, Windowing, load_windows, windows
 from mgc.audio.mp3 import KBITS
 
 __all__ = [
-    "KBITS",
-    "SUFFIXES",
-    "AudioError",
-    "Clip",
-    "Window",
-    "Windowing",
-    "decode",
-    "inspect",
-    "load",
-    "load_windows",
-    "windows",
-]
+    "KBITS", "SUFFIXES", "AudioError", "Clip", "Window", "Windowing", "decode", "inspect", "load",
+    "load_windows", "windows",
+]  # fmt: skip

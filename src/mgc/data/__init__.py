@@ -7,21 +7,7 @@ from mgc.data.loading import describe, load
 from mgc.data.splits import Fold, Split, make_split, subsample_training, unevaluated_classes
 
 __all__ = [
-    "SOURCES",
-    "Dataset",
-    "Excluded",
-    "Fold",
-    "Split",
-    "Track",
-    "by_reason",
-    "describe",
-    "fetch",
-    "inspect_all",
-    "load",
-    "make_split",
-    "name_of",
-    "overview",
-    "scan",
-    "subsample_training",
+    "SOURCES", "Dataset", "Excluded", "Fold", "Split", "Track", "by_reason", "describe", "fetch",
+    "inspect_all", "load", "make_split", "name_of", "overview", "scan", "subsample_training",
     "unevaluated_classes",
-]
+]  # fmt: skip
