@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +76,10 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def machine() -> Iterator[Machine]:
+    # Not `tmp_path`: a socket of multiprocessing lies in it, and its path may have 107 characters at most.
+    with tempfile.TemporaryDirectory(prefix="mgc-") as folder:
+        yield Machine(Path(folder))
 
 
 def test_what_processes_compile_at_the_same_time_is_kept_once(machine: Machine) -> None:

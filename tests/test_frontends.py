@@ -1,6 +1,5 @@
 """The batched front ends against the transformers extractors they stand for."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -167,21 +166,3 @@ def test_what_it_cannot_reproduce_is_left_to_the_extractor() -> None:
     assert front_end(Own()) is None
     assert front_end(t.SeamlessM4TFeatureExtractor()) is None
     assert front_end(whisper(dither=1e-4)) is None
-
-
-def test_the_kaldi_bank_is_many_times_faster() -> None:
-    """Ten times, alone on a core; half of that is asked for beside other work."""
-    extractor = ast()
-    waveforms = signals(AST_FULL, 16_000)[:3]
-    front, given = front_end(extractor), torch.from_numpy(waveforms)
-    assert front is not None
-
-    def seconds(call: Callable[[], object]) -> float:
-        taken = []
-        for _ in range(3):
-            start = time.process_time()
-            call()
-            taken.append(time.process_time() - start)
-        return min(taken)
-
-    assert seconds(lambda: theirs(extractor, waveforms)) > 5 * seconds(lambda: front(given))

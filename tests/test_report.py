@@ -247,7 +247,9 @@ def test_damaged_names_of_tracks_are_reported_on_the_page(runs: list[RunRecord],
         damage, damage
     )
     file.write_text(text)
-    assert f"Titles and artists are unknown: {file.name}: damaged" in " ".join(content().missing)
+    assert f"Titles and artists are unknown: {file.name}: the names of the tracks cannot be read" in " ".join(
+        content().missing
+    )
 
 
 def test_a_single_floor_makes_a_page() -> None:
