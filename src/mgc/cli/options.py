@@ -1,7 +1,7 @@
 """What all commands share: the program, the common options, and how errors are printed.
 
 The help of a command is its docstring: a summary, one entry for each option (`--flag METAVAR  text`) or
-argument (`ARGUMENT  text`), and examples. An option that is no parameter of the function is a setting of the
+argument (`ARGUMENT  text`), and examples. An option that the function does not take is a setting of the
 recipe of the command: its metavar gives its type. `options.txt` has the entries that several commands share.
 """
 

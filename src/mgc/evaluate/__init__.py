@@ -24,12 +24,20 @@ Conventions
 
 Sources
 -------
-Dietterich 1998, Neural Computation 10(7). Efron & Tibshirani 1993, "An Introduction to the Bootstrap".
-Fawcett 2006, Pattern Recognition Letters 27(8). Field & Welsh 2007, Journal of the Royal Statistical Society
-B 69(3). Forman & Scholz 2010, SIGKDD Explorations 12(1). Guo, Pleiss, Sun & Weinberger 2017, ICML. Holm 1979,
-Scandinavian Journal of Statistics 6(2). Kish 1965, "Survey Sampling". Lachin 1981, Controlled Clinical Trials
-2(2). McNemar 1947, Psychometrika 12(2). Phipson & Smyth 2010, Statistical Applications in Genetics and
-Molecular Biology 9(1).
+Dietterich, "Approximate Statistical Tests for Comparing Supervised Classification Learning Algorithms",
+Neural Computation 10(7), 1998. Efron & Tibshirani, "An Introduction to the Bootstrap", Chapman & Hall, 1993.
+Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27(8), 2006.
+Field & Welsh, "Bootstrapping clustered data", Journal of the Royal Statistical Society B 69(3), 2007.
+Forman & Scholz, "Apples-to-Apples in Cross-Validation Studies", SIGKDD Explorations 12(1), 2010.
+Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics
+6(2), 1979.
+Kish, "Survey Sampling", Wiley, 1965.
+Lachin, "Introduction to sample size determination and power analysis for clinical trials", Controlled
+Clinical Trials 2(2), 1981.
+McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+Psychometrika 12(2), 1947. Phipson & Smyth, "Permutation P-values Should Never Be Zero", Statistical
+Applications in Genetics and Molecular Biology 9(1), 2010.
 """
 
 from mgc.evaluate.comparison import Difference, Leak, Verdict, holm, leak, mcnemar_p, paired, sign_flip_p
