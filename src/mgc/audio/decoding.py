@@ -20,7 +20,7 @@ import soundfile
 import soxr
 
 from mgc.audio.mp3 import Mp3Header, UncountedMp3, read_mp3_header
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, reason_of
 
 # Suffixes that are searched for in a folder. The others need ffmpeg, through audioread.
 SNDFILE_FORMATS = {
@@ -129,8 +129,7 @@ def open_bytes(path: Path) -> Iterator[BufferedReader]:
                 raise AudioError("empty file (0 bytes)", where=path)
             yield stream
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise AudioError(f"cannot be read: {reason}", where=path) from None
+        raise AudioError(f"cannot be read: {reason_of(error)}", where=path) from None
 
 
 @contextmanager

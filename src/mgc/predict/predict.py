@@ -26,7 +26,7 @@ from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.derived import per_window
 from mgc.runs import find_run
 from mgc.runs.record import load_record
-from mgc.util.errors import MgcError, counted
+from mgc.util.errors import MgcError, counted, reason_of
 from mgc.util.progress import Progress, say
 from mgc.workspace import Workspace
 
@@ -148,7 +148,7 @@ def _writable_cache(folder: Path) -> Iterator[Path]:
                 pass
         except OSError as error:
             say(
-                f"the embedding cache {folder} cannot be written ({error.strerror or error}): embeddings are "
+                f"the embedding cache {folder} cannot be written ({reason_of(error)}): embeddings are "
                 "discarded at the end, and an interrupted command starts again"
             )
             folder = Path(temporary)

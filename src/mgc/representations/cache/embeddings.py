@@ -37,7 +37,7 @@ import pyarrow as pa
 from mgc.data.clips import state_of
 from mgc.representations import STATISTICS, Representation
 from mgc.util import files
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining, reason_of
 from mgc.util.progress import Progress, say
 
 SHARD_BYTES = 64 << 20  # arrays held in memory before they are written
@@ -218,7 +218,7 @@ class EmbeddingCache:
         try:
             done = f"set aside as {damaged.set_aside()}"
         except OSError as error:
-            done = f"it cannot be set aside ({error.strerror or error}) and is ignored"
+            done = f"it cannot be set aside ({reason_of(error)}) and is ignored"
         say(f"{damaged}; {done}; mgc embed computes its clips again")
 
 
@@ -284,15 +284,12 @@ class Writer:
         self._rows, self._bytes = [], 0
 
     def _write(self, name: str, content: str | memoryview) -> None:
-        try:
+        fix = (
+            "free some space, make the folder writable, or choose another one with $MGC_EMBEDDINGS_CACHE; "
+            "embeddings computed so far are kept"
+        )
+        with explaining("the embedding cache cannot be written", self.folder, fix):
             files.write(self.folder / name, content)
-        except OSError as error:
-            raise MgcError(
-                f"the embedding cache cannot be written: {error.strerror or error}",
-                where=self.folder,
-                fix="free some space, make the folder writable, or choose another one with "
-                "$MGC_EMBEDDINGS_CACHE; embeddings computed so far are kept",
-            ) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -314,14 +311,12 @@ def read_card(card: Path) -> dict[str, Any]:
     Raises:
         MgcError: it cannot be read.
     """
-    try:
-        known = json.loads(card.read_text(encoding="utf-8"))
+    fix = "delete this file; the next mgc embed that computes anything writes it again"
+    with explaining("a card in the embedding cache is damaged", card, fix, (OSError, ValueError)):
+        known: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
         if not isinstance(known, dict) or not known.keys() >= _CARD_KEYS:
             raise ValueError(f"it must hold {', '.join(sorted(_CARD_KEYS))}")
-        return known
-    except (OSError, ValueError) as error:
-        fix = "delete this file; the next mgc embed that computes anything writes it again"
-        raise MgcError(f"a card in the embedding cache is damaged: {error}", where=card, fix=fix) from None
+    return known
 
 
 def generation_of(folder: Path) -> int:
@@ -418,7 +413,7 @@ def open_shard(path: Path) -> pa.Table:
         raise
     except OSError as error:
         fix = "make it readable; or move it away, and the next mgc embed computes its clips again"
-        what = f"a shard of the embedding cache cannot be read: {error.strerror or error}"
+        what = f"a shard of the embedding cache cannot be read: {reason_of(error)}"
         raise MgcError(what, where=path, fix=fix) from None
     if table.schema.names != COLUMNS:
         raise pa.ArrowInvalid("its columns are not those of a shard")
