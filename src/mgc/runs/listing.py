@@ -3,7 +3,7 @@
 import difflib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from mgc.runs.commands import changed_settings, command_line
 from mgc.runs.record import RunRecord, load_record, load_records
 from mgc.runs.tables import systems_of, write_tables
 from mgc.util.errors import MgcError, did_you_mean, printable
-from mgc.util.text import text_table
+from mgc.util.text import render_template, text_table
 from mgc.workspace import Workspace
 
 FORMATS = ("table", "json")
@@ -40,11 +40,7 @@ class Run:
         return ": ".join(filter(None, (self.state, self.reason)))
 
     def require_record(self) -> RunRecord:
-        """Its record.
-
-        Raises:
-            MgcError: the run is unfinished or damaged.
-        """
+        """Its record; raises MgcError if the run is unfinished or damaged."""
         if self.record is None:
             what = f"the run {self.folder.name!r} is {self.status}"
             raise MgcError(what, where=self.folder, fix="run its command again")
@@ -78,31 +74,25 @@ def list_runs(workspace: Workspace, data: str | None = None) -> list[Run]:
 
 def _runs_in(results: Path) -> list[Run]:
     found: list[Run] = []
-    for folder in sorted(folder for folder in results.iterdir() if folder.is_dir()):
+    for folder in sorted(filter(Path.is_dir, results.iterdir())):
         if (folder / "record.json").exists():
             try:
-                found.append(Run(folder, load_record(folder / "record.json"), "current"))
+                found.append(Run(folder, load_record(folder / "record.json"), "superseded"))
             except MgcError as error:
                 found.append(Run(folder, None, "damaged", error.what))
         elif any(file for pattern in UNFINISHED_FILES for file in folder.glob(pattern)):
-            found.append(
-                Run(folder, None, "unfinished", "repeat its command to resume, unless it is running")
-            )
-    records = [run.record for run in found if run.record]
-    newest = {record.run_id for system in systems_of(records) for record in system.records}
+            reason = "repeat its command to resume, unless it is running"
+            found.append(Run(folder, None, "unfinished", reason))
+    systems = systems_of([run.record for run in found if run.record])
+    current = {record.run_id for system in systems for record in system.records}
     found = [
-        replace(run, state="superseded") if run.record and run.record.run_id not in newest else run
-        for run in found
+        replace(run, state="current") if run.record and run.record.run_id in current else run for run in found
     ]
     return sorted(found, key=lambda run: run.record.created if run.record else "~")
 
 
 def find_run(word: str, workspace: Workspace) -> Run:
-    """The run with an id, or in a folder.
-
-    Raises:
-        MgcError: no such run, or several with that id.
-    """
+    """The run with an id, or in a folder; raises MgcError if there is none, or several with that id."""
     folder = Path(word.replace("\0", ""))  # pathlib raises ValueError for a null byte
     if folder.name == "record.json":
         folder = folder.parent
@@ -110,9 +100,8 @@ def find_run(word: str, workspace: Workspace) -> Run:
     matching = [run for run in runs if run.folder.name == word or run.folder.resolve() == folder.resolve()]
     if len(matching) > 1:
         places = ", ".join(str(run.folder) for run in matching)
-        raise MgcError(
-            f"{len(matching)} runs have the id {word!r}", where=places, fix="give the folder of one"
-        )
+        what = f"{len(matching)} runs have the id {word!r}"
+        raise MgcError(what, where=places, fix="give the folder of one")
     if not matching:
         near = difflib.get_close_matches(folder.name, [run.folder.name for run in runs], n=3, cutoff=0.5)
         fix = f"{did_you_mean(folder.name, near)}; " * bool(near) + "mgc runs ls lists all runs"
@@ -140,11 +129,7 @@ def _as_dict(run: Run) -> dict[str, Any]:
 
 
 def format_runs(runs: Sequence[Run], form: str, workspace: Workspace) -> str:
-    """The runs as text in one of FORMATS.
-
-    Raises:
-        MgcError: unknown format.
-    """
+    """The runs as text in one of FORMATS."""
     if form not in FORMATS:
         raise MgcError(f"unknown format {form!r}", where="--format", fix=did_you_mean(form, FORMATS))
     rows = [_as_dict(run) for run in runs]
@@ -171,48 +156,12 @@ def describe_run(run: Run) -> str:
     Raises:
         MgcError: its scores are of another version of mgc, and cannot be computed again.
     """
-    record = run.record
-    files = [
-        f"  {file.name}, {file.stat().st_size / 1000:.1f} kB"
-        for file in sorted(run.folder.rglob("*"))
-        if file.is_file()
-    ]
-    first, last = f"{run.folder.name}: {run.status}", [f"files in {run.folder}", *files]
-    if record is None:
-        return "\n".join(map(printable, [first, *last]))
-    scores = record.evaluation
-    lines = [
-        first,
-        f"  {record.kind}: {record.title}, {record.representation}",
-        *([f"  hypothesis: {record.hypothesis}"] if record.hypothesis else []),
-        f"data: {record.data}, {scores.n_tracks} tracks tested, {len(record.excluded)} excluded, "
-        f"licence {record.licence or 'unknown'}, hash {record.data_hash}",
-        f"  from {record.recipe['data']['source']}",
-        *(f"  {note}" for note in record.notes),
-        f"split: {record.split}: {record.split_authority}, hash {record.split_hash}",
-        "settings other than the defaults:",
-        *(
-            f"  {key} = {json.dumps(value, ensure_ascii=False)}"
-            for key, value in changed_settings(record).items()
-        ),
-        *scores.lines(),
-        *(["chosen on the validation set:"] if record.chosen else []),
-        *(f"  {_choice(choice)}" for choice in record.chosen),
-        f"trained parameters: {record.parameters:,}",
-        "seconds: " + (", ".join(f"{key} {value:.1f}" for key, value in record.seconds.items()) or "none"),
-        f"created {record.created} on {record.device}, commit {record.commit or 'unknown'}",
-        f"  revisions: {record.revisions_text}",
-        "  " + ", ".join(f"{name} {number}" for name, number in record.versions.items()),
-        *last,
-        "command:",
-        f"  {command_line(record)}",
-        f"  mgc rerun {record.run_id}   # reproduces the run and compares the predictions",
-    ]
-    return "\n".join(map(printable, lines))
-
-
-def _choice(choice: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in choice.items() if not isinstance(value, dict | list))
+    values: dict[str, Any] = {"files": sorted(file for file in run.folder.rglob("*") if file.is_file())}
+    if run.record:
+        changed = changed_settings(run.record)
+        values["settings"] = {key: json.dumps(v, ensure_ascii=False) for key, v in changed.items()}
+        values |= {"scores": run.record.evaluation, "command": command_line(run.record)}
+    return render_template("mgc.runs", "run.txt", printable, run=run, record=run.record, **values)
 
 
 def remove_runs(words: Sequence[str], apply: bool, workspace: Workspace) -> list[str]:
@@ -225,9 +174,8 @@ def remove_runs(words: Sequence[str], apply: bool, workspace: Workspace) -> list
     lines = []
     for folder, run in chosen.items():
         if not folder.resolve().is_relative_to(workspace.results.resolve()) or folder.is_symlink():
-            raise MgcError(
-                "the folder of this run is a link to another place", where=folder, fix="remove the link"
-            )
+            what = "the folder of this run is a link to another place"
+            raise MgcError(what, where=folder, fix="remove the link")
         files = [file for file in folder.rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in files) / 1e6
         lines.append(f"{size:9.2f} MB  {folder}: {len(files)} files, {run.state}")
@@ -238,8 +186,7 @@ def remove_runs(words: Sequence[str], apply: bool, workspace: Workspace) -> list
         (folder / "record.json").unlink(missing_ok=True)
         shutil.rmtree(folder)
     for name in sorted({folder.parent.name for folder in chosen}):
-        if not load_records(name, workspace):
-            for table in ("table.md", "table.csv"):
-                (workspace.results_of(name) / table).unlink(missing_ok=True)
+        for table in () if load_records(name, workspace) else ("table.md", "table.csv"):
+            (workspace.results_of(name) / table).unlink(missing_ok=True)
         write_tables(name, workspace)
     return [*lines, f"{len(lines)} runs removed; the tables were updated"]

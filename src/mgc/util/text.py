@@ -5,7 +5,7 @@ import io
 import itertools
 import re
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from mgc.util.errors import printable
 
@@ -68,6 +68,23 @@ def markdown_table(
     lines = [f"| {' | '.join(escape_markdown(str(cell)) for cell in row)} |" for row in (header, *rows)]
     lines.insert(1, f"| {' | '.join('---:' if name in right else '---' for name in header)} |")
     return "\n".join(lines)
+
+
+def render_template(
+    package: str, name: str, escape: Callable[[str], str] | None = None, **values: object
+) -> str:
+    """Fill in `templates/<name>` of a package with jinja; `escape` is applied to every inserted value.
+
+    The filter `markdown` is `escape_markdown`.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(package), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False, finalize=escape and (lambda value: escape(str(value))),
+    )  # fmt: skip
+    environment.filters["markdown"] = escape_markdown
+    return environment.get_template(name).render(values).rstrip("\n")
 
 
 def csv_table(rows: Iterable[Iterable[object]]) -> str:
