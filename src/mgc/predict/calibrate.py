@@ -38,11 +38,13 @@ class Calibration(Recipe):
     def fit(validation: Sequence[Predictions]) -> "Calibration":
         """Fit on the validation predictions of each fold, in the order of the folds."""
         temperatures = tuple(temperature(fold.probabilities, fold.labels) for fold in validation)
-        pairs = list(zip(validation, temperatures, strict=True))
-        before = np.concatenate([_losses(fold.probabilities, fold.labels, 1.0) for fold in validation])
-        after = np.concatenate([_losses(fold.probabilities, fold.labels, t) for fold, t in pairs])
-        confidence = np.concatenate([tempered(fold.probabilities, t).max(axis=1) for fold, t in pairs])
-        correct = np.concatenate([fold.predicted == fold.labels for fold in validation])
+        calibrated = [
+            tempered(fold.probabilities, t) for fold, t in zip(validation, temperatures, strict=True)
+        ]
+        labels = np.concatenate([fold.labels for fold in validation])
+        before = np.concatenate([fold.probabilities for fold in validation])
+        after = np.concatenate(calibrated)
+        confidence, correct = after.max(axis=1), before.argmax(axis=1) == labels
         threshold = None
         if correct.any() and UNKNOWN not in validation[0].classes:
             # "lower" takes one of the values, so that at most this share lies strictly below it.
@@ -52,8 +54,8 @@ class Calibration(Recipe):
             temperatures=temperatures,
             threshold=threshold,
             tracks=len(correct),
-            log_loss_before=float(before.mean()),
-            log_loss_after=float(after.mean()),
+            log_loss_before=float(_losses(before, labels).mean()),
+            log_loss_after=float(_losses(after, labels).mean()),
             accuracy=float(correct.mean()),
             named=float(named.mean()),
             accuracy_named=float(correct[named].mean()),
@@ -65,24 +67,18 @@ class Calibration(Recipe):
 
     def summary(self) -> str:
         """The threshold and what it costs, in words."""
-        if self.threshold is None and self.accuracy:
-            return (
-                f"no threshold, because {UNKNOWN} is one of the genres: every file gets its likeliest genre"
-            )
         if self.threshold is None:
-            return (
-                f"no threshold, because none of the {self.tracks} validation tracks was predicted correctly: "
-                "every file gets its likeliest genre"
-            )
+            none = f"none of the {self.tracks} validation tracks was predicted correctly"
+            reason = f"{UNKNOWN} is one of the genres" if self.accuracy else none
+            return f"no threshold, because {reason}: every file gets its likeliest genre"
         several = len(self.temperatures) > 1
         models = " (predicted by the model of their fold; new files by all models)" if several else ""
         return (
             f"{UNKNOWN}: probability below {self.threshold:.3f}. On {self.tracks} validation tracks{models} "
-            f"this makes at most {100 * GIVEN_UP:.0f} % of the correct predictions {UNKNOWN}: "
-            f"{100 * self.named:.0f} % of the tracks get a genre, correct for "
-            f"{100 * self.accuracy_named:.0f} % "
-            f"of them (without a threshold: {100 * self.accuracy:.0f} %)"
-        )
+            f"this makes at most {GIVEN_UP:.0%} of the correct predictions {UNKNOWN}: {self.named:.0%} of "
+            f"the tracks get a genre, correct for {self.accuracy_named:.0%} of them (without a threshold: "
+            f"{self.accuracy:.0%})"
+        ).replace("%", " %")
 
 
 def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -92,7 +88,7 @@ def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """
 
     def cost(logarithm: float) -> float:
-        losses = _losses(probabilities, labels, float(np.exp(logarithm)))
+        losses = _losses(tempered(probabilities, float(np.exp(logarithm))), labels)
         return float(losses.sum() + logarithm**2 / 2)
 
     found = minimize_scalar(cost, bounds=LOG_BOUNDS, method="bounded")
@@ -108,7 +104,6 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def _losses(probabilities: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
+def _losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(N,) log losses in nats."""
-    of_truth = tempered(probabilities, temperature)[np.arange(len(labels)), labels]
-    return -np.log(of_truth.clip(SMALLEST))
+    return -np.log(probabilities[np.arange(len(labels)), labels].clip(SMALLEST))

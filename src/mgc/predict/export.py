@@ -6,24 +6,26 @@ is complete.
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from mgc.predict.calibrate import Calibration
-from mgc.predict.card import model_card
 from mgc.predict.models import RunModels
 from mgc.representations import REPRESENTATIONS
 from mgc.representations.encoders.checkpoints import as_folder, locate
 from mgc.representations.encoders.efficientat import NAME, find_weights
 from mgc.representations.encoders.known import SHORT_NAMES
-from mgc.runs.record import RunRecord, load_record, without_places
+from mgc.runs import command_line
+from mgc.runs.record import RunRecord, load_record, load_records, without_places
+from mgc.runs.tables import compare_records, render
 from mgc.util import files
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining
 from mgc.util.progress import say
-from mgc.workspace import Workspace
+from mgc.util.text import markdown_table, render_template
 
 CONFIG, LABELS, CARD, ENCODER = "config.json", "labels.json", "README.md", "encoder"
 FORMAT = 1
-WRITTEN = ("fold*.safetensors", "head*.safetensors", LABELS, CARD)
+WRITTEN = (CONFIG, "fold*.safetensors", "head*.safetensors", LABELS, CARD)  # CONFIG is removed first
 
 
 def export(models: RunModels, calibration: Calibration, folder: Path, with_encoder: bool = False) -> Path:
@@ -35,13 +37,26 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
     """
     record = models.record
     _refuse_other(folder, record)
-    source = (
-        _encoder_files(record, models.representation.spec.name, models.workspace) if with_encoder else None
-    )
+    source = _encoder_files(models) if with_encoder else []
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     try:
-        _write(models, calibration, folder, source)
+        for number in range(len(models.folds)):
+            name = f"{'fold' if record.kind == 'baseline' else 'head'}{number}.safetensors"
+            _copy(record.folder / name, folder / name)
+        for file in source:
+            _copy(file, folder / ENCODER / file.name)
+        encoder = _encoder_place(models, bool(source))
+        config = {
+            "mgc_export": FORMAT,
+            "encoder": encoder,
+            "threshold_is": "for the highest calibrated probability; a genre below it is called unknown",
+            "calibration": calibration.model_dump(mode="json"),
+            **without_places(record).to_dict(),
+        }
+        files.write(folder / LABELS, json.dumps(models.classes, indent=2) + "\n")
+        files.write(folder / CARD, _model_card(models, calibration, encoder) + "\n")
+        files.write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     except BaseException:  # also an interrupt: the next call must not find a partial export
         _clear(folder)
         raise
@@ -50,43 +65,47 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
 
 def _clear(folder: Path) -> None:
     """Remove the files of an earlier export."""
-    (folder / CONFIG).unlink(missing_ok=True)
-    for file in [file for pattern in WRITTEN for file in folder.glob(pattern)]:
-        file.unlink()
+    for pattern in WRITTEN:
+        for file in folder.glob(pattern):
+            file.unlink()
     shutil.rmtree(folder / ENCODER, ignore_errors=True)
 
 
-def _write(models: RunModels, calibration: Calibration, folder: Path, source: list[Path] | None) -> None:
-    record = models.record
-    part = "fold" if record.kind == "baseline" else "head"
-    for number in range(len(models.folds)):
-        name = f"{part}{number}.safetensors"
-        _copy(record.folder / name, folder / name)
-    if source:
-        (folder / ENCODER).mkdir()
-        for file in source:
-            _copy(file, folder / ENCODER / file.name)
-    config = {
-        "mgc_export": FORMAT,
-        "encoder": _encoder_place(models, bool(source)),
-        "threshold_is": "for the highest calibrated probability; a genre below it is called unknown",
-        "calibration": calibration.model_dump(mode="json"),
-        **without_places(record).to_dict(),
-    }
-    for name, text in (
-        (LABELS, json.dumps(models.classes, indent=2)),
-        (CARD, model_card(models, calibration, str(config["encoder"]))),
-        (CONFIG, json.dumps(config, indent=2)),
-    ):
-        files.write(folder / name, text + "\n")
-
-
 def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
     try:
         shutil.copyfile(source, target)
     except OSError as error:
         error.filename, error.filename2 = str(target), None  # on a full disk this is the file that counts
         raise
+
+
+def _model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:
+    """The README.md; `encoder` describes where the encoder is."""
+    record, public = models.record, without_places(models.record)
+    place = record.data_hash, record.split_hash
+    others = [
+        other for other in load_records(record.data, models.workspace)
+        if (other.data_hash, other.split_hash) == place and other.run_id != record.run_id
+    ]  # fmt: skip
+    per_class = [
+        [r.label, f"{r.precision:.2f}", f"{r.recall:.2f}", f"{r.f1:.2f}", r.support]
+        for r in record.evaluation.per_class
+    ]
+    return render_template(
+        "mgc.predict",
+        "card.md",
+        models=models,
+        record=record,
+        card=public.representation_card,
+        calibration=calibration,
+        encoder=encoder,
+        scores=record.evaluation,
+        trained="trained from scratch" if record.kind == "baseline" else "heads on a frozen encoder",
+        per_class=markdown_table(["genre", "precision", "recall", "F1", "tracks"], per_class),
+        comparison=render(compare_records([*others, record]), "markdown"),
+        command=command_line(public),
+    )
 
 
 def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Calibration, str | None]:
@@ -95,8 +114,9 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
     Raises:
         MgcError: not an export, damaged, of a newer mgc, or without its encoder and without `model`.
     """
-    file = folder / CONFIG
-    try:
+    file, fix = folder / CONFIG, "make it with mgc export RUN FOLDER"
+    errors = (OSError, ValueError, KeyError, TypeError)
+    with explaining("not an export of mgc, or damaged", file, fix, errors):
         config = json.loads(file.read_text(encoding="utf-8"))
         if config["mgc_export"] != FORMAT:
             raise MgcError(f"unknown export format {config['mgc_export']}", where=file, fix="update mgc")
@@ -107,9 +127,6 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
             raise ValueError(f"{LABELS} does not list the genres of the run in their order")
         if len(calibration.temperatures) != len(record.chosen):
             raise ValueError(f"{len(calibration.temperatures)} temperatures for {len(record.chosen)} models")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"not an export of mgc, or damaged: {type(error).__name__}: {error}"
-        raise MgcError(what, where=file, fix="make it with mgc export RUN FOLDER") from None
     if model is None and (folder / ENCODER).is_dir():
         model = str(folder / ENCODER)
     if model is None and config["encoder"].startswith("not included"):
@@ -124,37 +141,27 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
 def _refuse_other(folder: Path, record: RunRecord) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
-    same = False
-    if (folder / CONFIG).is_file():
-        try:
-            same = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["run_id"] == record.run_id
-        except (OSError, ValueError, KeyError, TypeError):
-            same = False
-    if not same:
-        raise MgcError(
-            f"the folder is not empty and not an export of {record.run_id}",
-            where=folder,
-            fix="give another folder, or empty this one",
-        )
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if json.loads((folder / CONFIG).read_text(encoding="utf-8"))["run_id"] == record.run_id:
+            return
+    what = f"the folder is not empty and not an export of {record.run_id}"
+    raise MgcError(what, where=folder, fix="give another folder, or empty this one")
 
 
-# ---- the encoder ----------------------------------------------------------------------------------------
-
-
-def _encoder_files(record: RunRecord, place: str, workspace: Workspace) -> list[Path]:
+def _encoder_files(models: RunModels) -> list[Path]:
     """The files of an encoder in a local folder, which may be the cache of the hub."""
+    place = models.representation.spec.name
     if place == NAME:
-        weights = find_weights(workspace)
+        weights = find_weights(models.workspace)
         return [weights] if weights else []
     if place in REPRESENTATIONS and place not in SHORT_NAMES:
         say(f"{place} has no files to copy: mgc computes it, or downloads its weights by name")
         return []
-    own = as_folder(place)
-    folder = own if own and (place not in SHORT_NAMES) else locate(place)[0]
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    licence = record.representation_card.get("licence")
+    own = None if place in SHORT_NAMES else as_folder(place)
+    found = sorted((own or locate(place)[0]).iterdir())
+    licence = models.record.representation_card.get("licence")
     say(f"the encoder's files are copied: its licence applies to them ({licence})")
-    return files
+    return [file for file in found if file.is_file() and not file.name.startswith(".")]
 
 
 def _encoder_place(models: RunModels, copied: bool) -> str:

@@ -1,10 +1,10 @@
 """The trained models of a run, one for each fold: from cached arrays of clips to probabilities."""
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,26 +18,26 @@ from mgc.probing.heads.saving import load_head
 from mgc.representations import ModelSpec, Representation, open_representation
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.runs import recipe_from_record
-from mgc.runs.record import RunRecord
+from mgc.runs.record import RERUN, RunRecord
 from mgc.training.folds import OFFSET, SCALE, normalise_of
 from mgc.training.loop import TrackSet, predict
 from mgc.training.networks import OPTIONS, make_network
 from mgc.util.devices import make_accelerator, tune_cpu
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, explaining
 from mgc.util.progress import say
 from mgc.workspace import Workspace
 
 
-class FoldModel(Protocol):
+class FoldModel(ABC):
     """The model of one fold. `arrays` are N clips as `EmbeddingCache.read` returns them."""
 
+    @abstractmethod
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """(N, C) float64, uncalibrated; rows sum to 1."""
-        ...
 
     def segment_probabilities(self, array: np.ndarray, segments: Sequence[slice]) -> np.ndarray:
         """(S, C) for segments of one clip, given as ranges of rows; normalised by the whole clip."""
-        ...
+        return self.probabilities([array[segment] for segment in segments])
 
 
 @dataclass(frozen=True)
@@ -66,21 +66,18 @@ def load_models(
             is missing or not the same, or a recipe that this version of mgc does not know.
     """
     if record.kind == "floor" and not record.head:
-        raise MgcError(
-            f"{record.display_name} is a floor without a model: it predicts the class frequencies",
-            where=record.folder,
-            fix="choose a run of mgc baseline or mgc probe",
-        )
+        what = f"{record.display_name} is a floor without a model: it predicts the class frequencies"
+        raise MgcError(what, where=record.folder, fix="choose a run of mgc baseline or mgc probe")
     classes = _classes(record)
-    representation = _opened(record, model, workspace, trust_remote_code)
+    representation = _representation(record, model, workspace, trust_remote_code)
     tune_cpu()
     recipe, _ = recipe_from_record(record, {})
-    numbers = range(len(record.chosen))
-    folds: tuple[FoldModel, ...]
-    if isinstance(recipe, BaselineRecipe):
-        folds = tuple(_network(record, recipe, n, representation, len(classes), device) for n in numbers)
-    else:
-        folds = tuple(_head(record, recipe, n, representation, len(classes)) for n in numbers)
+    folds = tuple(
+        _network(record, recipe, number, representation, len(classes), device)
+        if isinstance(recipe, BaselineRecipe)
+        else _head(record, recipe, number, representation, len(classes))
+        for number in range(len(record.chosen))
+    )
     return RunModels(record, representation, folds, classes, workspace)
 
 
@@ -96,46 +93,33 @@ def _classes(record: RunRecord) -> tuple[str, ...]:
     raise MgcError(what, where=record.folder, fix="run its command again")
 
 
-# ---- the representation ---------------------------------------------------------------------------------
-
-
-def _opened(
+def _representation(
     record: RunRecord, model: str | None, workspace: Workspace, trust_remote_code: bool
 ) -> Representation:
-    """The representation of the run; `model` replaces the folder or name of its encoder."""
-    spec = ModelSpec.from_dict(record.representation_card["spec"])
-    spec = replace(spec, name=model) if model else spec
-    return _same(record, open_representation(spec, workspace, trust_remote_code))
-
-
-def _same(record: RunRecord, representation: Representation) -> Representation:
-    """The representation, if it computes what the models of the run were trained on.
+    """The representation of the run; `model` replaces the folder or name of its encoder.
 
     Raises:
-        MgcError: different weights, layers or windows.
+        MgcError: it has other weights, layers or windows than during training.
     """
+    spec = ModelSpec.from_dict(record.representation_card["spec"])
+    spec = replace(spec, name=model) if model else spec
+    representation = open_representation(spec, workspace, trust_remote_code)
     then, now = record.representation_card, representation.card()
     if then.get("key") == now["key"]:
         return representation
-    other = [key for key in ("weights", "cut", "layers", "pooled") if then.get(key) != now[key]]
-    if other:
+    if other := [key for key in ("weights", "cut", "layers", "pooled") if then.get(key) != now[key]]:
         raise MgcError(
             f"{representation.name} is not what the run was trained on: different {', '.join(other)}",
             where=representation.source,
             fix=f"give the encoder of the run by --model ({then.get('source')}), or run its command again",
         )
-    say(
-        f"warning: the code of {representation.name} has changed since {record.run_id}; predictions may "
-        "differ slightly"
-    )
+    changed = f"the code of {representation.name} has changed since {record.run_id}"
+    say(f"warning: {changed}; predictions may differ slightly")
     return representation
 
 
-# ---- networks -------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class _Network:
+class _Network(FoldModel):
     """A network and how its input is normalised."""
 
     network: torch.nn.Module
@@ -169,16 +153,11 @@ def _network(
     device: Device,
 ) -> _Network:
     file = record.folder / f"fold{number}.safetensors"
-    fix = "run the command of this run again with --overwrite"
-    try:
+    with explaining("the weights of a fold cannot be read", file, RERUN, (OSError, SafetensorError)):
         weights = load_file(file)
-    except FileNotFoundError:
-        raise MgcError("the weights of a fold are missing", where=file, fix=fix) from None
-    except (OSError, SafetensorError) as error:
-        raise MgcError(f"the weights of a fold cannot be read: {error}", where=file, fix=fix) from None
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         what = "the weights of a fold are damaged: they contain NaN or infinity"
-        raise MgcError(what, where=file, fix=fix)
+        raise MgcError(what, where=file, fix=RERUN)
     normalise, train = normalise_of(recipe), None
     options = {key: getattr(recipe, key) for key in OPTIONS}
     network = make_network(recipe.network, classes, representation.width, record.frames, options)
@@ -189,16 +168,13 @@ def _network(
     except (KeyError, RuntimeError) as error:
         detail = str(error).splitlines()[-1].strip()
         what = f"the weights do not fit this version of {recipe.network}: {detail}"
-        raise MgcError(what, where=file, fix=fix) from None
+        raise MgcError(what, where=file, fix=RERUN) from None
     network = network.to(make_accelerator(device).device).eval()
     return _Network(network, record.frames, normalise, train, representation.pooled, device)
 
 
-# ---- heads ----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class _Head:
+class _Head(FoldModel):
     """A head, and in its recipe the layers and statistics that it takes."""
 
     fitted: Fitted
@@ -207,27 +183,21 @@ class _Head:
     classes: int
 
     def probabilities(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        store = _ArrayCache(self.representation, {str(n): array for n, array in enumerate(arrays)})
-        layers = [*embeddings_of(store, [*store.arrays], self.recipe).values()]
+        cache, clips = _ArrayCache(self.representation, arrays), [*range(len(arrays))]
+        layers = [*embeddings_of(cache, [*map(str, clips)], self.recipe).values()]
         every = Embeddings(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
-        return probabilities(self.fitted, *every.of([*range(len(arrays))]), self.classes)
-
-    def segment_probabilities(self, array: np.ndarray, segments: Sequence[slice]) -> np.ndarray:
-        return self.probabilities([array[segment] for segment in segments])
+        return probabilities(self.fitted, *every.of(clips), self.classes)
 
 
 class _ArrayCache(EmbeddingCache):
-    """An embedding cache in memory."""
+    """An embedding cache in memory; clips are called "0", "1", ..."""
 
-    def __init__(self, representation: Representation, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, representation: Representation, arrays: Sequence[np.ndarray]) -> None:
         super().__init__(representation, Path())
         self.arrays = arrays
 
-    def missing(self, clips: Iterable[str]) -> set[str]:
-        return {*clips} - {*self.arrays}
-
     def read(self, clip: str) -> np.ndarray:
-        return self.arrays[clip]
+        return self.arrays[int(clip)]
 
 
 def _head(

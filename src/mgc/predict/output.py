@@ -14,7 +14,6 @@ from mgc.util.progress import clock
 from mgc.util.text import text_table
 
 UNKNOWN = "unknown"
-FORMATS = ("table", "csv", "json")
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,10 @@ class FilePredictions:
 
 
 def format_predictions(predictions: FilePredictions, form: str) -> str:
-    """The predictions in one of FORMATS. Files that failed come last; a table does not list them.
-
-    Raises:
-        MgcError: unknown format.
-    """
+    """The predictions as "table", "csv" or "json". Files that failed come last; a table omits them."""
     formats = {"table": _table, "csv": _csv, "json": _json}
     if form not in formats:
-        raise MgcError(f"unknown format {form!r}", where="--format", fix=did_you_mean(form, FORMATS))
+        raise MgcError(f"unknown format {form!r}", where="--format", fix=did_you_mean(form, formats))
     return formats[form](predictions)
 
 
@@ -109,12 +104,10 @@ def _merged(segments: Sequence[Segment]) -> Iterator[Segment]:
 def _csv(predictions: FilePredictions) -> str:
     keys = ["start", "end", "genre", "likeliest", "probability", "second", "second_probability", "error"]
     labels = [f"p_{label}" for label in predictions.classes]
-    rows = [
-        {
-            "file": file.file,
-            **_as_dict(segment, predictions.classes),
-            **dict(zip(labels, segment.probabilities, strict=True)),
-        }
+    rows: list[dict[str, Any]] = [
+        {"file": file.file}
+        | _as_dict(segment, predictions.classes)
+        | dict(zip(labels, segment.probabilities, strict=True))
         for file in predictions.predicted
         for segment in file.segments
     ]
@@ -123,14 +116,14 @@ def _csv(predictions: FilePredictions) -> str:
 
 
 def _json(predictions: FilePredictions) -> str:
+    classes = predictions.classes
     files: list[dict[str, Any]] = []
     for file in predictions.predicted:
         segments = [
-            _as_dict(segment, predictions.classes)
-            | {"probabilities": dict(zip(predictions.classes, segment.probabilities.tolist(), strict=True))}
-            for segment in file.segments
+            _as_dict(one, classes) | {"probabilities": dict(zip(classes, one.probabilities, strict=True))}
+            for one in file.segments
         ]
         files.append({"file": file.file} | ({"segments": segments} if predictions.over_time else segments[0]))
     files += [{"file": file.file, "error": file.error} for file in predictions.failed]
-    about = {"run": predictions.run_id, "classes": predictions.classes, "threshold": predictions.threshold}
+    about = {"run": predictions.run_id, "classes": classes, "threshold": predictions.threshold}
     return json.dumps(about | {"files": files}, indent=2)

@@ -25,13 +25,12 @@ from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.derived import per_window
 from mgc.runs import find_run
-from mgc.runs.record import load_record
+from mgc.runs.record import RERUN, load_record
 from mgc.util.errors import MgcError, counted, reason_of
 from mgc.util.progress import Progress, say
 from mgc.workspace import Workspace
 
 SEGMENT_SECONDS = 10.0  # at least: listeners hardly recognise a genre from less
-FILES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -59,22 +58,20 @@ def open_run(
         MgcError: no such run, validation predictions that do not fit its models, or as `load_models`.
     """
     folder = Path(run).expanduser()
+    calibration = None
     if (folder / CONFIG).is_file():
         record, calibration, model = read_export(folder, model)
-        models = load_models(record, workspace, trust_remote_code, model=model, device=device)
-        return OpenRun(models, calibration, device)
-    if not (folder / "record.json").is_file():
-        folder = find_run(run, workspace).folder
-    record = load_record(folder / "record.json")
+    else:
+        folder = folder if (folder / "record.json").is_file() else find_run(run, workspace).folder
+        record = load_record(folder / "record.json")
     models = load_models(record, workspace, trust_remote_code, model=model, device=device)
-    validation = record.validation()
-    if len(validation) != len(models.folds) or any(fold.classes != models.classes for fold in validation):
-        raise MgcError(
-            "the validation predictions have other folds or genres than the models of the run",
-            where=folder / "validation.parquet",
-            fix="run the command of this run again with --overwrite",
-        )
-    return OpenRun(models, Calibration.fit(validation), device)
+    if calibration is None:
+        validation, file = record.validation(), folder / "validation.parquet"
+        if len(validation) != len(models.folds) or any(fold.classes != models.classes for fold in validation):
+            what = "the validation predictions have other folds or genres than the models of the run"
+            raise MgcError(what, where=file, fix=RERUN)
+        calibration = Calibration.fit(validation)
+    return OpenRun(models, calibration, device)
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -112,28 +109,20 @@ def predict_files(run: OpenRun, files: Sequence[Path], over_time: bool = False) 
     with _writable_cache(run.models.workspace.cache) as cache_folder:
         workspace = replace(run.models.workspace, cache=cache_folder)
         clips = inspect_all(files, cache_folder)
-        errors = {clip.content: clip.problem for clip in clips if clip.problem}
         tracks = [
             Track(as_text(file), file, label="", group="", content=clip.content, seconds=clip.seconds)
             for file, clip in zip(files, clips, strict=True)
             if not clip.problem
         ]
-        errors |= _embed(representation, tracks, workspace, run.device)
-        store = EmbeddingCache(representation, cache_folder)
-        segments: dict[int, tuple[Segment, ...]] = {}
-        usable = [k for k, clip in enumerate(clips) if not clip.problem and clip.content not in errors]
-        with Progress("predict", len(usable), "files") as progress:
-            for start in range(0, len(usable), FILES_AT_ONCE):
-                some = usable[start : start + FILES_AT_ONCE]
-                predicted = _predict(run, store, [clips[k] for k in some], over_time)
-                segments |= dict(zip(some, predicted, strict=True))
-                progress.step(len(some))
-    results = [
-        FilePrediction(as_text(file), segments[k])
-        if k in segments
-        else FilePrediction(as_text(file), error=clip.problem or str(errors[clip.content]))
-        for k, (file, clip) in enumerate(zip(files, clips, strict=True))
-    ]
+        errors = _embed(representation, tracks, workspace, run.device)
+        cache = EmbeddingCache(representation, cache_folder)
+        results = []
+        with Progress("predict", len(files), "files") as progress:
+            for file, clip in zip(files, clips, strict=True):
+                error = clip.problem or errors.get(clip.content, "")
+                segments = () if error else _predict(run, cache, clip, over_time)
+                results.append(FilePrediction(as_text(file), segments, error))
+                progress.step()
     models, threshold = run.models, run.calibration.threshold
     return FilePredictions(models.record.run_id, models.classes, threshold, over_time, tuple(results))
 
@@ -173,30 +162,17 @@ def _embed(
     return failed
 
 
-def _predict(
-    run: OpenRun, store: EmbeddingCache, clips: Sequence[Clip], over_time: bool
-) -> list[tuple[Segment, ...]]:
-    """The segments of each clip; a single one, unless over time."""
-    arrays = [store.read(clip.content) for clip in clips]
+def _predict(run: OpenRun, cache: EmbeddingCache, clip: Clip, over_time: bool) -> tuple[Segment, ...]:
+    """The segments of a clip; a single one, unless over time."""
+    array, edges = cache.read(clip.content), np.array([0.0, clip.seconds])
     if over_time:
-        return [
-            _segments(run, *_over_time(run.models, array, clip.seconds))
-            for array, clip in zip(arrays, clips, strict=True)
-        ]
-    folds = [fold.probabilities(arrays) for fold in run.models.folds]  # (N, C) each
-    return [
-        _segments(run, np.array([0.0, clip.seconds]), [fold[n : n + 1] for fold in folds])
-        for n, clip in enumerate(clips)
-    ]
-
-
-def _segments(run: OpenRun, edges: np.ndarray, folds: Sequence[np.ndarray]) -> tuple[Segment, ...]:
-    """S segments between (S + 1,) `edges` in seconds, from the (S, C) probabilities of each fold."""
+        edges, folds = _over_time(run.models, array, clip.seconds)
+    else:
+        folds = [fold.probabilities([array]) for fold in run.models.folds]  # (1, C) each
     threshold, segments = run.calibration.threshold, []
-    for start, end, row in zip(edges[:-1], edges[1:], run.calibration.mean(folds), strict=True):
+    for (start, end), row in zip(pairwise(edges.tolist()), run.calibration.mean(folds), strict=True):
         known = threshold is None or row.max() >= threshold
-        genre = run.models.classes[int(row.argmax())] if known else UNKNOWN
-        segments.append(Segment(float(start), float(end), genre, row))
+        segments.append(Segment(start, end, run.models.classes[row.argmax()] if known else UNKNOWN, row))
     return tuple(segments)
 
 
@@ -211,7 +187,8 @@ def _over_time(models: RunModels, array: np.ndarray, seconds: float) -> tuple[np
         # Never shorter than a crop of the network, which would be padded with silence.
         shortest = max(math.ceil(SEGMENT_SECONDS * rate), models.record.frames)
     else:
-        rate, rows = _windows_per_second(representation), len(array) // len(STATISTICS)
+        rate = representation.cut.sample_rate_hz / representation.cut.window  # windows per second
+        rows = len(array) // len(STATISTICS)
         shortest = math.ceil(SEGMENT_SECONDS * rate)
     # `seconds * rate` and not `rows`: the last window may be new in a small part only.
     cuts = np.linspace(0, rows, max(1, int(min(rows, seconds * rate) // shortest)) + 1).astype(int)
@@ -226,10 +203,6 @@ def _over_time(models: RunModels, array: np.ndarray, seconds: float) -> tuple[np
         new = np.clip(seconds * rate - np.arange(rows), 1e-3, 1.0)  # share of each window that is new
         parts = [pool_windows(windows[part], new[part]) for part in ranges]
     return edges, [fold.probabilities(parts) for fold in models.folds]
-
-
-def _windows_per_second(representation: Representation) -> float:
-    return representation.cut.sample_rate_hz / representation.cut.window
 
 
 def pool_windows(windows: np.ndarray, weights: np.ndarray) -> np.ndarray:

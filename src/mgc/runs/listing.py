@@ -158,9 +158,8 @@ def describe_run(run: Run) -> str:
     """
     values: dict[str, Any] = {"files": sorted(file for file in run.folder.rglob("*") if file.is_file())}
     if run.record:
-        changed = changed_settings(run.record)
-        values["settings"] = {key: json.dumps(v, ensure_ascii=False) for key, v in changed.items()}
-        values |= {"scores": run.record.evaluation, "command": command_line(run.record)}
+        values |= {"settings": changed_settings(run.record), "command": command_line(run.record)}
+        values["scores"] = run.record.evaluation
     return render_template("mgc.runs", "run.txt", printable, run=run, record=run.record, **values)
 
 

@@ -3,9 +3,11 @@
 import csv
 import io
 import itertools
+import json
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 
 from mgc.util.errors import printable
 
@@ -75,7 +77,7 @@ def render_template(
 ) -> str:
     """Fill in `templates/<name>` of a package with jinja; `escape` is applied to every inserted value.
 
-    The filter `markdown` is `escape_markdown`.
+    The filter `markdown` is `escape_markdown`; `json` writes a value as JSON.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -83,7 +85,7 @@ def render_template(
         loader=PackageLoader(package), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False, finalize=escape and (lambda value: escape(str(value))),
     )  # fmt: skip
-    environment.filters["markdown"] = escape_markdown
+    environment.filters |= {"markdown": escape_markdown, "json": partial(json.dumps, ensure_ascii=False)}
     return environment.get_template(name).render(values).rstrip("\n")
 
 
