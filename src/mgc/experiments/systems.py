@@ -192,11 +192,9 @@ def load_dataset_and_split(recipe: DataRecipe, workspace: Workspace) -> tuple[Da
     for line in unevaluated_classes(split):
         say(line)
     if len({dataset.by_id[track_id].group for track_id in split.tested}) < 2:
-        raise MgcError(
-            "all test tracks are by one artist: the result would not hold for others",
-            where=f"{dataset.name}, split {split.name}",
-            fix="use --split cv5, or correct the split column",
-        )
+        what = "all test tracks are by one artist: the result would not hold for others"
+        fix = "use --split cv5, or correct the split column"
+        raise MgcError(what, where=f"{dataset.name}, split {split.name}", fix=fix)
     return dataset, split
 
 
@@ -268,13 +266,11 @@ def settings_that_decide(recipe: AnyRecipe, representation: Representation | Non
 
 
 def revisions_of(recipe: AnyRecipe) -> dict[str, int]:
-    """Revisions of the code that decides what a system learns, besides its representation; of what it uses
-    only."""
+    """Revisions of the code that a system uses, besides its representation."""
     if isinstance(recipe, BaselineRecipe):
         used = {"split": SPLIT, "network": find_network(recipe.network).revision, "training": TRAINING}
-        return used | (
-            {"stretch": STRETCH_REVISION} if recipe.augment.pitch or recipe.augment.stretch else {}
-        )
+        varied = recipe.augment.pitch or recipe.augment.stretch
+        return used | ({"stretch": STRETCH_REVISION} if varied else {})
     head = weighted(1) if recipe.layers == "weighted" else find_head(recipe.head)
     return {"split": SPLIT, "head": head.revision, "fitting": FITTING}
 

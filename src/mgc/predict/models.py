@@ -153,6 +153,8 @@ def _network(
     device: Device,
 ) -> _Network:
     file = record.folder / f"fold{number}.safetensors"
+    if not file.exists():
+        raise MgcError("the weights of a fold are missing", where=file, fix=RERUN)
     with explaining("the weights of a fold cannot be read", file, RERUN, (OSError, SafetensorError)):
         weights = load_file(file)
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):

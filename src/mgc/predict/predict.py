@@ -77,8 +77,7 @@ def open_run(
 def find_files(paths: Sequence[Path]) -> list[Path]:
     """Files as given, and the audio files in folders at any depth, recognised by their names.
 
-    Raises:
-        MgcError: there is no file at all, or a folder cannot be listed.
+    Raises MgcError if there is no file at all, or a folder cannot be listed.
     """
     found: dict[Path, None] = {}
     skipped = 0
@@ -136,10 +135,8 @@ def _writable_cache(folder: Path) -> Iterator[Path]:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            say(
-                f"the embedding cache {folder} cannot be written ({reason_of(error)}): embeddings are "
-                "discarded at the end, and an interrupted command starts again"
-            )
+            loss = "embeddings are discarded at the end, and an interrupted command starts again"
+            say(f"the embedding cache {folder} cannot be written ({reason_of(error)}): {loss}")
             folder = Path(temporary)
         yield folder
 
@@ -184,12 +181,11 @@ def _over_time(models: RunModels, array: np.ndarray, seconds: float) -> tuple[np
     representation = models.representation
     if representation.frames_a_second:
         rate, rows = representation.frames_a_second, len(array)
-        # Never shorter than a crop of the network, which would be padded with silence.
-        shortest = max(math.ceil(SEGMENT_SECONDS * rate), models.record.frames)
     else:
         rate = representation.cut.sample_rate_hz / representation.cut.window  # windows per second
         rows = len(array) // len(STATISTICS)
-        shortest = math.ceil(SEGMENT_SECONDS * rate)
+    # Never shorter than a crop of a network (0 for heads), which would be padded with silence.
+    shortest = max(math.ceil(SEGMENT_SECONDS * rate), models.record.frames)
     # `seconds * rate` and not `rows`: the last window may be new in a small part only.
     cuts = np.linspace(0, rows, max(1, int(min(rows, seconds * rate) // shortest)) + 1).astype(int)
     edges = cuts / rate

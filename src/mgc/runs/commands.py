@@ -1,9 +1,9 @@
 """The recipe of a recorded run: its non-default settings, its command line, and the recipe that reruns it."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,11 +23,8 @@ def changed_settings(record: RunRecord) -> dict[str, Any]:
         default = resolved(BaselineRecipe(network=network)) if network in NETWORKS else BaselineRecipe()
         default = default.model_copy(update={"network": BaselineRecipe().network})
     defaults = _flat(default.model_dump(mode="json"))
-    return {
-        key: value
-        for key, value in _flat(record.recipe).items()
-        if key not in defaults or defaults[key] != value
-    }
+    own = _flat(record.recipe)
+    return {key: own[key] for key in own if key not in defaults or defaults[key] != own[key]}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -40,11 +37,8 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def command_line(record: RunRecord) -> str:
     """The command that reproduces a run, quoted for a shell; without its hypothesis."""
-    settings = {
-        key: value
-        for key, value in changed_settings(record).items()
-        if key not in ("hypothesis", "reported") and value is not None
-    }
+    hidden, changed = ("hypothesis", "reported"), changed_settings(record)
+    settings = {key: value for key, value in changed.items() if key not in hidden and value is not None}
     if record.kind == "floor":
         settings["model"] = "logmel"  # every run adds the floors; this one is the cheapest
     source = settings.pop("data.source", None) or record.recipe["data"]["source"]
@@ -68,17 +62,13 @@ def recipe_from_record(
     Raises:
         MgcError: the record has keys or values that this version of mgc does not know.
     """
-    kinds: dict[str, type[BaselineRecipe | ProbeRecipe]] = {
-        "baseline": BaselineRecipe, "probe": ProbeRecipe, "floor": ProbeRecipe,
-    }  # fmt: skip
-    if record.kind not in kinds:
+    if record.kind not in ("baseline", "probe", "floor"):
         raise MgcError(f"runs of the kind {record.kind!r} cannot be reproduced", where=record.folder)
-    kind, tree = kinds[record.kind], json.loads(json.dumps(record.recipe))
+    kind = BaselineRecipe if record.kind == "baseline" else ProbeRecipe
+    tree = deepcopy(record.recipe)
     known, recorded = set(_flat(kind().model_dump(mode="json"))), set(_flat(tree))
-    where, fix = (
-        record.folder / "record.json",
-        f"check out the code that made the run: commit {record.commit}",
-    )
+    where = record.folder / "record.json"
+    fix = f"check out the code that made the run: commit {record.commit}"
     if unknown := sorted(recorded - known):
         raise MgcError(f"unknown settings in this version of mgc: {', '.join(unknown)}", where=where, fix=fix)
     for key, value in changes.items():

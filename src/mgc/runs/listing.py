@@ -46,23 +46,9 @@ class Run:
             raise MgcError(what, where=self.folder, fix="run its command again")
         return self.record
 
-    @property
-    def has_predictions(self) -> bool:
-        """Whether its predictions exist."""
-        return (self.folder / "predictions.parquet").exists()
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether its models exist."""
-        return any(self.folder.glob("*.safetensors"))
-
 
 def list_runs(workspace: Workspace, data: str | None = None) -> list[Run]:
-    """Every run in the results, of one dataset or of all: by dataset, oldest first.
-
-    Raises:
-        MgcError: there are no results of that dataset.
-    """
+    """Every run in the results, by dataset, oldest first; raises MgcError if `data` has no results."""
     names = sorted(f.name for f in workspace.results.glob("*") if f.is_dir() and not f.name.startswith("."))
     if data is not None and data not in names:
         name = name_of(DataRecipe(source=data)) if Path(data).exists() else data
@@ -120,8 +106,8 @@ def _as_dict(run: Run) -> dict[str, Any]:
         "accuracy": record.scores.get("accuracy") if record else None,
         "created": record.created if record else "",
         "commit": record.commit if record else None,
-        "predictions": run.has_predictions,
-        "weights": run.has_weights,
+        "predictions": (run.folder / "predictions.parquet").exists(),
+        "weights": any(run.folder.glob("*.safetensors")),
         "state": run.state,
         "reason": run.reason,
         "folder": str(run.folder),

@@ -155,11 +155,7 @@ def load_records(data: str, workspace: Workspace) -> list[RunRecord]:
 
 
 def select_records(recipe: CompareRecipe, workspace: Workspace) -> list[RunRecord]:
-    """The records of a dataset that a comparison selects.
-
-    Raises:
-        MgcError: there are none.
-    """
+    """The records of a dataset that a comparison selects; raises MgcError if there are none."""
     source = recipe.data.source
     name = source if workspace.results_of(source).is_dir() and "/" not in source else name_of(recipe.data)
     records = [
@@ -218,10 +214,9 @@ def save_tracks(dataset: Dataset, results: Path) -> None:
 
 
 def load_tracks(record: RunRecord) -> "pd.DataFrame":
-    """The table of `save_tracks`, by track_id; unknown fields are empty strings.
+    """The table of `save_tracks`, by track_id, with empty strings for unknown fields.
 
-    Raises:
-        MgcError: it is missing or damaged.
+    Raises MgcError if it is missing or damaged.
     """
     import pandas as pd
 
