@@ -204,7 +204,7 @@ def tracks_file(results: Path, data_hash: str) -> Path:
 
 
 def save_tracks(dataset: Dataset, results: Path) -> None:
-    """Write artists and titles beside the runs, since reports are made from records alone."""
+    """Write artists and titles beside the runs, since reports are made from records alone; "" if unknown."""
     import pandas as pd
 
     file = tracks_file(results, dataset.hash)
@@ -214,10 +214,7 @@ def save_tracks(dataset: Dataset, results: Path) -> None:
 
 
 def load_tracks(record: RunRecord) -> "pd.DataFrame":
-    """The table of `save_tracks`, by track_id, with empty strings for unknown fields.
-
-    Raises MgcError if it is missing or damaged.
-    """
+    """The table of `save_tracks`, by track_id; raises MgcError if it is missing or damaged."""
     import pandas as pd
 
     file, fix = tracks_file(record.folder.parent, record.data_hash), "run one of its commands again"
