@@ -41,6 +41,7 @@ Applications in Genetics and Molecular Biology 9(1), 2010.
 """
 
 from mgc.evaluate.comparison import Difference, Leak, Verdict, holm, leak, mcnemar_p, paired, sign_flip_p
+from mgc.evaluate.inference import MARGIN, Comparison, Outcomes, Repeats, compare, compare_runs, repeats
 from mgc.evaluate.predictions import PROBABILITY_PREFIX, Floats, Integers, Predictions
 from mgc.evaluate.ranking import roc_aucs, roc_curves
 from mgc.evaluate.scores import (
