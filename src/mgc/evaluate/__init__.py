@@ -60,8 +60,9 @@ from mgc.evaluate.scores import (
 )
 
 __all__ = [
-    "MARGIN", "PROBABILITY_PREFIX", "Bin", "ClassScore", "Comparison", "Difference", "Floats", "Integers", "Leak", "Outcomes", "OverSeeds",
-    "Predictions", "Repeats", "Scores", "Verdict", "calibration_error", "compare", "compare_runs", "confusion_matrix", "evaluate", "holm",
-    "leak", "log_loss", "mcnemar_p", "over_seeds", "paired", "repeats", "precision_recall_f1", "reliability",
+    "MARGIN", "PROBABILITY_PREFIX", "Bin", "ClassScore", "Comparison", "Difference", "Floats",
+    "Integers", "Leak", "Outcomes", "OverSeeds", "Predictions", "Repeats", "Scores", "Verdict",
+    "calibration_error", "compare", "compare_runs", "confusion_matrix", "evaluate", "holm", "leak",
+    "log_loss", "mcnemar_p", "over_seeds", "paired", "precision_recall_f1", "reliability", "repeats",
     "roc_aucs", "roc_curves", "sign_flip_p", "top2_accuracy",
 ]  # fmt: skip
