@@ -17,7 +17,7 @@ Conventions
   are similar, whole groups (artists) are resampled if any group holds several tracks (the cluster bootstrap:
   Field & Welsh 2007), otherwise tracks.
 * Intervals describe how far a score would move with other test tracks. They do not include the variation
-  between training seeds; `over_seeds` reports that as a separate deviation. With fewer than about 30 groups
+  between training seeds; `over_runs` reports that as a separate deviation. With fewer than about 30 groups
   they are too narrow, and a run without errors has an interval of width 0.
 * Order has no effect: `Predictions` sorts itself by track id, so the same tracks in any order are equal and
   give the same numbers for the same seed.
@@ -47,13 +47,13 @@ from mgc.evaluate.ranking import roc_aucs, roc_curves
 from mgc.evaluate.scores import (
     Bin,
     ClassScore,
-    OverSeeds,
+    OverRuns,
     Scores,
     calibration_error,
     confusion_matrix,
     evaluate,
     log_loss,
-    over_seeds,
+    over_runs,
     precision_recall_f1,
     reliability,
     top2_accuracy,
@@ -61,8 +61,8 @@ from mgc.evaluate.scores import (
 
 __all__ = [
     "MARGIN", "PROBABILITY_PREFIX", "Bin", "ClassScore", "Comparison", "Difference", "Floats",
-    "Integers", "Leak", "Outcomes", "OverSeeds", "Predictions", "Repeats", "Scores", "Verdict",
+    "Integers", "Leak", "Outcomes", "OverRuns", "Predictions", "Repeats", "Scores", "Verdict",
     "calibration_error", "compare", "compare_runs", "confusion_matrix", "evaluate", "holm", "leak",
-    "log_loss", "mcnemar_p", "over_seeds", "paired", "precision_recall_f1", "reliability", "repeats",
+    "log_loss", "mcnemar_p", "over_runs", "paired", "precision_recall_f1", "reliability", "repeats",
     "roc_aucs", "roc_curves", "sign_flip_p", "top2_accuracy",
 ]  # fmt: skip

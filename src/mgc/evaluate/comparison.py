@@ -142,7 +142,7 @@ def paired(
         check_same_split(a[0], other)
     gain = _correct(a) - _correct(b)  # (N,) differences in the share of correct seeds
     resampled = resampled_mean(unit_numbers(a[0]), gain, n_bootstrap, seed)  # (R,)
-    low, high = interval(resampled)
+    low, high = interval(resampled, len(set(a[0].groups)))
     only_a, only_b = float(gain.clip(min=0).sum()), float((-gain).clip(min=0).sum())
     single = len(a) == len(b) == 1
     return Difference(
@@ -179,11 +179,12 @@ def leak(
         # Both are sorted by track id, so equal tracks stay aligned.
         in_a, in_b = ([track_id in both for track_id in run.track_ids] for run in (one, other))
         gain = a[in_a] - b[in_b]
-        low, high = interval(resampled_mean(unit_numbers(other)[in_b], gain, n_bootstrap, seed))
+        unit = unit_numbers(other)[in_b]
+        low, high = interval(resampled_mean(unit, gain, n_bootstrap, seed), len(set(unit)))
         return Leak(float(gain.mean()), low, high, len(gain))
     resampled_a = resampled_mean(unit_numbers(one), a, n_bootstrap, seed)
     resampled_b = resampled_mean(unit_numbers(other), b, n_bootstrap, seed + 1)
-    low, high = interval(resampled_a - resampled_b)
+    low, high = interval(resampled_a - resampled_b, len(set(one.groups)))
     return Leak(float(a.mean() - b.mean()), low, high, 0)
 
 

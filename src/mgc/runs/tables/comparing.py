@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mgc.config import BaselineRecipe, ProbeRecipe
-from mgc.evaluate import Difference, Leak, OverSeeds, Predictions, holm, leak, over_seeds, paired
+from mgc.evaluate import Difference, Leak, OverRuns, Predictions, holm, leak, over_runs, paired
 from mgc.runs.record import NAMES_ONLY, RunRecord
 from mgc.util.errors import MgcError, did_you_mean
 
@@ -32,9 +32,9 @@ class System:
         return [record.predictions() for record in self.records]
 
     @cached_property
-    def scores(self) -> OverSeeds:
+    def scores(self) -> OverRuns:
         """Scores, averaged over seeds."""
-        return over_seeds(self.predictions, [record.evaluation for record in self.records])
+        return over_runs(self.predictions, [record.evaluation for record in self.records])
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -78,7 +78,7 @@ class Row:
         return self.system.record
 
     @property
-    def scores(self) -> OverSeeds:
+    def scores(self) -> OverRuns:
         """The scores of the system."""
         return self.system.scores
 
