@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from mgc.evaluate.bootstrap import unit_numbers
+from mgc.evaluate.bootstrap import standard_error, unit_numbers
 from mgc.evaluate.predictions import Floats, Integers, Predictions, check_same_split, check_same_tracks
 from mgc.util.errors import MgcError
 
@@ -252,11 +252,9 @@ def compare(
     rejected = p_values < SIGNIFICANCE
     low = np.where(rejected & (differences > 0), low.clip(min=0), low)
     high = np.where(rejected & (differences < 0), high.clip(max=0), high)
-    residual = ((gains - differences[:, None] * sizes) ** 2).sum(axis=1)
-    group_error = np.sqrt(residual * n_groups / (n_groups - 1)) / n_tracks
     columns = {
         "difference": differences, "low": low, "high": high, "low90": low90, "high90": high90,
-        "p_value": p_values, "group_error": group_error, "repeat_error": np.sqrt(noise),
+        "p_value": p_values, "group_error": standard_error(gains, sizes), "repeat_error": np.sqrt(noise),
     }  # fmt: skip
     return [
         Comparison(

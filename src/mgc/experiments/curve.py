@@ -145,7 +145,7 @@ def curve_points(lines: Sequence[Line]) -> pd.DataFrame:
     `tracks` are training tracks per genre; `accuracy_low` and `accuracy_high` are over artists (or tracks),
     `accuracy_deviation` is over seeds.
     """
-    scores = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_deviation")
+    scores = ("accuracy", "accuracy_low", "accuracy_high")
     rows = [
         {
             "system": line.title,
@@ -154,6 +154,7 @@ def curve_points(lines: Sequence[Line]) -> pd.DataFrame:
             "tracks": tracks,
             "draws": point.scores.seeds,
             **{name: getattr(point.scores, name) for name in scores},
+            "accuracy_deviation": point.scores.seed_sd,
             "interval_over": point.record.evaluation.interval_unit,
             "n_tracks": point.record.evaluation.n_tracks,
             "run_id": " ".join(r.run_id for r in point.records),
@@ -226,7 +227,7 @@ def format_curve(lines: Sequence[Line]) -> str:
     for line in lines:
         for tracks, s in zip(line.tracks, (point.scores for point in line.points), strict=True):
             accuracy = f"{s.accuracy:.3f} [{s.accuracy_low:.3f}, {s.accuracy_high:.3f}]"
-            deviation = "" if s.accuracy_deviation is None else f"±{s.accuracy_deviation:.3f} ({s.seeds})"
+            deviation = "" if s.seed_sd is None else f"±{s.seed_sd:.3f} ({s.seeds})"
             rows.append([line.title, f"{tracks:.1f}", accuracy, deviation])
     header = ["system", "tracks per genre", "accuracy [95 %]", "over seeds"]
     return "\n".join([text_table(header, rows), "", *sentences(lines)])

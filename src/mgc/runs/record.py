@@ -72,6 +72,7 @@ class RunRecord:
     training_tracks: float = 0.0  # training tracks, the mean over folds
     notes: list[str] = field(default_factory=list)  # facts about the data that a reader should know
     name: str = ""  # in tables, if the name of the system is not enough
+    variant: str | None = None  # the settings that differ from the defaults; None in older records
     reported: str = ""  # the result that others published for this system
     frames: int = 0  # of a crop, as a network takes it
     # The folder of the run is not written, since folders are moved.
@@ -94,8 +95,9 @@ class RunRecord:
 
     @property
     def title(self) -> str:
-        """Display name and head: `musicnn + logistic`."""
-        return " + ".join(word for word in (self.display_name, self.head) if word)
+        """Display name, head and, without a name of its own, the variant: `cnn + label_smoothing 0.1`."""
+        parts = self.display_name, self.head, "" if self.name else self.variant
+        return " + ".join(word for word in parts if word)
 
     @cached_property
     def evaluation(self) -> Scores:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,19 +11,19 @@ import numpy as np
 
 from mgc.config import BaselineRecipe, ProbeRecipe
 from mgc.evaluate import (
+    MARGIN,
     Comparison,
-    Floats,
     Outcomes,
     OverRuns,
     Predictions,
+    check_same_tracks,
     compare,
     over_runs,
-    repeats,
     unit_numbers,
 )
+from mgc.runs.commands import variant_of
 from mgc.runs.record import NAMES_ONLY, RunRecord
 from mgc.util.errors import MgcError, did_you_mean
-from mgc.util.text import listed
 
 # Categories of systems in the order of a table, and as readers see them.
 CATEGORIES = {
@@ -65,7 +65,7 @@ class System:
     def scores(self) -> OverRuns:
         """Scores, averaged over runs."""
         evaluations = [record.evaluation for record in self.records]
-        return over_runs(self.predictions, evaluations, splits=self.splits, random=self.record.random)
+        return over_runs(self.predictions, evaluations, splits=self.splits)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -308,7 +308,7 @@ def _made_by(record: RunRecord) -> tuple[object, object]:
 def _baseline(systems: Sequence[System], wanted: str | None) -> System | None:
     named = [s for s in systems if wanted in {record.run_id for record in s.records}]
     networks = [system for system in systems if system.record.kind == "baseline"]
-    networks.sort(key=lambda s: (s.record.system != "cnn" or s.record.changed, s.record.created))
+    networks.sort(key=lambda s: (s.record.system != "cnn" or bool(variant_of(s.record)), s.record.created))
     return next(iter(named or networks), None)
 
 
@@ -319,12 +319,22 @@ def _rows(systems: Sequence[System], baseline: System | None) -> list[Row]:
     against = [n for n, system in enumerate(systems) if system is baseline]
     compared = _compare(systems, [{n: 1, against[0]: -1} for n in others])
     versus = dict(zip(others, compared, strict=True))
-    same = Counter(system.title for system in systems)
-    rows = []
-    for n, system in enumerate(systems):
-        end = f" ({system.record.run_id.rpartition('-')[2]})" if same[system.title] > 1 else ""
-        rows.append(Row(system, system.title + end, versus.get(n)))
-    return rows
+    titled = zip(systems, _titles(systems), strict=True)
+    return [Row(system, title, versus.get(n)) for n, (system, title) in enumerate(titled)]
+
+
+def _titles(systems: Sequence[System]) -> list[str]:
+    """Distinct titles: systems of equal names are told apart by their settings, or else by their run ids."""
+    titles = [system.title for system in systems]
+    for end_of in (_settings_end, lambda record: f" ({record.run_id.rpartition('-')[2]})"):
+        same = Counter(titles)
+        both = zip(titles, systems, strict=True)
+        titles = [title + end_of(s.record) if same[title] > 1 else title for title, s in both]
+    return titles
+
+
+def _settings_end(record: RunRecord) -> str:
+    return f" + {variant_of(record)}" if record.name and variant_of(record) else ""
 
 
 def _leaky_rows(pairs: Sequence[tuple[System, System]]) -> list[Row]:
@@ -355,14 +365,14 @@ def _compare(
         for system in systems:
             check_same_tracks(first, system.predictions[0])
         return compare([system.outcomes for system in systems], contrasts, unit_numbers(first))
-    row = {track_id: number for number, track_id in enumerate(first.track_ids)}
-    groups = np.unique([first.groups[row[name]] for name in track_ids], return_inverse=True)[1]
     outcomes = []
     for system in systems:
         kept = np.isin(system.predictions[0].track_ids, track_ids)  # sorted by id, so tracks stay aligned
-        # On one name, since splits with and without a leak differ in more than the draw of folds.
-        outcomes.append(replace(system.outcomes, correct=system.outcomes.correct[:, kept], splits=...))
-    return compare(outcomes, contrasts, groups)
+        # One name for all splits, since an honest and a leaky split differ in more than the draw of folds.
+        names = ("",) * len(system.records)
+        outcomes.append(replace(system.outcomes, correct=system.outcomes.correct[:, kept], splits=names))
+    groups = np.array(first.groups)[np.isin(first.track_ids, track_ids)]
+    return compare(outcomes, contrasts, np.unique(groups, return_inverse=True)[1])
 
 
 def _candidates(systems: Sequence[System], category: str) -> list[System]:
