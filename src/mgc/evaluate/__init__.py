@@ -40,6 +40,7 @@ Psychometrika 12(2), 1947. Phipson & Smyth, "Permutation P-values Should Never B
 Applications in Genetics and Molecular Biology 9(1), 2010.
 """
 
+from mgc.evaluate.bootstrap import unit_numbers
 from mgc.evaluate.inference import (
     MARGIN,
     MIN_SEEDS,
@@ -50,7 +51,6 @@ from mgc.evaluate.inference import (
     compare,
     compare_runs,
 )
-from mgc.evaluate.bootstrap import unit_numbers
 from mgc.evaluate.predictions import (
     ARTIST_PREFIX,
     PROBABILITY_PREFIX,

@@ -12,7 +12,6 @@ from mgc.config import BaselineRecipe, ProbeRecipe, toml_value
 from mgc.runs.record import NAMES_ONLY, RunRecord
 from mgc.util.errors import MgcError
 
-
 # Settings that are no variant of a system: they name it, or cannot change its result.
 PART_OF_NAME = {*NAMES_ONLY, "seed", "network", "head", "layers", "pool"}
 

@@ -101,10 +101,13 @@ class System:
 
     @property
     def runs_text(self) -> str:
-        """`3 seeds`, `5 seeds x 3 splits`; empty for a single run."""
-        seeds = len({record.seed for record in self.records}) if self.record.random else 1
-        counts = {"seed": seeds, "split": len(set(self.splits))}
-        return " x ".join(f"{count} {what}s" for what, count in counts.items() if count > 1)
+        """`3 seeds ±0.012, 3 splits ±0.004`, with standard deviations of the accuracy; empty for one run."""
+        scores, parts = self.scores, []
+        if self.record.random and scores.seeds > 1:
+            parts.append(f"{scores.seeds} seeds ±{scores.seed_sd:.3f}")
+        if scores.splits > 1:
+            parts.append(f"{scores.splits} splits ±{scores.split_sd:.3f}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
