@@ -101,13 +101,9 @@ class System:
 
     @property
     def runs_text(self) -> str:
-        """`3 seeds ±0.012, 3 splits ±0.004`, with standard deviations of the accuracy; empty for one run."""
-        scores, parts = self.scores, []
-        if self.record.random and scores.seeds > 1:
-            parts.append(f"{scores.seeds} seeds ±{scores.seed_sd:.3f}")
-        if scores.splits > 1:
-            parts.append(f"{scores.splits} splits ±{scores.split_sd:.3f}")
-        return ", ".join(parts)
+        """`3 seeds`, `5 seeds x 3 splits`; empty for one run, or seeds that change nothing."""
+        counts = {"seed": self.scores.seeds if self.record.random else 1, "split": self.scores.splits}
+        return " x ".join(f"{count} {what}s" for what, count in counts.items() if count > 1)
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,8 @@ def cells(row: Row, section: Section) -> dict[str, str]:
         "representation": record.representation,
         "split": f"{record.split} (LEAKY)" if record.leaky else record.split,
         "runs": row.system.runs_text,
+        "± seeds": "" if scores.seed_sd is None else f"{scores.seed_sd:.3f}",
+        "± splits": "" if scores.split_sd is None else f"{scores.split_sd:.3f}",
         "accuracy [95 %]": f"{scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]",
         "macro-F1": f"{scores.macro_f1:.3f}",
         "vs baseline [95 %]": difference,
