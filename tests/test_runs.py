@@ -243,7 +243,7 @@ def test_a_study_skips_a_missing_encoder_and_names_it(music: Path, study_file: P
     assert done.exit_code == 0, done.output
     assert "mfcc" in done.stdout
     assert "skipped: probe model=" in done.stderr
-    assert "2 of 3 systems could not run and are not in the table" in done.stderr
+    assert "2 of 3 runs failed and are not in the table" in done.stderr
     assert "no folder, manifest or dataset" in refused("study", study_file, "--data", music / "no")
     study_file.write_text(study_file.read_text().replace('"model=mfcc"', '"model=also-not-there"'))
     assert "not-there" in refused("study", study_file, "--data", music)

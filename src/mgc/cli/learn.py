@@ -268,7 +268,7 @@ def _run(
     if missing := missing_seeds(record, workspace):
         words = re.sub(r" --(overwrite|seeds?[ =]\S+)", "", shlex.join(sys.argv[1:]))
         typer.echo(
-            f"no verdict below {SEEDS_FOR_VERDICT} seeds; about {cost(record, missing)} more:"
+            f"a verdict needs {SEEDS_FOR_VERDICT} seeds; {missing} more take about {cost(record, missing)}:"
         )
         typer.echo(f"  {_program()} {words} --seeds {SEEDS_FOR_VERDICT}")
 

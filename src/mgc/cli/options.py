@@ -52,13 +52,12 @@ class Options(dict[str, Any]):
         from mgc.config import Repeats, read_recipe
         from mgc.util.errors import MgcError
 
-        given: dict[str, Any] = {}
-        for name in ("seed", "split_seed"):
-            one, several = self.get(name), self.get(f"{name}s")
+        given = {}
+        for flag in ("seed", "split-seed"):
+            one, several = self.get(flag.replace("-", "_")), self.get(f"{flag}s".replace("-", "_"))
             if one is not None and several is not None:
-                flag = name.replace("_", "-")
                 raise MgcError(f"--{flag}s cannot be combined with --{flag}", fix="use one of the two")
-            given[f"{name}s"] = several if one is None else [one]
+            given[f"{flag}s".replace("-", "_")] = several if one is None else [one]
         return read_recipe(Repeats, options=given)
 
     def _columns(self) -> dict[str, str]:
@@ -151,9 +150,8 @@ def _split(value: Any, metavar: str) -> Any:
     if value is None or not metavar.endswith("..."):
         return value
     words = [word.strip() for word in value.split(",")]
-    items = [
-        int(word) if metavar.endswith("N,N...") and re.fullmatch(r"-?\d+", word) else word for word in words
-    ]
+    numbers = metavar.endswith("N,N...")
+    items = [int(word) if numbers and re.fullmatch(r"-?\d+", word) else word for word in words]
     return items[0] if metavar.startswith("N|") and len(items) == 1 else items
 
 

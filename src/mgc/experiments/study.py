@@ -15,8 +15,8 @@ from mgc.config import (
     is_random,
     read_recipe,
     read_toml,
-)
-from mgc.data import load, make_split, scan
+)  # fmt: skip
+from mgc.data import Split, load, make_split, scan
 from mgc.experiments.systems import baselines, probe
 from mgc.probing.heads import find_head
 from mgc.runs.record import RunRecord, load_records
@@ -40,31 +40,35 @@ class PlannedRun:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One of them is enough for a system without random numbers."""
-        seeds = self.repeats.seeds or (self.recipe.seed,)
-        return seeds if is_random(self.recipe.model_dump()) else seeds[:1]
+        """Its seeds, one at least."""
+        return self.repeats.seeds or (self.recipe.seed,)
 
     def run(self, workspace: Workspace, overwrite: bool = False) -> Iterator[RunRecord | MgcError]:
-        """Run it for every split seed and seed; yields the error of a run that fails."""
-        recipe, data = self.recipe, self.recipe.data
+        """Run it for every split seed and seed, or for one seed if it draws no random numbers.
+
+        Yields the error of a run that fails.
+        """
+        recipe, data, seeds = self.recipe, self.recipe.data, self.seeds
+        if len(seeds) > 1 and not is_random(recipe.model_dump()):
+            seeds = seeds[:1]
+            say(f"{self.title} does not depend on the seed: it runs with seed {seeds[0]} only")
         split_seeds = self.repeats.split_seeds or (data.split_seed,)
-        if len(self.seeds) < len(self.repeats.seeds):
-            say(f"{self.title} does not depend on the seed: it runs with seed {self.seeds[0]} only")
         splits = [data.model_copy(update={"split_seed": seed}) for seed in split_seeds]
-        copies = [recipe.model_copy(update={"seed": n, "data": one}) for one in splits for n in self.seeds]
+        changes = [{"seed": seed, "data": one} for one in splits for seed in seeds]
         try:
             if len(splits) > 1:
-                _check_repeatable(data, workspace)
-            if isinstance(recipe, BaselineRecipe):
-                yield from baselines(copies, workspace, overwrite)  # type: ignore[arg-type]
+                _check_repeatable(make_split(load(data, workspace), data.split))
+            if isinstance(recipe, ProbeRecipe):
+                for change in changes:
+                    yield from probe(recipe.model_copy(update=change), workspace)
             else:
-                yield from (run for one in copies for run in probe(one, workspace))  # type: ignore[arg-type]
+                copies = [recipe.model_copy(update=change) for change in changes]
+                yield from baselines(copies, workspace, overwrite)
         except MgcError as error:
             yield error
 
 
-def _check_repeatable(recipe: DataRecipe, workspace: Workspace) -> None:
-    split = make_split(load(recipe, workspace), recipe.split)
+def _check_repeatable(split: Split) -> None:
     if split.name != "cv5":
         what = "several split seeds need cross-validation, which tests the same tracks for each of them"
         where = f"{split.dataset.name}, split {split.name}"
@@ -144,11 +148,10 @@ def plan_runs(recipe: StudyRecipe, file: Path, repeats: Repeats) -> list[Planned
             if read.model is None:
                 fix = 'settings = ["model=musicnn"]'
                 raise MgcError("a probe in a study needs a model", where=config, fix=fix)
-        own_repeats = Repeats.model_construct(
-            seeds=repeats.seeds or one.seeds or recipe.seeds,
-            split_seeds=repeats.split_seeds or one.split_seeds or recipe.split_seeds,
-        )
-        planned.append(PlannedRun(" ".join([config.stem, *one.settings]), read, own_repeats))
+        seeds = repeats.seeds or one.seeds or recipe.seeds
+        split_seeds = repeats.split_seeds or one.split_seeds or recipe.split_seeds
+        all_seeds = Repeats.model_construct(seeds=seeds, split_seeds=split_seeds)
+        planned.append(PlannedRun(" ".join([config.stem, *one.settings]), read, all_seeds))
     return planned
 
 

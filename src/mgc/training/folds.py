@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,7 @@ def train_folds(
     processes = min(len(every), cores()) if on_cpu and len(every) > len(jobs) else 1
     most = sum(job.recipe.train.epochs for job in every)
     with Progress(f"train {every[0].recipe.network}", most, "epochs at most") as progress:
-        if processes == 1:
-            yield from _train_in_turn(jobs, progress)
-        else:
-            yield from _train_in_pool(jobs, processes, progress)
+        yield from _train_in_pool(jobs, processes, progress) if processes > 1 else _in_turn(jobs, progress)
 
 
 def fit_fold(
@@ -233,18 +230,12 @@ class _Job:
         return result
 
 
-def _train_in_turn(runs: list[list[_Job]], progress: Progress) -> Iterator[list[FoldResult] | MgcError]:
+def _in_turn(runs: list[list[_Job]], progress: Progress) -> Iterator[list[FoldResult] | MgcError]:
     for jobs in runs:
         try:
-            yield [_reported(job, progress) for job in jobs]
+            yield [_train(job, partial(_show, progress)) for job in jobs]
         except MgcError as error:
             yield error
-
-
-def _reported(job: _Job, progress: Progress) -> FoldResult:
-    result = job.run(lambda epoch: progress.step(note=job.note(epoch)))
-    progress.expect_less(job.recipe.train.epochs - len(result.history))
-    return result
 
 
 def _train_in_pool(
@@ -252,32 +243,30 @@ def _train_in_pool(
 ) -> Iterator[list[FoldResult] | MgcError]:
     with multiprocessing.get_context("spawn").Manager() as manager, workers(processes, True) as pool:
         messages = manager.Queue()
-        futures = [[pool.submit(_run_in_process, job, messages) for job in jobs] for jobs in runs]
-        for own in futures:
+        for futures in [[pool.submit(_train, job, messages.put) for job in jobs] for jobs in runs]:
             try:
-                for message in _messages(messages, own):
-                    if isinstance(message, str):
-                        progress.step(note=message)
-                    else:
-                        progress.expect_less(message)
-                yield [future.result() for future in own]
+                for message in _messages(messages, futures):
+                    _show(progress, message)
+                yield [future.result() for future in futures]
             except MgcError as error:
-                for future in own:
+                for future in futures:
                     future.cancel()
                 yield error
 
 
-def _run_in_process(job: _Job, messages: Any) -> FoldResult:
-    result = job.run(lambda epoch: messages.put(job.note(epoch)))
-    messages.put(job.recipe.train.epochs - len(result.history))
+def _train(job: _Job, tell: Callable[[str | int], None]) -> FoldResult:
+    """Run the job; `tell` gets a note on every epoch, and the number of epochs that were not needed."""
+    result = job.run(lambda epoch: tell(job.note(epoch)))
+    tell(job.recipe.train.epochs - len(result.history))
     return result
 
 
-def _messages(messages: Any, futures: list["Future[FoldResult]"]) -> Iterator[str | int]:
-    """A note on every epoch, also of other runs, and at the end of a fold the epochs that it did not need.
+def _show(progress: Progress, message: str | int) -> None:
+    progress.step(note=message) if isinstance(message, str) else progress.expect_less(message)
 
-    Ends when all `futures` are done, or with the error of the first that fails.
-    """
+
+def _messages(messages: Any, futures: list["Future[FoldResult]"]) -> Iterator[str | int]:
+    """What `_train` tells, also of other runs, until all `futures` are done or one of them fails."""
     while True:
         running = [future for future in futures if not future.done()]
         wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
