@@ -73,6 +73,15 @@ def probed(music: Path) -> RunRecord:
     return written(replace(found, recipe={**found.recipe, "data": data}))
 
 
+def test_a_record_knows_whether_its_run_draws_random_numbers(probed: RunRecord) -> None:
+    assert not probed.random
+    changes: list[dict[str, object]] = [
+        {"head": "mlp"}, {"network": "cnn"},
+        {"random_weights": True}, {"random_weights": True, "random_seed": 7},
+    ]  # fmt: skip
+    assert all(replace(probed, recipe=probed.recipe | change).random for change in changes)
+
+
 def written(record: RunRecord) -> RunRecord:
     """The record, saved with its present predictions."""
     record.save(record.predictions())

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 def demo(options: Options, overwrite: bool = False) -> None:
     """Render the demo dataset, run a frozen encoder and a network from scratch on it, and compare them.
 
-    Takes a few minutes on two CPU cores. Needs no download except the weights of musicnn (29 MB from PyPI).
+    The network is trained with three seeds. Takes several minutes on two CPU cores, and needs no download
+    except the weights of musicnn (29 MB from PyPI).
 
-    --overwrite  Train the network again even if its run exists. Default: keep it.
+    --overwrite  Train the network again even if its runs exist. Default: keep them.
 
     Examples:
         mgc demo

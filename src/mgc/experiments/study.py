@@ -94,7 +94,8 @@ def run_planned(
                 yield run
             else:
                 failed.append((one.title, run))
-                say(f"skipped: {one.title}: {run.what}")
+                if len(planned) > 1:
+                    say(f"skipped: {one.title}: {run.what}")
     if len(failed) == count:
         raise failed[0][1]
     if failed:
