@@ -15,7 +15,7 @@ from mgc.config import (
     is_random,
     read_recipe,
     read_toml,
-)  # fmt: skip
+)
 from mgc.data import Split, load, make_split, scan
 from mgc.experiments.systems import baselines, probe
 from mgc.probing.heads import find_head

@@ -35,7 +35,7 @@ from mgc.runs.record import (
     load_records,
     save_curves,
     save_tracks,
-)  # fmt: skip
+)
 from mgc.runs.tables import systems_of, write_tables
 from mgc.training.augment import Augment
 from mgc.training.folds import FoldResult, clear_partial, prepare, representations_of, train_folds
