@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe
+from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe, Repeats
 from mgc.experiments.study import PlannedRun, plan_runs, run_recipe
 from mgc.experiments.systems import load_dataset_and_split
 from mgc.representations import open_representation
@@ -82,18 +82,19 @@ def curve(recipe: CurveRecipe, workspace: Workspace, file: Path | None = None) -
 
 
 def _planned_runs(recipe: CurveRecipe, workspace: Workspace, file: Path | None) -> list[PlannedRun]:
+    if recipe.split_seeds or any(one.split_seeds for one in recipe.runs):
+        raise MgcError("a curve uses one split", where=file, fix="replace split_seeds by data.split_seed")
     if recipe.runs:
         assert file
-        return plan_runs(recipe, file)
-    seeds = recipe.seeds if recipe.seed is None else (recipe.seed,)
+        return plan_runs(recipe, file, Repeats())
     shared: dict[str, Any] = {"data": recipe.data, "device": recipe.device}
     planned = []
     for name in recipe.systems:
         if name in NETWORKS:
-            planned.append(PlannedRun(name, BaselineRecipe(network=name, **shared), seeds))
+            planned.append(PlannedRun(name, BaselineRecipe(network=name, **shared), recipe))
         else:
             open_representation(name, workspace)  # an unknown name fails before a network is trained
-            planned.append(PlannedRun(name, ProbeRecipe(model=name, **shared), seeds))
+            planned.append(PlannedRun(name, ProbeRecipe(model=name, **shared), recipe))
     return planned
 
 

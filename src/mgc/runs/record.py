@@ -85,8 +85,8 @@ class RunRecord:
 
     @property
     def random(self) -> bool:
-        """Whether training draws random numbers: if not, every seed gives the same predictions."""
-        return is_random(self.recipe)
+        """Whether its training or its encoder's weights are drawn, so that a single run shows no spread."""
+        return is_random({**self.recipe, "random_seed": None})
 
     @property
     def display_name(self) -> str:
