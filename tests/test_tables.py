@@ -228,7 +228,6 @@ def test_seeds_and_splits_of_a_cross_validation_share_a_row() -> None:
     assert cell["accuracy"] == pytest.approx(0.73)
     assert [cells(musicnn, section)[name] for name in ("runs", "± splits")] == ["3 splits", "0.030"]
     assert cells(cnn, section)["runs"] == "3 seeds"
-    assert float(cells(cnn, section)["± seeds"]) > 0
     assert musicnn.versus is not None
     assert musicnn.versus.repeat_error > 0.01
     assert musicnn.versus.difference == pytest.approx(musicnn.scores.accuracy - cnn.scores.accuracy)
