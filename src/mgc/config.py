@@ -199,6 +199,16 @@ class ProbeRecipe(SystemRecipe, EncoderRecipe):
     )
 
 
+# These give the same classifier for every seed; other heads draw weights, samples or the order of features.
+_DETERMINISTIC_HEADS = ("logistic", "knn", "svm", "naive_bayes")
+
+
+def is_random(recipe: Mapping[str, Any]) -> bool:
+    """Whether another seed gives another result, for a dumped recipe of `mgc baseline` or `mgc probe`."""
+    drawn = recipe.get("random_weights") and recipe.get("random_seed") is None
+    return bool("network" in recipe or drawn or recipe.get("head") not in _DETERMINISTIC_HEADS)
+
+
 class StudyRun(Recipe):
     """One system of a study: its config, and settings that override it."""
 

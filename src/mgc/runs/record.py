@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from mgc.config import CompareRecipe
+from mgc.config import CompareRecipe, is_random
 from mgc.data import Dataset, name_of
 from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
@@ -81,6 +81,11 @@ class RunRecord:
     def revisions_text(self) -> str:
         """The revisions, as in "split 1, network 1, training 1"."""
         return ", ".join(f"{what} {number}" for what, number in self.revisions.items())
+
+    @property
+    def random(self) -> bool:
+        """Whether training draws random numbers: if not, every seed gives the same predictions."""
+        return is_random(self.recipe)
 
     @property
     def display_name(self) -> str:
