@@ -236,6 +236,9 @@ class CurveRecipe(StudyRecipe):
     sizes: tuple[int | Literal["all"], ...] = Field(
         (), strict=False, description='training tracks per genre: [5, 10, "all"]; default: 5, doubled'
     )
+    margin: float = Field(
+        3.0, gt=0, le=100, description="accuracy points within which systems are equivalent"
+    )
 
 
 class RobustRecipe(Recipe):
@@ -252,6 +255,9 @@ class RobustRecipe(Recipe):
     )
     only: Strings = Field((), description="effects or single alterations; default: all")
     limit: int | None = Field(None, ge=1, description="maximum number of test tracks, balanced over genres")
+    margin: float = Field(
+        3.0, gt=0, le=100, description="accuracy points within which systems are equivalent"
+    )
     format: Literal["table", "markdown", "csv"] = "table"
     trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
     device: Device = "auto"
