@@ -247,7 +247,8 @@ def _plot(points: pd.DataFrame, folder: Path) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     first = points.iloc[0]
     shade = f"; shaded: deviation over {points['draws'].max()} seeds" if several else ""
-    ylabel = f"accuracy (share of {first['n_tracks']} test tracks)\nbars: 95 % over {first['interval_over']}{shade}"
+    ylabel = f"accuracy (share of {first['n_tracks']} test tracks)\n"
+    ylabel += f"bars: 95 % over {first['interval_over']}{shade}"
     xlabel = (
         f"training tracks per genre, besides {_number(first['validation_tracks'])} validation tracks per fold"
     )

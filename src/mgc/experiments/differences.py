@@ -19,8 +19,12 @@ def cells(row: Mapping[Hashable, Any]) -> list[str]:
     """The difference with its interval, p and the verdict; empty if the row has no comparison."""
     if pd.isna(row["verdict"]):
         return ["", "", ""]
-    interval = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-    return [interval, "<0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.3f}", row["verdict"]]
+    x, low, high = (round(row[name], 3) + 0.0 for name in ("difference", "low", "high"))  # no negative zero
+    return [
+        f"{x:+.3f} [{low:+.3f}, {high:+.3f}]",
+        "<0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.3f}",
+        row["verdict"],
+    ]
 
 
 def note(rows: pd.DataFrame, units: str) -> str:
@@ -44,6 +48,7 @@ def by_verdict(rows: pd.DataFrame, label: str, preposition: str, **words: str) -
     found = []
     for verdict, start in words.items():
         own = rows[rows["verdict"] == verdict]
-        items = [f"{name} ({100 * x:+.1f})" for name, x in zip(own[label], own["difference"], strict=True)]
+        points = (100 * own["difference"]).round(1) + 0.0  # no negative zero
+        items = [f"{name} ({x:+.1f})" for name, x in zip(own[label], points, strict=True)]
         found += [f"{start} {preposition} {', '.join(items)}"] if items else []
     return "; ".join(found) + "."
