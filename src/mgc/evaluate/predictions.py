@@ -21,6 +21,7 @@ ROW_SUM_TOLERANCE = 1e-4  # a float32 softmax over hundreds of classes stays wel
 NAMED_IN_ERRORS = 3
 FRAME_COLUMNS = ("track_id", "label", "group", "fold", "predicted")
 PROBABILITY_PREFIX = "p_"
+ARTIST_PREFIX = "artist: "  # of a group that is an artist
 SAME_SPLIT = "compare runs over the same dataset, split and seed of the split"
 
 

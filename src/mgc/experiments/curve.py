@@ -245,7 +245,11 @@ def _plot(points: pd.DataFrame, folder: Path) -> None:
     axis.set_xscale("log")
     axis.set_xticks(sizes, [*map(str, sizes)], minor=False)
     axis.xaxis.set_minor_locator(NullLocator())
+<<<<<<< HEAD
     first = points.iloc[0]
+=======
+    unit = f"{points['interval_over'].iloc[0]}s"
+>>>>>>> main
     shade = f"; shaded: deviation over {points['draws'].max()} seeds" if several else ""
     ylabel = f"accuracy (share of {first['n_tracks']} test tracks)\n"
     ylabel += f"bars: 95 % over {first['interval_over']}{shade}"
