@@ -154,7 +154,10 @@ def families(count: int, chosen: Sequence[int]) -> Iterator[str]:
             (THREE_SEEDS, *[THREE_SPLITS, THREE_SEEDS, FIVE_SEEDS, THREE_SPLITS] * 7), MORE_SPLITS
         ),
         "seed SD 0.03 of the baseline, 0.005 of others": ((noisy, *[steady] * 28), ONE_SPLIT),
-        "seed SD 0.03 of every fourth, else 0.005": ((steady, *[noisy, steady, steady, steady] * 7), ONE_SPLIT),
+        "seed SD 0.03 of every fourth, else 0.005": (
+            (steady, *[noisy, steady, steady, steady] * 7),
+            ONE_SPLIT,
+        ),
     }  # fmt: skip
     equal = (ACCURACY,) * 29
     half = (ACCURACY, *[ACCURACY] * 14, *np.linspace(ACCURACY - 0.12, ACCURACY + 0.12, 14))

@@ -52,11 +52,13 @@ def run(system: str, path: str, right: float, **changes: Any) -> RunRecord:
     recipe: dict[str, Any] = {"data": {"limit": None, "split_seed": split_seed}, "seed": seed}
     recipe |= {"network": system} if path == "baseline" else {"model": system, "head": "svm"}
     recipe |= changes.pop("settings", {})
+    split, scores = changes.get("split", "cv5"), evaluate(predictions, n_bootstrap=40).to_dict()
     parts: dict[str, Any] = {
-        "run_id": f"{path}-{system}-{changes.get('split', 'cv5')}-{split_seed}-{seed}", "system": system, "kind": path, "representation": "logmel",
+        "run_id": f"{path}-{system}-{split}-{split_seed}-{seed}", "system": system, "kind": path,
+        "representation": "logmel",
         "head": "svm" if path == "probe" else "", "hypothesis": "", "seed": seed, "recipe": recipe,
         "data": "set", "data_hash": "d", "licence": None, "split": "cv5", "split_authority": "folds",
-        "split_hash": f"s{split_seed}", "variant": "", "excluded": [], "scores": evaluate(predictions, n_bootstrap=40).to_dict(),
+        "split_hash": f"s{split_seed}", "variant": "", "excluded": [], "scores": scores,
         "parameters": 7, "chosen": [], "seconds": {"train": 1.0}, "revisions": {"split": 1}, "commit": None,
         "versions": {}, "device": "cpu", "created": "2026-01-01",
         "representation_card": {"trained_on": trained_on},
@@ -173,18 +175,22 @@ def test_equal_systems_are_equivalent_within_the_margin() -> None:
     assert right.mean.mean() == pytest.approx(section.rows[0].scores.accuracy)
     assert versus.verdict(0.2) == "equivalent"
     [wide] = compare_records(records, margin=20)
-    assert answers(wide)[0].startswith("Gru and cnn are equivalent within 20 points: gru (")
+    assert answers(wide)[0].startswith("gru and cnn are equivalent within 20 points: gru (")
 
 
 def test_the_runs_at_hand_decide_the_question() -> None:
     floor = run("logmel statistics", "floor", 0.4, pretrained=False)
     probe, features = run("ast", "probe", 0.75), run("mfcc", "probe", 0.6, pretrained=False)
     [sentence] = answers(section_of(floor, probe))
-    assert sentence.startswith("A frozen pretrained encoder is better than the floor: ast + svm (0.750) against")
+    assert sentence.startswith(
+        "A frozen pretrained encoder is better than the floor: ast + svm (0.750) against"
+    )
     sentence = verdict_sentence(section_of(floor, probe, features))
-    assert sentence.startswith("A frozen pretrained encoder is better than a classifier of hand-made features")
+    assert sentence.startswith(
+        "A frozen pretrained encoder is better than a classifier of hand-made features"
+    )
     networks = section_of(floor, *seeds("cnn", 0.6), *seeds("crnn", 0.8))
-    assert verdict_sentence(networks).startswith("Crnn is better than cnn: crnn (")
+    assert verdict_sentence(networks).startswith("crnn is better than cnn: crnn (")
     # A network on one vector per track learns from features, not from audio.
     card = {"trained_on": "nothing", "pooled": True}
     mlp = seeds("mlp", 0.7, representation_card=card)

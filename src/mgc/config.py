@@ -255,6 +255,7 @@ class CurveRecipe(StudyRecipe):
     sizes: tuple[int | Literal["all"], ...] = Field(
         (), strict=False, description='training tracks per genre: [5, 10, "all"]; default: 5, doubled'
     )
+    margin: Margin = 3.0
 
 
 class RobustRecipe(Recipe):
@@ -271,6 +272,7 @@ class RobustRecipe(Recipe):
     )
     only: Strings = Field((), description="effects or single alterations; default: all")
     limit: int | None = Field(None, ge=1, description="maximum number of test tracks, balanced over genres")
+    margin: Margin = 3.0
     format: Literal["table", "markdown", "csv"] = "table"
     trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
     device: Device = "auto"
@@ -281,6 +283,7 @@ class SelectionRecipe(Recipe):
 
     data: DataRecipe = Field(default_factory=DataRecipe)
     baseline: str | None = Field(None, description="id of the run to compare with")
+    margin: Margin = 3.0
     seed: Seed | None = None
     device: str | None = None
 

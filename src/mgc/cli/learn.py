@@ -146,7 +146,7 @@ def tune(options: Options, network: str | None = None) -> None:
     typer.echo(search.format_search(search.tune(recipe, options.workspace, options["config"])))
 
 
-@command(app, ALL - {"seed"})
+@command(app, ALL - {"seed"} | {"margin"})
 def curve(options: Options) -> None:
     """Measure accuracy against the number of training tracks, for networks from scratch and for probes.
 
@@ -167,10 +167,11 @@ def curve(options: Options) -> None:
     if recipe.runs and options["systems"]:
         what = "--systems cannot be combined with a config that lists runs"
         raise MgcError(what, where=config, fix="remove one of the two")
-    typer.echo(curves.format_curve(curves.curve(recipe, options.workspace, config)))
+    points = curves.curve(recipe, options.workspace, config)
+    typer.echo(curves.format_curve(points, recipe.margin))
 
 
-@command(app, ALL - {"split", "split_seed", "limit", "seed"} | {"trust_remote_code"})
+@command(app, ALL - {"split", "split_seed", "limit", "seed"} | {"trust_remote_code", "margin"})
 def robust(options: Options, run: list[str] | None = None, limit: int | None = None) -> None:
     """Evaluate trained runs on altered test tracks: noisy, quiet, compressed, filtered or cropped.
 
@@ -182,7 +183,7 @@ def robust(options: Options, run: list[str] | None = None, limit: int | None = N
 
     Examples:
         mgc robust --data ~/music
-        mgc robust cnn-cv5-s0-1a2b3c4d --only noise,mp3=16 --limit 100
+        mgc robust cnn-cv5-s0-1a2b3c4d --only noise,mp3=16 --limit 100 --margin 2
     """
     from mgc.config import RobustRecipe
     from mgc.experiments import robust as robustness

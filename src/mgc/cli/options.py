@@ -135,7 +135,14 @@ def _documented(parameter: inspect.Parameter, entries: dict[str, Any]) -> inspec
     annotation: Any = parameter.annotation
     if annotation is inspect.Parameter.empty:
         # A flag has no metavar, and KEY=NAME can be repeated.
-        kind: Any = {"": bool, "N": int, "FILE": Path, "KEY=NAME": list[str], "KEY=VALUE": list[str]}
+        kind: Any = {
+            "": bool,
+            "N": int,
+            "POINTS": float,
+            "FILE": Path,
+            "KEY=NAME": list[str],
+            "KEY=VALUE": list[str],
+        }
         annotation = kind.get(metavar, str) | None
     elif get_origin(annotation) is Annotated:
         annotation, info = get_args(annotation)

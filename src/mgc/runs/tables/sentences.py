@@ -50,7 +50,13 @@ def answers(section: Section) -> list[str]:
             found.append(_answer(section, pair, NOUNS[category], NOUNS["floor"]))
     prefix = "On a split that leaks: " if section.first.leaky else ""
     found = found or [f"only {listed([s.title for s in section.systems])} at hand: nothing to compare"]
-    return [f"{prefix}{sentence[0].upper()}{sentence[1:]}." for sentence in found]
+    return [f"{prefix}{_capitalised(sentence)}." for sentence in found]
+
+
+def _capitalised(sentence: str) -> str:
+    """With a capital letter, unless it starts with the name of a system."""
+    plain = re.match(r"(an?|the|whether|no|only) ", sentence)
+    return f"{sentence[0].upper()}{sentence[1:]}" if plain else sentence
 
 
 def _best_variant(section: Section) -> BestPair | None:
@@ -148,8 +154,8 @@ def caption(section: Section) -> list[str]:
         )
         least, most = (100 * of(result.detectable for result in compared) for of in (min, max))
         lines.append(
-            f"A true difference of {least:.0f} to {most:.0f} points, depending on the systems, would be shown "
-            "with a power of 80 %."
+            f"A true difference of {least:.0f} to {most:.0f} points, depending on the systems, is "
+            "shown with a power of 80 %."
         )
     if scores.n_groups < FEW_GROUPS:
         lines.append(
