@@ -51,10 +51,11 @@ def _sections(check: Check) -> Iterator[_Section]:
     if check.properties:
         yield _properties(check)
     yield _classes(check)
-    crossing = [
-        f"{what}: {len(ids)} ({listed(ids, MAX_NAMED)})".removesuffix(" ()")
-        for what, ids in check.crossing.items()
-    ]
+    crossing = []
+    for what, ids in check.crossing.items():
+        known = any(counts[what] for counts in check.classes.values())
+        named = f"{len(ids)} ({listed(ids, MAX_NAMED)})" if ids else "none"
+        crossing.append(f"{what}: {named if known else 'unknown, so a leak cannot be seen'}")
     yield "In several parts of the split", crossing, (), ()
 
 
