@@ -74,18 +74,23 @@ def test_notes_are_in_every_form_and_on_the_page_as_text(probe: Path) -> None:
     (probe / "notes.md").write_text(NOTES, encoding="utf-8")
     shown = texts(probe)
     for form in (".md", ".tex", ".html"):
-        assert not [words for words in ("not printed", "<b>this", "<script>a()") if words in shown[form]], form
+        assert not [words for words in ("not printed", "<b>this", "<script>a()") if words in shown[form]], (
+            form
+        )
     assert "# Song & dance\n" in shown[".md"] and r"\title{Song \& dance}" in shown[".tex"]
     assert "<h1>Song &amp; dance</h1>" in shown[".html"]
     assert "x\\_y" in re.findall(r"\\author.*", shown[".tex"])[0] and ", Grace H." in shown[".md"]
     assert r"They are \textbf{both} loud: 50 \% of *them* \& more." in shown[".tex"]
-    question, answer = shown[".md"].index("**Largest confusion.**"), shown[".md"].index("They are **both** loud")
+    question, answer = (
+        shown[".md"].index("**Largest confusion.**"),
+        shown[".md"].index("They are **both** loud"),
+    )
     assert question < answer < shown[".md"].index("Which hypotheses")
     assert r"1\. is no list" in shown[".md"] and "\n- two\n" in shown[".md"]
     assert "**Related work.** Others did &lt;b>this" in shown[".md"]
     assert "- Aljanaki. Emotify, 2016." in shown[".md"].split("References")[1]
     assert "They are <b>both</b> loud" in shown[".html"] and "<li>two</li>" in shown[".html"]
-    assert "Grace H.)" in shown[".pdf"] and "(Song & dance)" in shown[".pdf"]  # of the document; text is packed
+    assert "Grace H.)" in shown[".pdf"] and "(Song & dance)" in shown[".pdf"]  # its text is packed
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ USE = """
 const head = page.querySelectorAll("table.systems thead th button");
 const first = () => page.querySelector("table.systems tbody tr:not([hidden]) th").textContent;
 const result = {buttons: head.length, before: first()};
-const order = () => [...page.querySelectorAll("table.systems tbody tr th")].map(th => th.textContent.slice(0, 7));
+const names = () => [...page.querySelectorAll("table.systems tbody tr th")];
+const order = () => names().map(name => name.textContent.slice(0, 7));
 const accuracy = head[1], p = head[4];
 accuracy.click(); result.most = order(); result.sorted = accuracy.parentElement.ariaSort;
 accuracy.click(); result.least = order();

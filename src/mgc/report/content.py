@@ -120,7 +120,9 @@ class Content:
         """The numbers of systems and runs in the first table, in sentences."""
         leaky = [row.system.records for row in self.sections[0].rows if row.leak]
         honest = [row.system.records for row in self.systems]
-        again = f" {len(leaky)} of them also on a split that leaks, from {counted(len(sum(leaky, ())), 'run')}."
+        again = (
+            f" {len(leaky)} of them also on a split that leaks, from {counted(len(sum(leaky, ())), 'run')}."
+        )
         first = f"{counted(len(honest), 'system')} from {counted(len(sum(honest, ())), 'run')}."
         return first + (again if leaky else "")
 

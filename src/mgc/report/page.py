@@ -19,8 +19,8 @@ from mgc.evaluate import Predictions, calibration_error, reliability, roc_aucs, 
 from mgc.report.audio import Excerpt, FoundDataset, excerpt, find_dataset
 from mgc.report.content import NAMES, Content, training_curves
 from mgc.report.figures import Axis, Chart, Line, axis_for, scaled
-from mgc.report.notes import BOLD
 from mgc.report.maps import MAPS, kept_map, make_map
+from mgc.report.notes import BOLD
 from mgc.runs.record import text_without_places
 from mgc.runs.tables import KINDS, Section, as_dict, caption, verdicts
 from mgc.util.errors import MgcError
