@@ -302,6 +302,7 @@ class ReportRecipe(SelectionRecipe):
     audio: bool = Field(True, description="include audio excerpts in the page")
     bundle: bool = Field(False, description="also write a zip file with everything")
     out: str | None = Field(None, description="output folder; default: results/<dataset>")
+    overwrite: bool = Field(False, description="replace papers that were edited by hand")
 
 
 class PredictRecipe(Recipe):

@@ -5,6 +5,8 @@ A page, a paper and a bundle are three ways to present the same `Content`. It is
 records name no folders of this machine.
 """
 
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from scipy.special import entr
 from mgc.config import CompareRecipe, ReportRecipe
 from mgc.data.checking.check import Check
 from mgc.evaluate import Predictions
+from mgc.report.notes import Notes, read_notes
 from mgc.runs import tables
 from mgc.runs.record import (
     RunRecord,
@@ -31,7 +34,7 @@ from mgc.runs.record import (
     without_places,
 )
 from mgc.runs.tables import Row, System
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, counted
 from mgc.workspace import Workspace
 
 CLIPS = 8  # tracks of each kind that are worth listening to
@@ -75,13 +78,14 @@ class Content:
     """Everything that a report shows.
 
     `tracks` has one row per track id and the columns label, artist, title, album and seconds, empty where
-    unknown. `missing` are sentences on what is not available, and why.
+    unknown. `notes` is what the author wrote. `missing` are sentences on what is not available, and why.
     """
 
     recipe: ReportRecipe
     sections: Sequence[tables.Section]
     tracks: pd.DataFrame
     check: Check | None
+    notes: Notes
     missing: Sequence[str]
     workspace: Workspace
 
@@ -110,6 +114,17 @@ class Content:
     def systems(self) -> list[Row]:
         """The rows of the first table on its honest split, with unique titles."""
         return [row for row in self.sections[0].rows if not row.leak]
+
+    @property
+    def counts(self) -> str:
+        """The numbers of systems and runs in the first table, in sentences."""
+        leaky = [row.system.records for row in self.sections[0].rows if row.leak]
+        honest = [row.system.records for row in self.systems]
+        again = (
+            f" {len(leaky)} of them also on a split that leaks, from {counted(len(sum(leaky, ())), 'run')}."
+        )
+        first = f"{counted(len(honest), 'system')} from {counted(len(sum(honest, ())), 'run')}."
+        return first + (again if leaky else "")
 
     @property
     def predictions(self) -> Predictions:
@@ -294,8 +309,9 @@ def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
     sections = tables.compare_records(records, recipe.baseline)
     missing: list[str] = []
     tracks = _tracks(sections[0].rows[0].system, missing)
-    check = _check(workspace.results_of(records[0].data) / "check.json", missing)
-    return Content(recipe, sections, tracks, check, [*map(text_without_places, missing)], workspace)
+    folder = workspace.results_of(records[0].data)
+    check, notes = _check(folder / "check.json", workspace, missing), read_notes(folder)
+    return Content(recipe, sections, tracks, check, notes, [*map(text_without_places, missing)], workspace)
 
 
 def _tracks(system: System, missing: list[str]) -> pd.DataFrame:
@@ -313,14 +329,25 @@ def _tracks(system: System, missing: list[str]) -> pd.DataFrame:
     return known.astype({"seconds": float})
 
 
-def _check(file: Path, missing: list[str]) -> Check | None:
+def without_folders(text: str, workspace: Workspace) -> str:
+    """`text` without the absolute folders of the workspace, the current folder and the home folder."""
+    folders = {Path.cwd(), Path.home(), *(folder for folder in vars(workspace).values() if folder)}
+    places = {str(place) for folder in folders for place in (folder.absolute(), folder.resolve())} - {"/"}
+    for place in sorted(places, key=len, reverse=True):
+        for written in (place, json.dumps(place)[1:-1]):
+            text = re.sub(rf"(?<![\w.~-]){re.escape(written)}(/|(?![\w.-]))", "", text)
+    return text
+
+
+def _check(file: Path, workspace: Workspace, missing: list[str]) -> Check | None:
     if not file.exists():
         missing.append(
             "The audio was not checked for damaged, duplicated or mislabelled clips: run mgc data check."
         )
         return None
     try:
-        return TypeAdapter(Check).validate_json(file.read_text(encoding="utf-8"))
+        text = text_without_places(without_folders(file.read_text(encoding="utf-8"), workspace))
+        return TypeAdapter(Check).validate_json(text)
     except (OSError, ValueError) as error:
         fix = "run mgc data check again"
         raise MgcError(f"the result of the data check cannot be read: {error}", where=file, fix=fix) from None

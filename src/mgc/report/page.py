@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from mgc import __version__
 from mgc.config import recipe_toml
@@ -19,6 +20,7 @@ from mgc.report.audio import Excerpt, FoundDataset, excerpt, find_dataset
 from mgc.report.content import NAMES, Content, training_curves
 from mgc.report.figures import Axis, Chart, Line, axis_for, scaled
 from mgc.report.maps import MAPS, kept_map, make_map
+from mgc.report.notes import BOLD
 from mgc.runs.record import text_without_places
 from mgc.runs.tables import KINDS, Section, as_dict, caption, verdicts
 from mgc.util.errors import MgcError
@@ -62,6 +64,7 @@ def render_page(content: Content) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
+        "bold": lambda text: Markup(BOLD.sub(r"<b>\1</b>", str(escape(text)))),
         "percent": lambda x: f"{100 * x:.0f} %",
         "base64": lambda x: base64.b64encode(x).decode(),
         "f2": lambda x: f"{x:.2f}",

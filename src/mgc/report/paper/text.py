@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from mgc.evaluate import Difference, Leak, paired
 from mgc.report.content import MOST_ROWS, Content, largest_confusion
+from mgc.report.notes import BOLD, Notes
 from mgc.report.paper.figures import MOST_CLASSES
 from mgc.report.paper.forms import MINUS, Block, Paper, Table, mark
 from mgc.runs import tables
@@ -44,13 +45,37 @@ def paper_of(content: Content) -> Paper:
     blocks: list[Block] = []
     for paragraph in filter(None, re.split(r"\n\s*\n", text.strip())):
         kind, _, words = " ".join(paragraph.split()).partition(" ")
-        if kind in ("item", "code") and blocks[-1].kind == kind:
+        end = {"table": " ", "figure": " ", "ask": ": "}.get(kind)
+        name, _, words = words.partition(end) if end else ("", "", words)
+        if kind in ("item", "code", "ask") and (blocks[-1].kind, blocks[-1].name) == (kind, name):
             blocks[-1].lines.append(words)
-            continue
-        name, _, caption = words.partition(" ") if kind in ("table", "figure") else ("", "", words)
-        blocks.append(Block(kind, [caption], name))
+        else:
+            blocks.append(Block(kind, [words], name))
     [title] = blocks.pop(0).lines
-    return Paper(title, blocks, named)
+    questions = {block.name: block.lines for block in blocks if block.kind == "ask"}
+    return Paper(title, content.notes.author, [*_with_notes(blocks, content.notes)], named, questions)
+
+
+def _with_notes(blocks: Sequence[Block], notes: Notes) -> Iterator[Block]:
+    """The blocks, each topic of questions followed by the author's answer, and the author's other texts in
+    place of the block "notes"."""
+    topics = {block.name.casefold() for block in blocks if block.kind == "ask"}
+    for block in blocks:
+        if block.kind == "ask":
+            yield Block("item", [f"{mark('bold', f'{block.name}.')} {line}" for line in block.lines])
+            yield from _written(notes, block.name)
+        elif block.kind == "notes":
+            for heading in (name for name in notes.others if name.casefold() not in topics):
+                yield from _written(notes, heading, f"**{heading}.** " if heading else "")
+        else:
+            yield block
+
+
+def _written(notes: Notes, heading: str, start: str = "") -> Iterator[Block]:
+    for kind, lines in notes.blocks(heading):
+        shown = [start + lines[0], *lines[1:]]
+        yield Block(kind, [BOLD.sub(lambda words: mark("bold", words[1]), line) for line in shown])
+        start = ""
 
 
 def _plain(value: object) -> str:
