@@ -41,6 +41,8 @@ def _seeds(value: Any) -> Any:
 # TOML and JSON have lists, not tuples.
 Seeds = Annotated[tuple[Seed, ...], Field(strict=False), BeforeValidator(_seeds)]
 Floats = Annotated[tuple[float, ...], Field(strict=False)]
+# Points of accuracy within which systems are equivalent.
+Margin = Annotated[float, Field(gt=0, le=100)]
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
 
 

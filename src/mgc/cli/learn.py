@@ -103,13 +103,13 @@ def study(options: Options, file: Path) -> None:
     typer.echo(render(compare_records(records), "table"))
 
 
-@command(app, ALL - {"split", "split_seed"})
+@command(app, ALL - {"split", "split_seed"} | {"margin"})
 def compare(options: Options) -> None:
     """Compare all runs on a dataset with the baseline, with intervals and paired tests.
 
     --format NAME  Format: table, markdown, latex, csv or json. Default: table.
-    --baseline RUN  Id of the run that the others are compared with. Default: the newest cnn, or else the
-        newest network from scratch.
+    --baseline RUN  Id of the run that the others are compared with. Default: the cnn with default settings,
+        or else the oldest network from scratch.
     --best N  Show the N best of each kind: floors, networks from scratch, probes, leaky runs. Default: all.
     --limit N  Only runs with this --limit. Default: all runs.
     --seed N  Only runs with this --seed. Default: all runs.
@@ -124,7 +124,9 @@ def compare(options: Options) -> None:
     from mgc.runs.tables import compare_records, render
 
     recipe = options.recipe(CompareRecipe)
-    sections = compare_records(select_records(recipe, options.workspace), recipe.baseline, recipe.best)
+    sections = compare_records(
+        select_records(recipe, options.workspace), recipe.baseline, recipe.best, recipe.margin
+    )
     typer.echo(render(sections, recipe.format))
 
 

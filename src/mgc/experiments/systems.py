@@ -27,6 +27,7 @@ from mgc.representations import ModelSpec, Representation, open_representation, 
 from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.embeddings import EmbeddingCache, cards
 from mgc.representations.derived import STRETCH_REVISION
+from mgc.runs.commands import variant_of
 from mgc.runs.record import (
     NAMES_ONLY,
     RunRecord,
@@ -353,7 +354,7 @@ def _new_run(
     run_id, revisions = run_id_of(system, kind, head, recipe, split, representation)
     dataset, device = split.dataset, make_accelerator(recipe.device).device
     cores = f"{platform.machine()}, {os.cpu_count()} cores"
-    return RunRecord(
+    run = RunRecord(
         run_id=run_id,
         folder=workspace.results_of(dataset.name) / run_id,
         system=system,
@@ -382,6 +383,7 @@ def _new_run(
         seconds={},
         created="",
     )
+    return replace(run, variant="" if kind == "floor" else variant_of(run))
 
 
 def _finish(
