@@ -238,10 +238,13 @@ def test_an_alteration_that_costs_one_system_more_is_named(run: RunRecord) -> No
     assert between["verdict"].tolist() == ["equivalent", "better", "undecided"]
     text = format_results(results, "markdown")
     assert (
-        "- Change of cnn minus change of other, in points: other loses more under gain -20 dB (+20.0); "
-        "undecided under mp3 16 kb/s (-4.0); equivalent within 3 points under noise 0 dB SNR (+0.0)."
+        f"- Change of {run.title} minus change of other, in points: other loses more under gain -20 dB "
+        "(+20.0); undecided under mp3 16 kb/s (-4.0); equivalent within 3 points under noise 0 dB SNR (+0.0)."
     ) in text
-    assert "- cnn: 0.800 unaltered; lowest under noise 0 dB SNR (0.400). Changes in points: worse" in text
+    assert (
+        f"- {run.title}: 0.800 unaltered; lowest under noise 0 dB SNR (0.400). Changes in points: worse"
+        in text
+    )
     assert "undecided under mp3 16 kb/s (-2.0); equivalent within 3 points under gain -20 dB (+0.0)." in text
     assert "p and intervals hold for all 9 comparisons" in text
     mirrored = pd.DataFrame(_rows([other, run], alterations, under[::-1], margin=3.0))

@@ -124,9 +124,8 @@ def compare(options: Options) -> None:
     from mgc.runs.tables import compare_records, render
 
     recipe = options.recipe(CompareRecipe)
-    sections = compare_records(
-        select_records(recipe, options.workspace), recipe.baseline, recipe.best, recipe.margin
-    )
+    records = select_records(recipe, options.workspace)
+    sections = compare_records(records, recipe.baseline, recipe.best, recipe.margin)
     typer.echo(render(sections, recipe.format))
 
 

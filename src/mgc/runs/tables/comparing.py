@@ -48,8 +48,8 @@ class System:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The hash of the split of each run."""
-        return tuple(record.split_hash for record in self.records)
+        """The seed of the split of each run."""
+        return tuple(str(_split_seed(record)) for record in self.records)
 
     @cached_property
     def predictions(self) -> list[Predictions]:
