@@ -205,11 +205,21 @@ class Content:
         return found or [max(self.systems, key=lambda row: row.scores.accuracy)]
 
     @cached_property
-    def trained_network(self) -> tuple[Row, pd.DataFrame] | None:
-        """The best network from scratch and its training curves, if they are available."""
-        best = self.best("baseline")
-        curves = training_curves(best) if best else None
-        return (best, curves) if best and curves is not None else None
+    def compared(self) -> list[Row]:
+        """The baseline, and the pair."""
+        rows = {row.title: row for row in (self.baseline, *self.pair) if row}
+        return [*rows.values()]
+
+    @property
+    def matrices(self) -> list[Row]:
+        """Those of `compared` whose confusion matrices find room in a paper: of many genres, two."""
+        return self.compared if len(self.classes) <= 6 else [*self.compared[:1], *self.compared[1:][-1:]]
+
+    @cached_property
+    def trained_networks(self) -> list[tuple[Row, pd.DataFrame]]:
+        """The networks among these, with their training curves where they are available."""
+        curves = [(row, training_curves(row)) for row in self.compared if row.record.kind == "baseline"]
+        return [(row, table) for row, table in curves if table is not None]
 
     @property
     def representations(self) -> dict[str, dict[str, Any]]:

@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
-from collections import Counter
+import tomllib
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -96,7 +98,10 @@ def _facts(content: Content) -> dict[str, Any]:
     excluded = [f"{bad.get('track_id', '')}: {bad.get('reason', '')}" for bad in first.excluded]
     faults = Counter(finding.kind for finding in check.findings if not finding.excluded) if check else {}
     telling = [p for p in (check.properties if check else ()) if p.p_value < 0.05]
-    right = np.stack([row.system.probabilities.argmax(axis=1) for row in pair]) == content.predictions.labels
+    # (S, N) shares of the seeds that are right about a track, as the accuracies of the tables are means of seeds.
+    right = np.stack(
+        [np.mean([r.predicted == r.labels for r in row.system.predictions], axis=0) for row in pair]
+    )
     cards = [(name, card) for name, card in content.representations.items() if card.get("cut")]
     pretrained = [r.record.representation for r in content.trained if tables.is_pretrained(r.record)]
     reproduced = {row.record.run_id: row.record for row in (content.baseline, *pair) if row}
@@ -115,17 +120,37 @@ def _facts(content: Content) -> dict[str, Any]:
         "telling": max(telling, key=lambda p: p.accuracy - p.chance, default=None),
         "inputs": [f"{name} ({_input(card)})" for name, card in cards],
         "encoders": [*dict.fromkeys(pretrained)],
+        "cited": [*_cited(content)],
+        "settings": _settings(content.baseline.record) if content.baseline else [],
+        "layers": _layers(content.baseline.record) if content.baseline else "",
         "untested": [*content.genres.query("tracks == 0")["label"]],
         "titled": (content.tracks["title"] != "").any(),
         "leaky": [row for row in content.sections[0].rows if row.leak],
         "versus": [row.versus for row in content.systems if row.versus],
         "gain": paired(pair[1].system.predictions, pair[0].system.predictions) if pair[1:] else None,
-        "correct": right.all(axis=0).sum(),
-        "incorrect": (~right).all(axis=0).sum(),
+        "correct": f"{right.prod(axis=0).sum():.0f}",
+        "incorrect": f"{(1 - right).prod(axis=0).sum():.0f}",
         "notes": notes,
         "reproduced": [record for record in reproduced.values() if record.kind != "floor"],
         "data": shlex.quote(one_line(content.data)),
     }
+
+
+def _cited(content: Content) -> Iterator[str]:
+    """The publications of the dataset and, with their names and sources, of the representations."""
+    text = (resources.files("mgc.report") / "templates" / "references.toml").read_text(encoding="utf-8")
+    known = tomllib.loads(text)
+    yield from [text for key, text in known["datasets"].items() if content.data.startswith(key)][:1]
+    names = defaultdict(list)
+    for name, card in content.representations.items():
+        if source := card.get("source"):
+            where = f"{name} {source}"
+            found = [
+                text for key, text in known["representations"].items() if re.search(rf"\b{key}", where, re.I)
+            ]
+            names[(*found, source)[0], source].append(name)
+    for (publication, source), own in names.items():
+        yield f"{', '.join(own)}: {publication}" + (f" ({source})" if publication != source else "")
 
 
 def _input(card: dict[str, Any]) -> str:
@@ -158,6 +183,25 @@ def _changes(record: RunRecord, base: Row | None) -> str:
         return ", ".join(f"{k} {value}" for k, value in own.items() if value not in (None, "clip"))
     own, theirs = _flat(recipe), _flat(base.record.recipe if base else {})
     return listed([f"{k} {v}" for k, v in own.items() if v != theirs.get(k) and v not in ("", None)], 7)
+
+
+def _settings(record: RunRecord) -> list[str]:
+    """All settings of a network that are set, in words."""
+    own = _flat(record.recipe)
+    idle = ("scheduler_patience", "warmup") if own.get("scheduler") == "none" else ()
+    idle += () if own.get("strong_class") else ("strong_factor",)
+    return [
+        f"{key.replace('_', ' ')} {value}" for key, value in own.items()
+        if key not in idle and value not in (None, "", [], 0, "none", "default", "all")
+    ]  # fmt: skip
+
+
+def _layers(record: RunRecord) -> str:
+    """The layers of a network; "" if this version does not have it."""
+    from mgc.training.networks import NETWORKS
+
+    network = NETWORKS.get(str(record.recipe.get("network")))
+    return one_line(network.make.__doc__) if network else ""
 
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
