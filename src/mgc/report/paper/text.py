@@ -98,10 +98,9 @@ def _facts(content: Content) -> dict[str, Any]:
     excluded = [f"{bad.get('track_id', '')}: {bad.get('reason', '')}" for bad in first.excluded]
     faults = Counter(finding.kind for finding in check.findings if not finding.excluded) if check else {}
     telling = [p for p in (check.properties if check else ()) if p.p_value < 0.05]
-    # (S, N) shares of the seeds that are right about a track, as the accuracies of the tables are means of seeds.
-    right = np.stack(
-        [np.mean([r.predicted == r.labels for r in row.system.predictions], axis=0) for row in pair]
-    )
+    # (S, N) shares of the seeds that are right about a track: the accuracies in tables are means over seeds.
+    answers = [[run.predicted == run.labels for run in row.system.predictions] for row in pair]
+    right = np.stack([np.mean(own, axis=0) for own in answers])
     cards = [(name, card) for name, card in content.representations.items() if card.get("cut")]
     pretrained = [r.record.representation for r in content.trained if tables.is_pretrained(r.record)]
     reproduced = {row.record.run_id: row.record for row in (content.baseline, *pair) if row}
@@ -138,19 +137,17 @@ def _facts(content: Content) -> dict[str, Any]:
 
 def _cited(content: Content) -> Iterator[str]:
     """The publications of the dataset and, with their names and sources, of the representations."""
-    text = (resources.files("mgc.report") / "templates" / "references.toml").read_text(encoding="utf-8")
-    known = tomllib.loads(text)
+    file = resources.files("mgc.report") / "templates" / "references.toml"
+    known = tomllib.loads(file.read_text(encoding="utf-8"))
     yield from [text for key, text in known["datasets"].items() if content.data.startswith(key)][:1]
     names = defaultdict(list)
     for name, card in content.representations.items():
-        if source := card.get("source"):
-            where = f"{name} {source}"
-            found = [
-                text for key, text in known["representations"].items() if re.search(rf"\b{key}", where, re.I)
-            ]
-            names[(*found, source)[0], source].append(name)
-    for (publication, source), own in names.items():
-        yield f"{', '.join(own)}: {publication}" + (f" ({source})" if publication != source else "")
+        names[card.get("source")].append(name)
+    for source, own in names.items():
+        if source:
+            where = f"{own[0]} {source}"
+            found = [t for key, t in known["representations"].items() if re.search(rf"\b{key}", where, re.I)]
+            yield f"{', '.join(own)}: " + (f"{found[0]} ({source})" if found else source)
 
 
 def _input(card: dict[str, Any]) -> str:
@@ -188,12 +185,10 @@ def _changes(record: RunRecord, base: Row | None) -> str:
 def _settings(record: RunRecord) -> list[str]:
     """All settings of a network that are set, in words."""
     own = _flat(record.recipe)
-    idle = ("scheduler_patience", "warmup") if own.get("scheduler") == "none" else ()
-    idle += () if own.get("strong_class") else ("strong_factor",)
-    return [
-        f"{key.replace('_', ' ')} {value}" for key, value in own.items()
-        if key not in idle and value not in (None, "", [], 0, "none", "default", "all")
-    ]  # fmt: skip
+    idle = {"scheduler_patience", "warmup"} if own.get("scheduler") == "none" else set()
+    idle |= set() if own.get("strong_class") else {"strong_factor"}
+    off: tuple[object, ...] = (None, "", [], 0, "none", "default", "all")
+    return [f"{k.replace('_', ' ')} {v}" for k, v in own.items() if k not in idle and v not in off]
 
 
 def _layers(record: RunRecord) -> str:
@@ -201,7 +196,7 @@ def _layers(record: RunRecord) -> str:
     from mgc.training.networks import NETWORKS
 
     network = NETWORKS.get(str(record.recipe.get("network")))
-    return one_line(network.make.__doc__) if network else ""
+    return one_line(getattr(network.make, "func", network.make).__doc__ or "") if network else ""
 
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
