@@ -25,7 +25,7 @@ from mgc.evaluate import (
     leak,
     log_loss,
     mcnemar_p,
-    over_seeds,
+    over_runs,
     paired,
     precision_recall_f1,
     reliability,
@@ -218,7 +218,7 @@ def test_classes_and_folds_without_tracks_have_no_area_and_raise_nothing() -> No
         {},
     )
     assert Scores.from_dict(json.loads(json.dumps(scores.to_dict(), allow_nan=False))) == scores
-    assert over_seeds([one_class, one_class]).roc_auc is None
+    assert over_runs([one_class, one_class]).roc_auc is None
 
 
 def test_calibration_by_hand() -> None:
@@ -541,22 +541,22 @@ def seeds_of(a: Predictions, count: int, flips: int) -> list[Predictions]:
     return runs
 
 
-def test_over_seeds_keeps_the_two_spreads_apart() -> None:
+def test_over_runs_keeps_the_two_spreads_apart() -> None:
     labels = np.arange(200) % 2
     right = make(labels, labels)
     runs = seeds_of(right, 3, 40)
-    found = over_seeds(runs)
-    assert (found.seeds, found.accuracy, found.accuracy_deviation) == (
+    found = over_runs(runs)
+    assert (found.seeds, found.accuracy, found.seed_sd) == (
         3,
         pytest.approx(0.8),
         pytest.approx(0),
     )
-    uneven = over_seeds([*seeds_of(right, 1, 20), *seeds_of(right, 1, 60)])
+    uneven = over_runs([*seeds_of(right, 1, 20), *seeds_of(right, 1, 60)])
     assert uneven.accuracy == pytest.approx(0.8)
-    assert uneven.accuracy_deviation == pytest.approx(np.std([0.9, 0.7], ddof=1))
+    assert uneven.seed_sd == pytest.approx(np.std([0.9, 0.7], ddof=1))
     # The mean over seeds varies less over tracks than a single run does.
-    single = over_seeds(runs[:1])
-    assert single.accuracy_deviation is None
+    single = over_runs(runs[:1])
+    assert single.seed_sd is None
     assert (single.accuracy_low, single.accuracy_high) == (
         evaluate(runs[0]).accuracy_low,
         evaluate(runs[0]).accuracy_high,

@@ -11,7 +11,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from mgc.config import ProbeRecipe
+from mgc.config import BaselineRecipe, ProbeRecipe, is_random
 from mgc.data import Dataset, Track, make_split
 from mgc.probing import fitting as probing
 from mgc.probing.fitting import Embeddings, HeadOfFold, fit_folds
@@ -53,6 +53,22 @@ def test_heads_learn_and_are_the_same_twice(name: str) -> None:
     assert np.allclose(probabilities.sum(axis=1), 1)
     assert (probabilities.argmax(axis=1) == test[1]).mean() > 0.7
     assert first.strength == min(first.tried, key=lambda s: first.tried[s])
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_depends_on_the_seed_if_and_only_if_its_recipe_is_random(name: str) -> None:
+    # Any feature tells the class, and a tree draws one of them. In the test set they differ.
+    y, y_val = np.arange(90) % 2, np.arange(30) % 2
+    train_set, val = (np.stack([y] * 9, 1), y), (np.stack([y_val] * 9, 1), y_val)
+    by_seed = [fit_head(QUICK[name], train_set, val, n).probabilities(np.eye(9), 2) for n in (0, 1)]
+    assert is_random(ProbeRecipe(head=name).model_dump()) != np.array_equal(*by_seed)
+
+
+def test_random_weights_and_networks_are_random_unless_the_seed_of_the_weights_is_fixed() -> None:
+    assert is_random(BaselineRecipe().model_dump())
+    assert is_random(ProbeRecipe(model="ast", random_weights=True).model_dump())
+    assert not is_random(ProbeRecipe(model="ast", random_weights=True, random_seed=3).model_dump())
+    assert not is_random(ProbeRecipe(model="ast", layers="weighted").model_dump())
 
 
 @pytest.mark.parametrize("name", ["logistic", "svm"])

@@ -392,7 +392,8 @@ def test_an_export_with_too_few_temperatures_is_refused(lab: Lab, tmp_path: Path
 def test_a_full_disk_while_training_ends_in_a_message(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object) -> Iterator[None]:
+        yield from ()
         raise SafetensorError(said) if "I/O" in said else RuntimeError(said)
 
     monkeypatch.setattr(experiment, "train_folds", full)

@@ -79,7 +79,7 @@ def rerun(options: Options, run: str, tolerance: Annotated[float, typer.Option(m
         raise typer.Exit(1)
 
 
-@command(app, {"data", "data_root", "config", "set"})
+@command(app, {"data", "data_root", "config", "set", "margin"})
 def report(options: Options) -> None:
     """Write a page or a paper about all runs on a dataset, from their records.
 

@@ -17,7 +17,7 @@ Conventions
   are similar, whole groups (artists) are resampled if any group holds several tracks (the cluster bootstrap:
   Field & Welsh 2007), otherwise tracks.
 * Intervals describe how far a score would move with other test tracks. They do not include the variation
-  between training seeds; `over_seeds` reports that as a separate deviation. With fewer than about 30 groups
+  between training seeds; `over_runs` reports that as a separate deviation. With fewer than about 30 groups
   they are too narrow, and a run without errors has an interval of width 0.
 * Order has no effect: `Predictions` sorts itself by track id, so the same tracks in any order are equal and
   give the same numbers for the same seed.
@@ -40,29 +40,45 @@ Psychometrika 12(2), 1947. Phipson & Smyth, "Permutation P-values Should Never B
 Applications in Genetics and Molecular Biology 9(1), 2010.
 """
 
-from mgc.evaluate.comparison import Difference, Leak, Verdict, holm, leak, mcnemar_p, paired, sign_flip_p
-from mgc.evaluate.inference import MARGIN, Comparison, Outcomes, Repeats, compare, compare_runs, repeats
-from mgc.evaluate.predictions import ARTIST_PREFIX, PROBABILITY_PREFIX, Floats, Integers, Predictions
+from mgc.evaluate.bootstrap import unit_numbers
+from mgc.evaluate.inference import (
+    MARGIN,
+    MIN_SEEDS,
+    SIGNIFICANCE,
+    Comparison,
+    Outcomes,
+    Verdict,
+    compare,
+    compare_runs,
+)
+from mgc.evaluate.predictions import (
+    ARTIST_PREFIX,
+    PROBABILITY_PREFIX,
+    Floats,
+    Integers,
+    Predictions,
+    check_same_tracks,
+)
 from mgc.evaluate.ranking import roc_aucs, roc_curves
 from mgc.evaluate.scores import (
     Bin,
     ClassScore,
-    OverSeeds,
+    OverRuns,
     Scores,
     calibration_error,
     confusion_matrix,
     evaluate,
     log_loss,
-    over_seeds,
+    over_runs,
     precision_recall_f1,
     reliability,
     top2_accuracy,
 )
 
 __all__ = [
-    "ARTIST_PREFIX", "MARGIN", "PROBABILITY_PREFIX", "Bin", "ClassScore", "Comparison", "Difference",
-    "Floats", "Integers", "Leak", "Outcomes", "OverSeeds", "Predictions", "Repeats", "Scores", "Verdict",
-    "calibration_error", "compare", "compare_runs", "confusion_matrix", "evaluate", "holm", "leak",
-    "log_loss", "mcnemar_p", "over_seeds", "paired", "precision_recall_f1", "reliability", "repeats",
-    "roc_aucs", "roc_curves", "sign_flip_p", "top2_accuracy",
+    "ARTIST_PREFIX", "MARGIN", "MIN_SEEDS", "PROBABILITY_PREFIX", "SIGNIFICANCE", "Bin", "ClassScore",
+    "Comparison", "Floats", "Integers", "Outcomes", "OverRuns", "Predictions", "Scores", "Verdict",
+    "calibration_error", "check_same_tracks", "compare", "compare_runs", "confusion_matrix", "evaluate",
+    "log_loss", "over_runs", "precision_recall_f1", "reliability", "roc_aucs", "roc_curves",
+    "top2_accuracy", "unit_numbers",
 ]  # fmt: skip

@@ -200,7 +200,7 @@ class Content:
     def pair(self) -> list[Row]:
         """The best network from scratch and the best probe, as far as there are any; else the best system.
         Probes of pretrained encoders are preferred."""
-        probes = [row for row in self.probes if tables.is_pretrained(row.record)] or self.probes
+        probes = [row for row in self.probes if row.system.category == "frozen"] or self.probes
         found = [row for row in (self.best("baseline"), *probes[:1]) if row]
         return found or [max(self.systems, key=lambda row: row.scores.accuracy)]
 
@@ -316,7 +316,7 @@ def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
     """
     wanted = CompareRecipe(data=recipe.data, baseline=recipe.baseline, seed=recipe.seed, device=recipe.device)
     records = [*map(without_places, select_records(wanted, workspace))]
-    sections = tables.compare_records(records, recipe.baseline)
+    sections = tables.compare_records(records, recipe.baseline, margin=recipe.margin)
     missing: list[str] = []
     tracks = _tracks(sections[0].rows[0].system, missing)
     folder = workspace.results_of(records[0].data)

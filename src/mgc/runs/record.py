@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from mgc.config import CompareRecipe
+from mgc.config import CompareRecipe, is_random
 from mgc.data import Dataset, name_of
 from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
@@ -72,6 +72,7 @@ class RunRecord:
     training_tracks: float = 0.0  # training tracks, the mean over folds
     notes: list[str] = field(default_factory=list)  # facts about the data that a reader should know
     name: str = ""  # in tables, if the name of the system is not enough
+    variant: str | None = None  # the settings that differ from the defaults; None in older records
     reported: str = ""  # the result that others published for this system
     frames: int = 0  # of a crop, as a network takes it
     # The folder of the run is not written, since folders are moved.
@@ -83,14 +84,20 @@ class RunRecord:
         return ", ".join(f"{what} {number}" for what, number in self.revisions.items())
 
     @property
+    def random(self) -> bool:
+        """Whether its training or its encoder's weights are drawn, so that a single run shows no spread."""
+        return is_random({**self.recipe, "random_seed": None})
+
+    @property
     def display_name(self) -> str:
         """The name of the system in tables."""
         return self.name or self.system
 
     @property
     def title(self) -> str:
-        """Display name and head: `musicnn + logistic`."""
-        return " + ".join(word for word in (self.display_name, self.head) if word)
+        """Display name, head and, without a name of its own, the variant: `cnn + label_smoothing 0.1`."""
+        parts = self.display_name, self.head, "" if self.name else self.variant
+        return " + ".join(word for word in parts if word)
 
     @cached_property
     def evaluation(self) -> Scores:

@@ -12,7 +12,7 @@ from mgc.evaluate import roc_aucs, roc_curves
 from mgc.report.content import Content
 from mgc.report.paper.forms import displayable
 from mgc.runs.record import draw_curves
-from mgc.runs.tables import KINDS, Row
+from mgc.runs.tables import CATEGORIES, Row
 from mgc.util.files import write_figure
 from mgc.util.text import shortened
 
@@ -58,7 +58,7 @@ def _accuracies(canvas: Any, content: Content) -> None:
     for place, row in enumerate(rows):
         s, (colour, mark) = row.scores, MARKS[row.record.kind]
         axis.plot([s.accuracy_low, s.accuracy_high], [place, place], color=colour, lw=1.3)
-        axis.plot(s.accuracy, place, mark, color=colour, ms=4.5, label=KINDS[row.record.kind])
+        axis.plot(s.accuracy, place, mark, color=colour, ms=4.5, label=CATEGORIES[row.system.category])
     if content.baseline:
         axis.axvline(content.baseline.scores.accuracy, color="black", lw=0.7, ls=(0, (4, 3)), zorder=0)
     axis.set_yticks(range(len(rows)), [_short(row.title, 46) for row in rows])

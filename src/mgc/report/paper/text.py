@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mgc.evaluate import Difference, Leak, paired
+from mgc.evaluate import Comparison
 from mgc.report.content import MOST_ROWS, Content, largest_confusion
 from mgc.report.notes import BOLD, Notes
 from mgc.report.paper.figures import MOST_CLASSES
@@ -85,7 +85,7 @@ def _plain(value: object) -> str:
     return value if isinstance(value, Markup) else printable(re.sub(r"\s", " ", str(value)))
 
 
-def _points(difference: Difference | Leak) -> str:
+def _points(difference: Comparison) -> str:
     """A difference of accuracies and its interval, with minus signs."""
     return tables.points(difference).replace("-", MINUS)
 
@@ -102,7 +102,7 @@ def _facts(content: Content) -> dict[str, Any]:
     answers = [[run.predicted == run.labels for run in row.system.predictions] for row in pair]
     right = np.stack([np.mean(own, axis=0) for own in answers])
     cards = [(name, card) for name, card in content.representations.items() if card.get("cut")]
-    pretrained = [r.record.representation for r in content.trained if tables.is_pretrained(r.record)]
+    pretrained = [r.record.representation for r in content.trained if r.system.category == "frozen"]
     reproduced = {row.record.run_id: row.record for row in (content.baseline, *pair) if row}
     # The first sentence describes the dataset, as the template does; the others concern other tables.
     notes = [s for s in tables.caption(content.sections[0])[1:] if not s.startswith(("Reported", "LEAKY"))]
@@ -126,7 +126,7 @@ def _facts(content: Content) -> dict[str, Any]:
         "titled": (content.tracks["title"] != "").any(),
         "leaky": [row for row in content.sections[0].rows if row.leak],
         "versus": [row.versus for row in content.systems if row.versus],
-        "gain": paired(pair[1].system.predictions, pair[0].system.predictions) if pair[1:] else None,
+        "gain": content.sections[0].best_against("frozen", "scratch"),
         "correct": f"{right.prod(axis=0).sum():.0f}",
         "incorrect": f"{(1 - right).prod(axis=0).sum():.0f}",
         "notes": notes,
@@ -207,12 +207,11 @@ def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _systems(content: Content) -> Table:
-    head = ["system", "accuracy [95 %]", "macro-F1", "vs baseline [95 %]", "p (Holm)"]
+    head = ["system", "accuracy [95 %]", "macro-F1", "vs baseline [95 %]", "p", "verdict"]
     rows = {}
     for row in content.systems:
-        cells = tables.cells(row)
+        cells = tables.cells(row, content.sections[0])
         cells |= {"system": row.title, head[3]: cells[head[3]].replace("-", MINUS)}
-        cells[head[1]] += f" {cells['over seeds']}"
         rows[row.title] = [cells[name] for name in head]
     shown = [rows[row.title] for row in content.main_rows]
     return _table([head, *shown], 0.33, full=[head, *rows.values()])
