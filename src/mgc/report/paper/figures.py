@@ -32,7 +32,8 @@ WIDE = 6.46  # inches, the width of the text
 # Okabe & Ito (2008): colours that people with colour vision deficiency can distinguish.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f"]
 BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], COLOURS[-1]
-MARKS = {"floor": (GREY, "s"), "baseline": (BLUE, "o"), "probe": (ORANGE, "D")}
+MARKS = {"floor": (GREY, "s"), "untrained": (COLOURS[3], "v"), "features": (COLOURS[2], "^")}
+MARKS |= {"scratch": (BLUE, "o"), "frozen": (ORANGE, "D")}
 OPTIONAL = ("roc", "curves")  # figures that are dropped, the first one first, if a paper gets too long
 
 
@@ -56,7 +57,7 @@ def draw_figures(content: Content, names: Sequence[str], folder: Path) -> None:
 def _accuracies(canvas: Any, content: Content) -> None:
     axis, rows = canvas.subplots(), content.main_rows
     for place, row in enumerate(rows):
-        s, (colour, mark) = row.scores, MARKS[row.record.kind]
+        s, (colour, mark) = row.scores, MARKS[row.system.category]
         axis.plot([s.accuracy_low, s.accuracy_high], [place, place], color=colour, lw=1.3)
         axis.plot(s.accuracy, place, mark, color=colour, ms=4.5, label=CATEGORIES[row.system.category])
     if content.baseline:

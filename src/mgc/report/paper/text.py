@@ -125,8 +125,9 @@ def _facts(content: Content) -> dict[str, Any]:
         "untested": [*content.genres.query("tracks == 0")["label"]],
         "titled": (content.tracks["title"] != "").any(),
         "leaky": [row for row in content.sections[0].rows if row.leak],
+        "unseeded": [row.title for row in content.trained if row.system.outcomes.needs_seeds],
         "versus": [row.versus for row in content.systems if row.versus],
-        "gain": content.sections[0].best_against("frozen", "scratch"),
+        "gain": content.gain,
         "correct": f"{right.prod(axis=0).sum():.0f}",
         "incorrect": f"{(1 - right).prod(axis=0).sum():.0f}",
         "notes": notes,
@@ -212,6 +213,8 @@ def _systems(content: Content) -> Table:
     for row in content.systems:
         cells = tables.cells(row, content.sections[0])
         cells |= {"system": row.title, head[3]: cells[head[3]].replace("-", MINUS)}
+        if row.scores.seed_sd is not None:
+            cells[head[1]] += f" ±{row.scores.seed_sd:.3f} ({row.scores.seeds})"
         rows[row.title] = [cells[name] for name in head]
     shown = [rows[row.title] for row in content.main_rows]
     return _table([head, *shown], 0.33, full=[head, *rows.values()])
