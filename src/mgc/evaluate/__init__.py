@@ -38,6 +38,9 @@ Clinical Trials 2(2), 1981.
 McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
 Psychometrika 12(2), 1947. Phipson & Smyth, "Permutation P-values Should Never Be Zero", Statistical
 Applications in Genetics and Molecular Biology 9(1), 2010.
+Schuirmann, "A comparison of the two one-sided tests procedure and the power approach for assessing the
+equivalence of average bioavailability", Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
+Westfall & Young, "Resampling-Based Multiple Testing", Wiley, 1993.
 """
 
 from mgc.evaluate.bootstrap import unit_numbers
