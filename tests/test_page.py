@@ -53,7 +53,7 @@ p.click(); result.p = order();
 result.values = [...page.querySelectorAll("table.systems tbody tr")].map(r => r.cells[5].dataset.value);
 result.leaky = page.querySelectorAll("table.systems tbody tr")[5].className;
 const input = page.querySelector("input[type=search]");
-input.value = "WHISPER"; input.dispatchEvent(new view.Event("input"));
+input.value = "FROZEN whisper"; input.dispatchEvent(new view.Event("input"));
 result.shown = page.querySelectorAll("table.systems tbody tr:not([hidden])").length; result.found = first();
 result.alerts = page.querySelectorAll("script").length;
 result.labelled = page.querySelectorAll("input").length === page.querySelectorAll("label input").length;

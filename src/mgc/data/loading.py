@@ -61,9 +61,8 @@ def describe(recipe: DataRecipe, workspace: Workspace) -> str:
         groups = len({track.group for track in own})
         artists = counted(groups, "artist") if any(track.artist for track in own) else "artists unknown"
         shortest, longest = min(t.seconds for t in own), max(t.seconds for t in own)
-        lines.append(
-            f"  {label:<{width}}  {counted(len(own), 'track')}, {artists}, {shortest:.1f} to {longest:.1f} s"
-        )
+        tracks = counted(len(own), "track")
+        lines.append(f"  {label:<{width}}  {tracks}, {artists}, {shortest:.1f} to {longest:.1f} s")
     lines.append(f"split {split.name}: {split.authority}")
     for number, fold in enumerate(split.folds):
         sizes = ", ".join(f"{len(ids)} {part}" for part, ids in fold.parts.items())

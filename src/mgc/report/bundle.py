@@ -53,8 +53,8 @@ def write_bundle(content: Content, folder: Path) -> Path:
     edited = [] if content.recipe.overwrite else [form for form in FORMS if is_edited(folder / FORMS[form])]
     for form in edited:
         say(f"{folder / FORMS[form]} was edited by hand and is included as it is; --overwrite replaces it")
-    papers = write_papers(content, [form for form in FORMS if form not in edited], folder)
-    members = {file.name: file.read_bytes() for file in (*papers, *(folder / FORMS[form] for form in edited))}
+    write_papers(content, [form for form in FORMS if form not in edited], folder)
+    members = {name: (folder / name).read_bytes() for name in FORMS.values()}
     paper = paper_of(content)
     names = [f"tables/{name}.csv" for name in paper.tables]
     names += [f"figures/{name}.{kind}" for name in paper.names("figure") for kind in ("pdf", "png")]
@@ -79,8 +79,9 @@ def write_bundle(content: Content, folder: Path) -> Path:
     members["README.md"] = readme.encode()
     for name in members:
         if name.endswith(TEXTS):
-            text = members[name].decode(errors="surrogateescape")
-            members[name] = without_folders(text, content.workspace).encode(errors="surrogateescape")
+            text = without_folders(members[name].decode(errors="surrogateescape"), content.workspace)
+            text = text_without_places(text) if name in ("check.md", "check.json") else text
+            members[name] = text.encode(errors="surrogateescape")
     sums = [f"{hashlib.sha256(members[name]).hexdigest()}  {name}\n" for name in sorted(members)]
     members["MANIFEST"] = "".join(sums).encode()
     return files.write(folder / NAME, _zipped(members))
@@ -110,9 +111,6 @@ def _add_files_beside_runs(content: Content, members: dict[str, bytes]) -> Itera
         made = file.name in {*members, *FORMS.values(), NAME}
         if file.suffix in KEPT and not made:
             members[file.name] = file.read_bytes()
-            if file.name in ("check.md", "check.json"):
-                text = without_folders(file.read_text(encoding="utf-8"), content.workspace)
-                members[file.name] = text_without_places(text).encode()
         elif not made:
             yield f"{file.name}: a kind of file that is not included"
 

@@ -113,12 +113,12 @@ class Content:
     @property
     def systems(self) -> list[Row]:
         """The rows of the first table on its honest split, with unique titles."""
-        return [row for row in self.sections[0].rows if not row.leak]
+        return [row for row in self.sections[0].rows if not row.twin]
 
     @property
     def counts(self) -> str:
         """The numbers of systems and runs in the first table, in sentences."""
-        leaky = [row.system.records for row in self.sections[0].rows if row.leak]
+        leaky = [row.system.records for row in self.sections[0].rows if row.twin]
         honest = [row.system.records for row in self.systems]
         again = (
             f" {len(leaky)} of them also on a split that leaks, from {counted(len(sum(leaky, ())), 'run')}."
@@ -186,30 +186,45 @@ class Content:
 
     @cached_property
     def main_rows(self) -> list[Row]:
-        """The rows of a paper's main table, in the order of the table: the best floors, the baseline, then in
-        turn the best of each representation and of each network, up to MOST_ROWS."""
+        """The rows of a paper's main table, in the order of the table: the best floors, `compared`,
+        then in turn the best of each representation and of each network, up to MOST_ROWS."""
         floors = [row for row in self.systems if row.record.kind == "floor"][-3:]
         turns = [row for turn in zip_longest(self.probes, self.networks) for row in turn]
-        return self._in_order([*floors, self.baseline, *turns], MOST_ROWS)
+        return self._in_order([*floors, *self.compared, *turns], MOST_ROWS)
 
     def _in_order(self, rows: Iterable[Row | None], most: int) -> list[Row]:
         titles = [*dict.fromkeys(row.title for row in rows if row)][:most]
         return [row for row in self.systems if row.title in titles]
 
     @cached_property
-    def pair(self) -> list[Row]:
-        """The best network from scratch and the best probe, as far as there are any; else the best system.
-        Probes of pretrained encoders are preferred."""
-        probes = [row for row in self.probes if row.system.category == "frozen"] or self.probes
-        found = [row for row in (self.best("baseline"), *probes[:1]) if row]
-        return found or [max(self.systems, key=lambda row: row.scores.accuracy)]
+    def gain(self) -> tables.BestPair | None:
+        """The comparison of two categories of systems that the first answer is about, if there are two."""
+        pairs = (self.sections[0].best_against(*question) for question in tables.QUESTIONS)
+        return next(filter(None, pairs), None)
 
     @cached_property
-    def trained_network(self) -> tuple[Row, pd.DataFrame] | None:
-        """The best network from scratch and its training curves, if they are available."""
-        best = self.best("baseline")
-        curves = training_curves(best) if best else None
-        return (best, curves) if best and curves is not None else None
+    def pair(self) -> list[Row]:
+        """The two systems that the first answer compares, the simpler one first; else the best system."""
+        if gain := self.gain:
+            return [row for of in (gain.other, gain.one) for row in self.systems if row.system is of]
+        return [max(self.systems, key=lambda row: row.scores.accuracy)]
+
+    @cached_property
+    def compared(self) -> list[Row]:
+        """The baseline, and the pair."""
+        rows = {row.title: row for row in (self.baseline, *self.pair) if row}
+        return [*rows.values()]
+
+    @property
+    def matrices(self) -> list[Row]:
+        """Those of `compared` whose confusion matrices find room in a paper: of many genres, two."""
+        return self.compared if len(self.classes) <= 6 else [*self.compared[:1], *self.compared[1:][-1:]]
+
+    @cached_property
+    def trained_networks(self) -> list[tuple[Row, pd.DataFrame]]:
+        """The networks among these, with their training curves where they are available."""
+        curves = [(row, training_curves(row)) for row in self.compared if row.record.kind == "baseline"]
+        return [(row, table) for row, table in curves if table is not None]
 
     @property
     def representations(self) -> dict[str, dict[str, Any]]:

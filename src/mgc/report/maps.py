@@ -70,9 +70,8 @@ def _embeddings(record: RunRecord, workspace: Workspace, clips: list[str]) -> np
         raise MgcError("the encoder has changed since the run", fix="run mgc probe again")
     store = EmbeddingCache(representation, workspace.cache)
     if missing := store.missing(clips):
-        raise MgcError(
-            f"no cached embeddings of {counted(len(missing), 'track')}", fix="mgc embed computes them"
-        )
+        what = f"no cached embeddings of {counted(len(missing), 'track')}"
+        raise MgcError(what, fix="mgc embed computes them")
     layer = str(record.chosen[0]["layer"]) if record.chosen else "last"
     known = {key: value for key, value in record.recipe.items() if key in ProbeRecipe.model_fields}
     recipe = ProbeRecipe.model_validate({**known, "layers": "last" if layer == "weighted" else layer})

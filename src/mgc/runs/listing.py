@@ -165,10 +165,8 @@ def remove_runs(words: Sequence[str], apply: bool, workspace: Workspace) -> list
         size = sum(file.stat().st_size for file in files) / 1e6
         lines.append(f"{size:9.2f} MB  {folder}: {counted(len(files), 'file')}, {run.state}")
     if not apply:
-        return [
-            *lines,
-            f"{counted(len(lines), 'run')} can be removed; nothing was removed: repeat with --apply",
-        ]
+        what = f"{counted(len(lines), 'run')} can be removed; nothing was removed"
+        return [*lines, f"{what}: repeat with --apply"]
     for folder in chosen:
         # The record goes first: a folder that is only partly removed must not pass for a run.
         (folder / "record.json").unlink(missing_ok=True)

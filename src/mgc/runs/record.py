@@ -266,7 +266,7 @@ def save_curves(folder: Path, curves: "pd.DataFrame") -> None:
 def draw_curves(figure: "Figure", curves: "pd.DataFrame") -> None:
     """Draw loss and accuracy by epoch: a thin line for each fold, and the epochs that were kept."""
     best = curves[curves["best"]]
-    units = {"loss": "nats", "accuracy": "share of tracks"}
+    units = {"loss": "nats", "accuracy": "share"}
     for axis, (quantity, unit) in zip(figure.subplots(1, 2), units.items(), strict=True):
         for part, name, colour in (("train", "training", "#999999"), ("val", "validation", "#0072b2")):
             by_fold = curves.pivot(index="epoch", columns="fold", values=f"{part}_{quantity}")
@@ -275,4 +275,5 @@ def draw_curves(figure: "Figure", curves: "pd.DataFrame") -> None:
         axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color="#d55e00", ms=4, label="epoch kept")
         axis.set(xlabel="epoch", ylabel=f"{quantity} ({unit})")
         axis.grid(alpha=0.25)
-    figure.axes[0].legend(frameon=False)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)

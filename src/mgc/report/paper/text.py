@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
-from collections import Counter
+import tomllib
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -96,7 +98,9 @@ def _facts(content: Content) -> dict[str, Any]:
     excluded = [f"{bad.get('track_id', '')}: {bad.get('reason', '')}" for bad in first.excluded]
     faults = Counter(finding.kind for finding in check.findings if not finding.excluded) if check else {}
     telling = [p for p in (check.properties if check else ()) if p.p_value < 0.05]
-    right = np.stack([row.system.probabilities.argmax(axis=1) for row in pair]) == content.predictions.labels
+    # (S, N) shares of the seeds that are right about a track: the accuracies in tables are means over seeds.
+    answers = [[run.predicted == run.labels for run in row.system.predictions] for row in pair]
+    right = np.stack([np.mean(own, axis=0) for own in answers])
     cards = [(name, card) for name, card in content.representations.items() if card.get("cut")]
     pretrained = [r.record.representation for r in content.trained if r.system.category == "frozen"]
     reproduced = {row.record.run_id: row.record for row in (content.baseline, *pair) if row}
@@ -115,17 +119,36 @@ def _facts(content: Content) -> dict[str, Any]:
         "telling": max(telling, key=lambda p: p.accuracy - p.chance, default=None),
         "inputs": [f"{name} ({_input(card)})" for name, card in cards],
         "encoders": [*dict.fromkeys(pretrained)],
+        "cited": [*_cited(content)],
+        "settings": _settings(content.baseline.record) if content.baseline else [],
+        "layers": _layers(content.baseline.record) if content.baseline else "",
         "untested": [*content.genres.query("tracks == 0")["label"]],
         "titled": (content.tracks["title"] != "").any(),
         "leaky": [row for row in content.sections[0].rows if row.leak],
+        "unseeded": [row.title for row in content.trained if row.system.outcomes.needs_seeds],
         "versus": [row.versus for row in content.systems if row.versus],
-        "gain": content.sections[0].best_against("frozen", "scratch"),
-        "correct": right.all(axis=0).sum(),
-        "incorrect": (~right).all(axis=0).sum(),
+        "gain": content.gain,
+        "correct": f"{right.prod(axis=0).sum():.0f}",
+        "incorrect": f"{(1 - right).prod(axis=0).sum():.0f}",
         "notes": notes,
         "reproduced": [record for record in reproduced.values() if record.kind != "floor"],
         "data": shlex.quote(one_line(content.data)),
     }
+
+
+def _cited(content: Content) -> Iterator[str]:
+    """The publications of the dataset and, with their names and sources, of the representations."""
+    file = resources.files("mgc.report") / "templates" / "references.toml"
+    known = tomllib.loads(file.read_text(encoding="utf-8"))
+    yield from [text for key, text in known["datasets"].items() if content.data.startswith(key)][:1]
+    names = defaultdict(list)
+    for name, card in content.representations.items():
+        names[card.get("source")].append(name)
+    for source, own in names.items():
+        if source:
+            where = f"{own[0]} {source}"
+            found = [t for key, t in known["representations"].items() if re.search(rf"\b{key}", where, re.I)]
+            yield f"{', '.join(own)}: " + (f"{found[0]} ({source})" if found else source)
 
 
 def _input(card: dict[str, Any]) -> str:
@@ -160,6 +183,23 @@ def _changes(record: RunRecord, base: Row | None) -> str:
     return listed([f"{k} {v}" for k, v in own.items() if v != theirs.get(k) and v not in ("", None)], 7)
 
 
+def _settings(record: RunRecord) -> list[str]:
+    """All settings of a network that are set, in words."""
+    own = _flat(record.recipe)
+    idle = {"scheduler_patience", "warmup"} if own.get("scheduler") == "none" else set()
+    idle |= set() if own.get("strong_class") else {"strong_factor"}
+    off: tuple[object, ...] = (None, "", [], 0, "none", "default", "all")
+    return [f"{k.replace('_', ' ')} {v}" for k, v in own.items() if k not in idle and v not in off]
+
+
+def _layers(record: RunRecord) -> str:
+    """The layers of a network; "" if this version does not have it."""
+    from mgc.training.networks import NETWORKS
+
+    network = NETWORKS.get(str(record.recipe.get("network")))
+    return one_line(getattr(network.make, "func", network.make).__doc__ or "") if network else ""
+
+
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
     """The settings of a recipe, then those of its tables."""
     own = {key: value for key, value in recipe.items() if key not in {*NAMES_ONLY, "seed", "representation"}}
@@ -173,6 +213,8 @@ def _systems(content: Content) -> Table:
     for row in content.systems:
         cells = tables.cells(row, content.sections[0])
         cells |= {"system": row.title, head[3]: cells[head[3]].replace("-", MINUS)}
+        if row.scores.seed_sd is not None:
+            cells[head[1]] += f" ±{row.scores.seed_sd:.3f} ({row.scores.seeds})"
         rows[row.title] = [cells[name] for name in head]
     shown = [rows[row.title] for row in content.main_rows]
     return _table([head, *shown], 0.33, full=[head, *rows.values()])

@@ -91,9 +91,8 @@ class Damaged:
 
     def __str__(self) -> str:
         some = ", ".join(self.track_ids[:5]) + (" ..." if len(self.track_ids) > 5 else "")
-        clips = (
-            f"{counted(len(self.track_ids), 'clip')}: {some}" if self.track_ids else "its clips are unknown"
-        )
+        number = counted(len(self.track_ids), "clip")
+        clips = f"{number}: {some}" if self.track_ids else "its clips are unknown"
         return f"{self.path} is damaged: {self.why} ({clips})"
 
     def set_aside(self) -> str:
