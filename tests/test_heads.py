@@ -70,7 +70,7 @@ def fit_head(head: Head, train: Part, val: Part, seed: int) -> Fitted:
 
 @pytest.mark.parametrize(("classes", "count"), [(2, 60), (3, 90), (6, 200), (10, 60)])
 def test_the_most_probable_class_of_an_svm_is_its_decision(classes: int, count: int) -> None:
-    """On noise, where one-vs-rest probabilities have another argmax for many tracks; some classes are rare."""
+    """On noise and with rare classes, where one-vs-rest probabilities often have another argmax."""
     rng = np.random.default_rng(classes)
     x, noise = rng.normal(size=(count, 5)), rng.normal(size=(500, 5))
     y = np.minimum(rng.geometric(0.4, count) - 1, classes - 1)

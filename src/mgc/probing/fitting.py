@@ -266,8 +266,8 @@ def _plan(dataset: Dataset, fold: Fold, recipe: ProbeRecipe, leaky: bool) -> _Pl
         trained = [len({t.label for t in tracks}) - len(labels) for labels in unknown]
         ignored = {*chain(*unknown)}
         if held and min(trained) > 1 and len(ignored) < len({t.label for t in tracks}):
-            one = f"genres with too few artists are ignored in choosing its settings: {', '.join(sorted(ignored))}"
-            return _Plan(pool, held, val, test, note or (one if ignored else ""))
+            few = f"too few artists for choosing its settings on {', '.join(sorted(ignored))}"
+            return _Plan(pool, held, val, test, note or (few if ignored else ""))
     return _Plan(pool, [val], val, test, "its settings are chosen on the validation set: too few tracks")
 
 
