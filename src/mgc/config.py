@@ -210,7 +210,10 @@ class ProbeRecipe(SystemRecipe, EncoderRecipe):
 
     model: str | None = Field(None, min_length=1, description="default: every one with cached embeddings")
     head: str = "logistic"
-    layers: str = Field("last", description="name of a layer, last, sweep (best on validation) or weighted")
+    layers: str = Field("last", description="name of a layer, last, sweep (the best) or weighted")
+    select: Literal["cv", "validation"] = Field(
+        "cv", description="choose settings by inner folds and fit on training and validation set, or not"
+    )
     pool: Literal["mean", "std", "max", "mean+std", "mean+max", "mean+std+max"] | None = Field(
         None, description="pooling over time; default: the representation's own"
     )

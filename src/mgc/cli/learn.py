@@ -69,8 +69,11 @@ def probe(options: Options) -> None:
         tracks.
     --head NAME  Head: logistic, knn, svm, mlp, random_forest ...; configs/probe/ has an example of each.
         Default: logistic.
-    --layers NAME  Layer of the encoder: a layer's name, last, sweep (the best on the validation set) or
+    --layers NAME  Layer of the encoder: a layer's name, last, sweep (the best, by --select) or
         weighted (a learned sum of all layers). Default: last.
+    --select NAME  How settings of the head are chosen: cv (by inner folds of the training and validation
+        set that keep artists apart; the head is fitted on both) or validation (on the validation set; the
+        head is fitted on the training set). Default: cv.
     --pool NAME  Pooling over time: mean, std, max, mean+std, mean+max or mean+std+max. Default: that of the
         encoder.
 

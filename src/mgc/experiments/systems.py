@@ -210,7 +210,7 @@ def _fit_heads(
     run = replace(
         run,
         parameters=heads[0].fitted.parameters,
-        chosen=[{"fold": number, **head.to_record()} for number, head in enumerate(heads)],
+        chosen=[{"fold": number, **head.to_record(recipe.select)} for number, head in enumerate(heads)],
         seconds={"represent": embedded.seconds, "head": seconds},
     )
     return _finish(run, split, [head.test for head in heads], [head.validation for head in heads])

@@ -211,4 +211,4 @@ def _head(
         raise MgcError("the head of a fold is missing", where=file, fix=fix)
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
-    return _Head(Fitted(load_head(file), 0.0, {}, 0), one, representation, classes)
+    return _Head(Fitted(load_head(file), 0.0, {}), one, representation, classes)
