@@ -23,7 +23,6 @@ from mgc.probing.heads import (
     Head,
     find_head,
     fit_strengths,
-    is_random,
     logistic,
     probabilities_of,
     weighted,
@@ -83,16 +82,6 @@ def test_the_most_probable_class_of_an_svm_is_its_decision(classes: int, count: 
             probabilities = fit.predict_proba(noise)
             assert np.array_equal(probabilities.argmax(axis=1), plain.predict(scaled))
             assert np.allclose(probabilities.sum(axis=1), 1)
-
-
-def test_which_heads_are_random() -> None:
-    random = {"mlp", "mlp768", "random_forest", "decision_tree"}
-    assert {name for name in HEADS if is_random(name)} == random
-    train, noise = clouds(60, 1), np.random.default_rng(0).normal(size=(50, 6))
-    for name in {*HEADS} - random:
-        one, other = (fit_strengths(QUICK[name], *train, seed) for seed in (0, 1))
-        for strength in one:
-            assert np.array_equal(one[strength].predict_proba(noise), other[strength].predict_proba(noise))
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -30,7 +30,6 @@ class Head:
     make: Callable[[float, int], Any]  # (strength, seed) -> unfitted
     # Fits all strengths in one pass, if that is faster: (embeddings, classes, strengths) -> fitted models.
     path: Callable[[np.ndarray, np.ndarray, Sequence[float]], Iterable[Any]] | None = None
-    random: bool = False  # the fitted model depends on the seed
     revision: int = 1  # raised by hand when the same embeddings give another classifier
 
 
@@ -47,28 +46,23 @@ HEADS: dict[str, Head] = {
         "alpha",
         (10.0, 1.0, 0.1, 1e-3),
         lambda alpha, seed: MLPClassifier((256,), alpha=alpha, max_iter=400, random_state=seed),
-        random=True,
     ),
     "random_forest": Head(
         "tracks per leaf",
         (8, 3, 1),
         lambda leaf, seed: RandomForestClassifier(300, min_samples_leaf=int(leaf), random_state=seed),
-        random=True,
     ),
     # Of equally good thresholds a tree takes one at random.
     "decision_tree": Head(
         "tracks per leaf",
         (64, 32, 16, 8, 4, 1),
         lambda leaf, seed: DecisionTreeClassifier(min_samples_leaf=int(leaf), random_state=seed),
-        random=True,
     ),
     # Smoothing: the share of the largest variance that is added to all variances.
     "naive_bayes": Head(
         "smoothing", (1.0, 1e-1, 1e-2, 1e-3, 1e-9), lambda x, seed: GaussianNB(var_smoothing=x)
     ),
-    "mlp768": Head(
-        "epochs", (10, 30, 100), lambda n, seed: Perceptron(int(n), random_state=seed), random=True
-    ),
+    "mlp768": Head("epochs", (10, 30, 100), lambda n, seed: Perceptron(int(n), random_state=seed)),
 }
 
 
@@ -77,11 +71,6 @@ def find_head(name: str) -> Head:
     if name not in HEADS:
         raise MgcError(f"unknown head {name!r}", fix=did_you_mean(name, HEADS))
     return HEADS[name]
-
-
-def is_random(name: str) -> bool:
-    """Whether training this head depends on the seed. Raises MgcError if there is no such head."""
-    return find_head(name).random
 
 
 def weighted(layers: int) -> Head:
