@@ -13,23 +13,25 @@ Conventions
   since it ranks tracks, and the probabilities of two folds come from two models. It is computed for each
   class against the rest, on the folds that hold both, then averaged over classes; None if no fold holds both.
 * The calibration error is that of the top probability, in 15 bins of equal width (Guo et al. 2017).
-* Intervals are 95 % percentile bootstraps (Efron & Tibshirani 1993, chapter 13). Since tracks of one artist
-  are similar, whole groups (artists) are resampled if any group holds several tracks (the cluster bootstrap:
-  Field & Welsh 2007), otherwise tracks.
-* Intervals describe how far a score would move with other test tracks. They do not include the variation
-  between training seeds; `over_runs` reports that as a separate deviation. With fewer than about 30 groups
-  they are too narrow, and a run without errors has an interval of width 0.
+* Intervals are expanded 95 % percentile bootstraps (Efron & Tibshirani 1993, chapter 13; Hesterberg 2015).
+  Since tracks of one artist are similar, whole groups (artists) are resampled if any group holds several
+  tracks (the cluster bootstrap: Field & Welsh 2007), otherwise tracks.
+* Intervals of one run describe how far a score would move with other test tracks; those of `over_runs` include
+  the variance between training seeds and splits. A run without errors has an interval of width 0.
+* Comparisons are tested over groups, in families: `mgc.evaluate.inference` and docs/statistics.md.
 * Order has no effect: `Predictions` sorts itself by track id, so the same tracks in any order are equal and
   give the same numbers for the same seed.
 
 Sources
 -------
+Bouthillier et al., "Accounting for Variance in Machine Learning Benchmarks", MLSys 2021, arXiv 2103.03098.
 Dietterich, "Approximate Statistical Tests for Comparing Supervised Classification Learning Algorithms",
 Neural Computation 10(7), 1998. Efron & Tibshirani, "An Introduction to the Bootstrap", Chapman & Hall, 1993.
 Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27(8), 2006.
 Field & Welsh, "Bootstrapping clustered data", Journal of the Royal Statistical Society B 69(3), 2007.
 Forman & Scholz, "Apples-to-Apples in Cross-Validation Studies", SIGKDD Explorations 12(1), 2010.
 Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69(4), 2015.
 Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics
 6(2), 1979.
 Kish, "Survey Sampling", Wiley, 1965.
@@ -38,6 +40,9 @@ Clinical Trials 2(2), 1981.
 McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
 Psychometrika 12(2), 1947. Phipson & Smyth, "Permutation P-values Should Never Be Zero", Statistical
 Applications in Genetics and Molecular Biology 9(1), 2010.
+Schuirmann, "A comparison of the Two One-Sided Tests Procedure and the Power Approach for Assessing the
+Equivalence of Average Bioavailability", Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
+Westfall & Young, "Resampling-Based Multiple Testing", Wiley, 1993.
 """
 
 from mgc.evaluate.comparison import Difference, Leak, Verdict, holm, leak, mcnemar_p, paired, sign_flip_p
