@@ -330,15 +330,16 @@ def from_records(folder: Path, count: int) -> str:
     correct = np.array([run.predicted == run.labels for run in runs], float)
     rng = np.random.default_rng(0)
     rates = []
-    for _ in range(count):
+    for number in range(count):
+        # The gains keep their sizes, so each replication needs draws of its own.
         # Where an artist is flipped, every system and the baseline exchange their predictions of its tracks.
         flip = rng.integers(0, 2, groups.max() + 1)[groups].astype(bool)
         gains = correct[1:] - correct[0]
         rows = [correct[0], *(correct[0] + np.where(flip, -gains, gains))]
         systems = [Outcomes(each[None], ("",), random=False) for each in rows]
-        results = compare(systems, [{index: 1, 0: -1} for index in range(1, len(rows))], groups)
+        results = compare(systems, [{index: 1, 0: -1} for index in range(1, len(rows))], groups, seed=number)
         one = 1 + int(rng.integers(len(gains)))
-        alone = compare([systems[0], systems[one]], [{1: 1, 0: -1}], groups)[0]
+        alone = compare([systems[0], systems[one]], [{1: 1, 0: -1}], groups, seed=number)[0]
         p = mcnemar(systems)
         rates.append(
             (alone.p_value < SIGNIFICANCE, min(r.p_value for r in results) < SIGNIFICANCE,

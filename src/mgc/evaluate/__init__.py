@@ -16,8 +16,8 @@ Conventions
 * Intervals are expanded 95 % percentile bootstraps (Efron & Tibshirani 1993, chapter 13; Hesterberg 2015).
   Since tracks of one artist are similar, whole groups (artists) are resampled if any group holds several
   tracks (the cluster bootstrap: Field & Welsh 2007), otherwise tracks.
-* Intervals of one run describe how far a score would move with other test tracks; those of `over_runs` include
-  the variance between training seeds and splits. A run without errors has an interval of width 0.
+* Intervals of one run describe how far a score would move with other test tracks; those of `over_runs`
+  include the variance between training seeds and splits. A run without errors has an interval of width 0.
 * Comparisons are tested over groups, in families: `mgc.evaluate.inference` and docs/statistics.md.
 * Order has no effect: `Predictions` sorts itself by track id, so the same tracks in any order are equal and
   give the same numbers for the same seed.
