@@ -199,7 +199,7 @@ def selection(count: int, chosen: Sequence[int]) -> Iterator[str]:
 
     for artists in chosen:
         for words, truth in (("none", equal), ("1 point apart", spread)):
-            scenario = Scenario(artists, truth, (THREE_SEEDS,) * 10 + (THREE_SPLITS,) * 5)
+            scenario = Scenario(artists, truth, (THREE_SEEDS,) * 15, **ONE_SPLIT)
             found = replicate(scenario, lambda *drawn, t=truth: measure(t, *drawn), count)
             yield row(artists, words, *map(percent, found))
 
@@ -254,6 +254,23 @@ def power(count: int, chosen: Sequence[int]) -> Iterator[str]:
             )
 
 
+def equivalence(count: int, chosen: Sequence[int]) -> Iterator[str]:
+    """How often one comparison is "equivalent within 3 points"; at a true difference of 3 points it is wrong."""
+    yield from header("artists", "runs", "true difference 3 points", "1 point", "0")
+
+    def equivalent(systems: list[Outcomes], groups: np.ndarray) -> Sequence[float]:
+        return (compare(systems, [{1: 1, 0: -1}], groups)[0].verdict() == "equivalent",)
+
+    kinds = {"deterministic, 1 split": Kind((0,), 0.0), "5 seeds, 1 split": FIVE_SEEDS}
+    for artists in (500, 2000) if len(chosen) > 1 else chosen:  # fewer cannot show it
+        for words, kind in kinds.items():
+            rates = []
+            for gap in (MARGIN, 0.01, 0.0):
+                scenario = Scenario(artists, (ACCURACY, ACCURACY + gap), (kind, kind), **ONE_SPLIT)
+                rates.extend(replicate(scenario, equivalent, count))
+            yield row(artists, words, *map(percent, rates))
+
+
 def detectable(count: int, chosen: Sequence[int]) -> Iterator[str]:
     """Whether the detectable difference and the groups needed have the power of 80 % that they promise."""
     yield from header(
@@ -261,7 +278,7 @@ def detectable(count: int, chosen: Sequence[int]) -> Iterator[str]:
         "family of",
         "detectable difference",
         "power at it",
-        "artists needed for 5 points",
+        "artists needed for 10 points",
         "power with them",
     )
 
@@ -269,21 +286,23 @@ def detectable(count: int, chosen: Sequence[int]) -> Iterator[str]:
         return replace(scenario, accuracies=(*scenario.accuracies[:-1], ACCURACY + gap))
 
     def measure(systems: list[Outcomes], groups: np.ndarray) -> Sequence[float]:
-        contrasts = [{index: 1, 0: -1} for index in range(1, len(systems))]
-        last = compare(systems, contrasts, groups)[-1]
-        return last.p_value < SIGNIFICANCE, last.detectable, last.groups_needed(0.05) or np.nan
+        last = compare(systems, [{index: 1, 0: -1} for index in range(1, len(systems))], groups)[-1]
+        return last.p_value < SIGNIFICANCE, last.detectable, last.groups_needed(0.1) or np.inf
 
     for artists in [number for number in chosen if number >= 10]:  # fewer never show a difference
         for size in (1, 28):
-            scenario = Scenario(artists, (ACCURACY,) * (size + 1), (THREE_SEEDS,) * (size + 1), 0.0, 0.0)
-            _, reach, needed = replicate(scenario, measure, count)
-            at_reach = replicate(with_gap(scenario, min(reach, 0.34)), measure, count)[0]
-            cells = [artists, size, f"{100 * reach:.1f} points", percent(at_reach)]
-            if np.isnan(needed):
-                yield row(*cells, "no number", "")
-                continue
-            enough = replace(with_gap(scenario, 0.05), artists=round(needed))
-            yield row(*cells, round(needed), percent(replicate(enough, measure, count)[0]))
+            scenario = Scenario(artists, (ACCURACY,) * (size + 1), (THREE_SEEDS,) * (size + 1), **ONE_SPLIT)
+            found = [measure(*draw(scenario, np.random.default_rng([7, number]))) for number in range(count)]
+            _, reach, needed = np.median(np.array(found, float), axis=0)
+            cells = [artists, size, f"{100 * reach:.1f} points"]
+            if reach < 1 - ACCURACY:
+                cells.append(percent(replicate(with_gap(scenario, reach), measure, count)[0]))
+            else:
+                cells.append("beyond the simulation")
+            if np.isfinite(needed):
+                enough = replace(with_gap(scenario, 0.1), artists=round(needed))
+                cells.extend([round(needed), percent(replicate(enough, measure, count)[0])])
+            yield row(*cells, *["no number", ""][: 6 - len(cells)])
 
 
 def accuracy_intervals(count: int, chosen: Sequence[int]) -> Iterator[str]:
@@ -354,7 +373,7 @@ def from_records(folder: Path, count: int) -> str:
 
 TABLES = {
     function.__name__: function
-    for function in (families, selection, interactions, power, detectable, accuracy_intervals)
+    for function in (families, selection, interactions, power, equivalence, detectable, accuracy_intervals)
 }
 
 
