@@ -255,7 +255,7 @@ def power(count: int, chosen: Sequence[int]) -> Iterator[str]:
 
 
 def equivalence(count: int, chosen: Sequence[int]) -> Iterator[str]:
-    """How often one comparison is "equivalent within 3 points"; at a true difference of 3 points it is wrong."""
+    """How often one comparison is "equivalent within 3 points", which is wrong at a difference of 3 points."""
     yield from header("artists", "runs", "true difference 3 points", "1 point", "0")
 
     def equivalent(systems: list[Outcomes], groups: np.ndarray) -> Sequence[float]:
