@@ -392,16 +392,9 @@ def from_records(folder: Path, count: int) -> str:
 TABLES = {
     function.__name__: function
     for function in (
-        single,
-        families,
-        selection,
-        interactions,
-        power,
-        equivalence,
-        detectable,
-        accuracy_intervals,
+        single, families, selection, interactions, power, equivalence, detectable, accuracy_intervals,
     )
-}
+}  # fmt: skip
 
 
 def main() -> None:
