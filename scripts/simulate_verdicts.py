@@ -15,6 +15,7 @@ their random numbers.
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 
@@ -199,27 +200,31 @@ def family_measures(scenario: Scenario, systems: list[Outcomes], groups: np.ndar
 
 
 def selection(count: int, chosen: Sequence[int]) -> Iterator[str]:
-    """The best of 10 systems against the best of 5, all pairs as one family, and the selected pair alone."""
+    """The best of several systems against the best of others: all pairs as one family, and that pair alone."""
     yield from header(
-        "artists", "true differences", "false", "interval covers", "false, selection ignored",
-        "interval covers, selection ignored",
+        "artists", "best of, against best of", "true differences", "false", "interval covers",
+        "false, selection ignored", "interval covers, selection ignored",
     )  # fmt: skip
-    pairs = [(a, b) for a in range(10) for b in range(10, 15)]
-    equal, spread = (ACCURACY,) * 15, tuple(ACCURACY + 0.01 * np.array([*range(-5, 5), *range(-2, 3)]))
 
-    def measure(truth: Sequence[float], systems: list[Outcomes], groups: np.ndarray) -> Sequence[float]:
+    def measure(
+        scenario: Scenario, split: int, systems: list[Outcomes], groups: np.ndarray
+    ) -> Sequence[float]:
+        pairs = [(a, b) for a in range(split) for b in range(split, len(systems))]
         means = [system.mean.mean() for system in systems]
-        best = int(np.argmax(means[:10])), 10 + int(np.argmax(means[10:]))
-        gap = truth[best[0]] - truth[best[1]]
+        best = int(np.argmax(means[:split])), split + int(np.argmax(means[split:]))
+        gap = scenario.accuracies[best[0]] - scenario.accuracies[best[1]]
         kept = compare(systems, [{a: 1, b: -1} for a, b in pairs], groups)[pairs.index(best)]
         alone = compare([systems[i] for i in best], [{0: 1, 1: -1}], groups)[0]
         return wrong(kept, gap), covers(kept, gap), wrong(alone, gap), covers(alone, gap)
 
+    spread = tuple(ACCURACY + 0.01 * np.array([*range(-5, 5), *range(-2, 3)]))
+    equal = (ACCURACY,) * 15
+    cases = ((14, "none", equal), (10, "none", equal), (10, "1 point apart", spread))
     for artists in chosen:
-        for words, truth in (("none", equal), ("1 point apart", spread)):
+        for split, words, truth in cases:
             scenario = Scenario(artists, truth, (THREE_SEEDS,) * 15, **ONE_SPLIT)
-            found = replicate(scenario, lambda *drawn, t=truth: measure(t, *drawn), count)
-            yield row(artists, words, *map(percent, found))
+            found = replicate(scenario, partial(measure, scenario, split), count)
+            yield row(artists, f"{split}, {15 - split}", words, *map(percent, found))
 
 
 def interactions(count: int, chosen: Sequence[int]) -> Iterator[str]:
