@@ -200,7 +200,7 @@ def family_measures(scenario: Scenario, systems: list[Outcomes], groups: np.ndar
 
 
 def selection(count: int, chosen: Sequence[int]) -> Iterator[str]:
-    """The best of several systems against the best of others: all pairs as one family, and that pair alone."""
+    """The best of several systems against the best of others: all pairs as one family, and the pair alone."""
     yield from header(
         "artists", "best of, against best of", "true differences", "false", "interval covers",
         "false, selection ignored", "interval covers, selection ignored",
