@@ -19,6 +19,8 @@ from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe
 from mgc.data import Dataset, Split, unevaluated_classes
 from mgc.data.splits import REVISION as SPLIT
 from mgc.evaluate import Predictions, evaluate
+from mgc.predict.novelty import FILE as NOVELTY
+from mgc.predict.novelty import Novelty
 from mgc.probing.fitting import REVISION as FITTING
 from mgc.probing.fitting import fit_folds
 from mgc.probing.heads import find_head, weighted
@@ -58,9 +60,12 @@ def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = Fal
     _run_floors(recipe, split, workspace)
     if (run.folder / "record.json").exists() and not overwrite:
         say(f"run exists: {run.folder} (use --overwrite to repeat it)")
+        if not (run.folder / NOVELTY).exists():  # an older version recorded it
+            prepare(recipe, dataset, split, workspace)
+            Novelty.fit(EmbeddingCache(representation, workspace.cache), split).save(run.folder / NOVELTY)
         return load_record(run.folder / "record.json")
     seconds = {"represent": prepare(recipe, dataset, split, workspace)}
-    run.folder.mkdir(parents=True, exist_ok=True)
+    Novelty.fit(EmbeddingCache(representation, workspace.cache), split).save(run.folder / NOVELTY)
     try:
         results = train_folds(recipe, dataset, split, workspace, run.folder, overwrite)
     except (RuntimeError, SafetensorError) as error:
@@ -141,6 +146,7 @@ def _fit_heads(
 ) -> RunRecord:
     embedded = embed_tracks(split.dataset.tracks, representation, workspace, recipe.device)
     cache = EmbeddingCache(representation, workspace.cache)
+    Novelty.fit(cache, split).save(run.folder / NOVELTY)
     heads, seconds = fit_folds(cache, split.dataset, split, recipe)
     for number, head in enumerate(heads):
         save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")

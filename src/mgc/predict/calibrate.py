@@ -1,10 +1,14 @@
-"""Calibration of a run: a temperature for each fold, and a threshold below which a genre is "unknown".
+"""Calibration of a run: a temperature, and a threshold below which a genre is "unknown".
 
-Both are chosen on the validation set of each fold, never on a test set. Temperature scaling (Guo et al. 2017)
-and not isotonic regression: one number can be fitted on the few dozen tracks of a validation set, and it
-changes neither the order of the genres nor ties. On a validation set without errors the temperature would go
-to 0, so its logarithm has a standard normal prior. The prior costs nothing at temperature 1, so the fitted
-temperature is never worse on the validation set than no calibration.
+Both are chosen on the validation predictions of all folds together. Temperature scaling (Guo et al. 2017) and
+not isotonic regression: one number can be fitted on a few dozen tracks, and it changes neither the order of
+the genres nor ties. The logarithm of the temperature has a normal prior, so that a validation set without
+errors does not lead to 0. The temperature is used only if it improves the log loss by more than one standard
+error over artists (the rule of Breiman et al. 1984): smaller gains often turn into losses on other artists.
+`scripts/measure_calibration.py` compares this with its alternatives.
+
+What is said about the quality comes from the test predictions, in which every track occurs once. For the test
+tracks of a fold, temperature and threshold are chosen again without the artists of these tracks.
 """
 
 from collections.abc import Sequence
@@ -19,15 +23,17 @@ from mgc.predict.output import UNKNOWN
 
 SMALLEST = 1e-12  # a head may give a probability of exactly 0
 LOG_BOUNDS = (-3.0, 3.0)  # temperatures from 0.05 to 20
+PRIOR_DEVIATION = 0.3  # of the logarithm of the temperature
 GIVEN_UP = 0.05  # share of correct predictions on the validation sets that the threshold makes "unknown"
 
 
 class Calibration(Recipe):
-    """A temperature for each fold, the threshold, and their effect on all validation sets."""
+    """A temperature for each fold, the threshold, and their effect on test tracks."""
 
-    temperatures: tuple[PositiveFloat, ...] = Field(strict=False)
+    temperatures: tuple[PositiveFloat, ...] = Field(strict=False)  # equal, but in exports of format 1
     threshold: float | None  # for the highest calibrated probability; None: nothing is unknown
-    tracks: int  # of the validation sets of all folds
+    chosen_on: int = 0  # different validation tracks; 0 in exports of format 1, which have no test values
+    tracks: int  # test tracks
     log_loss_before: float  # nats, mean over these tracks
     log_loss_after: float
     accuracy: float  # without a threshold
@@ -35,30 +41,31 @@ class Calibration(Recipe):
     accuracy_named: float  # of these
 
     @staticmethod
-    def fit(validation: Sequence[Predictions]) -> "Calibration":
-        """Fit on the validation predictions of each fold, in the order of the folds."""
-        temperatures = tuple(temperature(fold.probabilities, fold.labels) for fold in validation)
-        calibrated = [
-            tempered(fold.probabilities, t) for fold, t in zip(validation, temperatures, strict=True)
-        ]
+    def fit(validation: Sequence[Predictions], test: Predictions) -> "Calibration":
+        """Fit on the validation predictions of each fold; `test` are those of all test tracks."""
+        probabilities = np.concatenate([fold.probabilities for fold in validation])
         labels = np.concatenate([fold.labels for fold in validation])
-        before = np.concatenate([fold.probabilities for fold in validation])
-        after = np.concatenate(calibrated)
-        confidence, correct = after.max(axis=1), before.argmax(axis=1) == labels
-        threshold = None
-        if correct.any() and UNKNOWN not in validation[0].classes:
-            # "lower" takes one of the values, so that at most this share lies strictly below it.
-            threshold = float(np.quantile(confidence[correct], GIVEN_UP, method="lower"))
-        named = confidence >= (threshold or 0.0)
+        groups = np.concatenate([fold.groups for fold in validation])
+        unknown = UNKNOWN not in test.classes
+        after, named = test.probabilities.copy(), np.ones(len(test), bool)
+        for fold in np.unique(test.fold):
+            rows = test.fold == fold
+            apart = ~np.isin(groups, np.array(test.groups)[rows])
+            chosen, limit = _choose(probabilities[apart], labels[apart], groups[apart], unknown)
+            after[rows] = tempered(test.probabilities[rows], chosen)
+            named[rows] = after[rows].max(axis=1) >= (limit or 0.0)
+        chosen, threshold = _choose(probabilities, labels, groups, unknown)
+        correct = test.predicted == test.labels
         return Calibration(
-            temperatures=temperatures,
+            temperatures=(chosen,) * len(validation),
             threshold=threshold,
-            tracks=len(correct),
-            log_loss_before=float(_losses(before, labels).mean()),
-            log_loss_after=float(_losses(after, labels).mean()),
+            chosen_on=len({track_id for fold in validation for track_id in fold.track_ids}),
+            tracks=len(test),
+            log_loss_before=float(_losses(test.probabilities, test.labels).mean()),
+            log_loss_after=float(_losses(after, test.labels).mean()),
             accuracy=float(correct.mean()),
             named=float(named.mean()),
-            accuracy_named=float(correct[named].mean()),
+            accuracy_named=float(correct[named].mean()) if named.any() else 0.0,
         )
 
     def mean(self, folds: Sequence[np.ndarray]) -> np.ndarray:
@@ -67,32 +74,52 @@ class Calibration(Recipe):
 
     def summary(self) -> str:
         """The threshold and what it costs, in words."""
+        if not self.chosen_on:
+            what = f"{UNKNOWN}: probability below {self.threshold:.3f}" if self.threshold else "no threshold"
+            return f"{what}. An older version of mgc made this export: export the run again for its quality"
         if self.threshold is None:
-            none = f"none of the {self.tracks} validation tracks was predicted correctly"
+            none = f"none of the {self.chosen_on} validation tracks was predicted correctly"
             reason = f"{UNKNOWN} is one of the genres" if self.accuracy else none
             return f"no threshold, because {reason}: every file gets its likeliest genre"
         several = len(self.temperatures) > 1
-        models = " (predicted by the model of their fold; new files by all models)" if several else ""
+        models = ", each predicted by the one model that was not trained on it," if several else ""
         return (
-            f"{UNKNOWN}: probability below {self.threshold:.3f}. On {self.tracks} validation tracks{models} "
-            f"this makes at most {GIVEN_UP:.0%} of the correct predictions {UNKNOWN}: {self.named:.0%} of "
-            f"the tracks get a genre, correct for {self.accuracy_named:.0%} of them (without a threshold: "
-            f"{self.accuracy:.0%})"
+            f"{UNKNOWN}: probability below {self.threshold:.3f}, chosen on {self.chosen_on} validation "
+            f"tracks. Of the {self.tracks} test tracks{models} {self.named:.0%} get a genre, correct for "
+            f"{self.accuracy_named:.0%} of them (without a threshold: {self.accuracy:.0%})"
         ).replace("%", " %")
 
 
-def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature with the lowest log loss and prior, for (N, C) probabilities and (N,) labels.
+def _choose(
+    probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, unknown: bool
+) -> tuple[float, float | None]:
+    """The temperature and, if `unknown` and a prediction is correct, the threshold, from N tracks."""
+    chosen = temperature(probabilities, labels, groups)
+    correct = probabilities.argmax(axis=1) == labels
+    if not unknown or not correct.any():
+        return chosen, None
+    confidence = tempered(probabilities, chosen).max(axis=1)
+    # "lower" takes one of the values, so that at most this share lies strictly below it.
+    return chosen, float(np.quantile(confidence[correct], GIVEN_UP, method="lower"))
 
-    Its log loss is never above that of temperature 1.
+
+def temperature(
+    probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, cautious: bool = True
+) -> float:
+    """The temperature with the lowest log loss and prior, for (N, C) probabilities, (N,) labels and groups.
+
+    If `cautious`, it is 1.0 where the gain is not above one standard error over groups.
     """
 
     def cost(logarithm: float) -> float:
         losses = _losses(tempered(probabilities, float(np.exp(logarithm))), labels)
-        return float(losses.sum() + logarithm**2 / 2)
+        return float(losses.sum() + (logarithm / PRIOR_DEVIATION) ** 2 / 2)
 
-    found = minimize_scalar(cost, bounds=LOG_BOUNDS, method="bounded")
-    return float(np.exp(found.x)) if cost(found.x) < cost(0.0) else 1.0
+    found = float(np.exp(minimize_scalar(cost, bounds=LOG_BOUNDS, method="bounded").x))
+    gains = _losses(probabilities, labels) - _losses(tempered(probabilities, found), labels)
+    of_groups = np.bincount(np.unique(groups, return_inverse=True)[1], gains)
+    clear = of_groups.sum() > np.sqrt((of_groups**2).sum())
+    return found if clear or not cautious else 1.0
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mgc.predict.calibrate import Calibration
-from mgc.predict.models import RunModels
+from mgc.predict.models import OpenRun, RunModels
+from mgc.predict.novelty import FILE as NOVELTY
 from mgc.representations import REPRESENTATIONS
 from mgc.representations.encoders.checkpoints import as_folder, locate
 from mgc.representations.encoders.efficientat import NAME, find_weights
@@ -24,18 +25,18 @@ from mgc.util.progress import say
 from mgc.util.text import markdown_table, render_template
 
 CONFIG, LABELS, CARD, ENCODER = "config.json", "labels.json", "README.md", "encoder"
-FORMAT = 1
-WRITTEN = (CONFIG, "fold*.safetensors", "head*.safetensors", LABELS, CARD)  # CONFIG is removed first
+FORMAT = 2  # 1: a temperature per fold, quality on validation tracks, no novelty
+WRITTEN = (CONFIG, "fold*.safetensors", "head*.safetensors", NOVELTY, LABELS, CARD)  # CONFIG is removed first
 
 
-def export(models: RunModels, calibration: Calibration, folder: Path, with_encoder: bool = False) -> Path:
+def export(run: OpenRun, folder: Path, with_encoder: bool = False) -> Path:
     """Write the folder; `with_encoder` also copies the files of an encoder that is a local folder.
 
     Raises:
         MgcError: the folder contains anything but an export of the same run.
         OSError: a file cannot be copied or written.
     """
-    record = models.record
+    models, record = run.models, run.models.record
     _refuse_other(folder, record)
     source = _encoder_files(models) if with_encoder else []
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,6 +45,8 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
         for number in range(len(models.folds)):
             name = f"{'fold' if record.kind == 'baseline' else 'head'}{number}.safetensors"
             _copy(record.folder / name, folder / name)
+        if run.novelty:
+            run.novelty.save(folder / NOVELTY)
         for file in source:
             _copy(file, folder / ENCODER / file.name)
         encoder = _encoder_place(models, bool(source))
@@ -51,11 +54,11 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
             "mgc_export": FORMAT,
             "encoder": encoder,
             "threshold_is": "for the highest calibrated probability; a genre below it is called unknown",
-            "calibration": calibration.model_dump(mode="json"),
+            "calibration": run.calibration.model_dump(mode="json"),
             **without_places(record).to_dict(),
         }
         files.write(folder / LABELS, json.dumps(models.classes, indent=2) + "\n")
-        files.write(folder / CARD, _model_card(models, calibration, encoder) + "\n")
+        files.write(folder / CARD, _model_card(run, encoder) + "\n")
         files.write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     except BaseException:  # also an interrupt: the next call must not find a partial export
         _clear(folder)
@@ -80,9 +83,9 @@ def _copy(source: Path, target: Path) -> None:
         raise
 
 
-def _model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:
+def _model_card(run: OpenRun, encoder: str) -> str:
     """The README.md; `encoder` describes where the encoder is."""
-    record, public = models.record, without_places(models.record)
+    models, record, public = run.models, run.models.record, without_places(run.models.record)
     place = record.data_hash, record.split_hash
     others = [
         other for other in load_records(record.data, models.workspace)
@@ -98,7 +101,7 @@ def _model_card(models: RunModels, calibration: Calibration, encoder: str) -> st
         models=models,
         record=record,
         card=public.representation_card,
-        calibration=calibration,
+        known=run.known(),
         encoder=encoder,
         scores=record.evaluation,
         trained="trained from scratch" if record.kind == "baseline" else "heads on a frozen encoder",
@@ -118,7 +121,7 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
     errors = (OSError, ValueError, KeyError, TypeError)
     with explaining("not an export of mgc, or damaged", file, fix, errors):
         config = json.loads(file.read_text(encoding="utf-8"))
-        if config["mgc_export"] != FORMAT:
+        if config["mgc_export"] not in (1, FORMAT):
             raise MgcError(f"unknown export format {config['mgc_export']}", where=file, fix="update mgc")
         record = load_record(file)
         calibration = Calibration.model_validate(config["calibration"])

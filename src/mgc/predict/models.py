@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mgc.config import BaselineRecipe, Device, ProbeRecipe
+from mgc.predict.calibrate import Calibration
+from mgc.predict.novelty import NOVEL, Novelty
 from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
 from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
@@ -49,6 +51,22 @@ class RunModels:
     folds: tuple[FoldModel, ...]
     classes: tuple[str, ...]
     workspace: Workspace
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that can predict."""
+
+    models: RunModels
+    calibration: Calibration
+    device: Device
+    novelty: Novelty | None  # None: recorded by an older version
+
+    def known(self) -> tuple[str, ...]:
+        """What "unknown" and "novel" mean for this run, in sentences."""
+        older = f"{NOVEL}: not available, since an older version of mgc recorded or exported this run; run "
+        older += "its command again, which adds it, and export the run again"
+        return self.calibration.summary(), self.novelty.summary() if self.novelty else older
 
 
 def load_models(

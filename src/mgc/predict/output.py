@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mgc.predict.novelty import NOVEL
 from mgc.util.errors import MgcError, did_you_mean
 from mgc.util.progress import clock
 from mgc.util.text import text_table
@@ -22,8 +23,9 @@ class Segment:
 
     start: float
     end: float
-    genre: str  # a class, or UNKNOWN
+    genre: str  # a class, UNKNOWN or NOVEL
     probabilities: np.ndarray
+    novelty: float | None = None  # distance from the training tracks, novel above 1; None: not available
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class FilePredictions:
     threshold: float | None
     over_time: bool
     files: tuple[FilePrediction, ...]
+    known: tuple[str, ...] = ()  # sentences on what "unknown" and "novel" mean for this run
 
     @property
     def failed(self) -> list[FilePrediction]:
@@ -75,17 +78,19 @@ def _as_dict(segment: Segment, classes: Sequence[str]) -> dict[str, Any]:
         "probability": float(segment.probabilities[first]),
         "second": classes[second],
         "second_probability": float(segment.probabilities[second]),
+        "novelty": None if segment.novelty is None else round(segment.novelty, 4),
     }
 
 
 def _table(predictions: FilePredictions) -> str:
-    times = ["from", "to"] if predictions.over_time else []
+    classes, times = predictions.classes, ["from", "to"] if predictions.over_time else []
     header = ["file", *times, "genre", "probability", "second best", "probability"]
     rows = []
     for file in predictions.predicted:
         for segment in _merged(file.segments):
-            row = _as_dict(segment, predictions.classes)
-            genre = row["genre"] if row["genre"] != UNKNOWN else f"{UNKNOWN} ({row['likeliest']}?)"
+            row = _as_dict(segment, classes)
+            genre = segment.genre
+            genre += f" ({row['likeliest']}?)" if genre in (UNKNOWN, NOVEL) and genre not in classes else ""
             times = [clock(segment.start), clock(segment.end)] if predictions.over_time else []
             first, second = f"{row['probability']:.2f}", f"{row['second_probability']:.2f}"
             rows.append([file.file, *times, genre, first, row["second"], second])
@@ -98,11 +103,13 @@ def _merged(segments: Sequence[Segment]) -> Iterator[Segment]:
         same = list(group)
         seconds = [max(segment.end - segment.start, 1e-9) for segment in same]
         mean = np.average([segment.probabilities for segment in same], axis=0, weights=seconds)
-        yield Segment(same[0].start, same[-1].end, genre, mean)
+        novelty = max((segment.novelty for segment in same if segment.novelty is not None), default=None)
+        yield Segment(same[0].start, same[-1].end, genre, mean, novelty)
 
 
 def _csv(predictions: FilePredictions) -> str:
-    keys = ["start", "end", "genre", "likeliest", "probability", "second", "second_probability", "error"]
+    keys = ["start", "end", "genre", "likeliest", "probability", "second", "second_probability"]
+    keys += ["novelty", "error"]
     labels = [f"p_{label}" for label in predictions.classes]
     rows: list[dict[str, Any]] = [
         {"file": file.file}
@@ -126,4 +133,5 @@ def _json(predictions: FilePredictions) -> str:
         files.append({"file": file.file} | ({"segments": segments} if predictions.over_time else segments[0]))
     files += [{"file": file.file, "error": file.error} for file in predictions.failed]
     about = {"run": predictions.run_id, "classes": classes, "threshold": predictions.threshold}
+    about |= {"known": predictions.known}
     return json.dumps(about | {"files": files}, indent=2)

@@ -4,7 +4,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,8 @@ from mgc.data.dataset import as_text
 from mgc.data.sources.local import files_below
 from mgc.predict.calibrate import Calibration
 from mgc.predict.export import CONFIG, read_export
-from mgc.predict.models import RunModels, load_models
+from mgc.predict.models import OpenRun, RunModels, load_models
+from mgc.predict.novelty import FILE, NOVEL, Novelty, pool_windows
 from mgc.predict.output import UNKNOWN, FilePrediction, FilePredictions, Segment
 from mgc.representations import STATISTICS, Representation
 from mgc.representations.cache.embed import embed_tracks
@@ -31,15 +32,6 @@ from mgc.util.progress import Progress, say
 from mgc.workspace import Workspace
 
 SEGMENT_SECONDS = 10.0  # at least: listeners hardly recognise a genre from less
-
-
-@dataclass(frozen=True)
-class OpenRun:
-    """A run that can predict."""
-
-    models: RunModels
-    calibration: Calibration
-    device: Device
 
 
 def open_run(
@@ -70,8 +62,8 @@ def open_run(
         if len(validation) != len(models.folds) or any(fold.classes != models.classes for fold in validation):
             what = "the validation predictions have other folds or genres than the models of the run"
             raise MgcError(what, where=file, fix=RERUN)
-        calibration = Calibration.fit(validation)
-    return OpenRun(models, calibration, device)
+        calibration = Calibration.fit(validation, record.predictions())
+    return OpenRun(models, calibration, device, Novelty.load(folder / FILE))
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -123,7 +115,9 @@ def predict_files(run: OpenRun, files: Sequence[Path], over_time: bool = False) 
                 results.append(FilePrediction(as_text(file), segments, error))
                 progress.step()
     models, threshold = run.models, run.calibration.threshold
-    return FilePredictions(models.record.run_id, models.classes, threshold, over_time, tuple(results))
+    return FilePredictions(
+        models.record.run_id, models.classes, threshold, over_time, tuple(results), run.known()
+    )
 
 
 @contextmanager
@@ -161,20 +155,30 @@ def _embed(
 
 def _predict(run: OpenRun, cache: EmbeddingCache, clip: Clip, over_time: bool) -> tuple[Segment, ...]:
     """The segments of a clip; a single one, unless over time."""
-    array, edges = cache.read(clip.content), np.array([0.0, clip.seconds])
+    array, edges, classes = cache.read(clip.content), np.array([0.0, clip.seconds]), run.models.classes
+    parts = [array]
     if over_time:
-        edges, folds = _over_time(run.models, array, clip.seconds)
+        edges, parts, folds = _over_time(run.models, array, clip.seconds)
     else:
-        folds = [fold.probabilities([array]) for fold in run.models.folds]  # (1, C) each
+        folds = [fold.probabilities(parts) for fold in run.models.folds]  # (1, C) each
+    novelties: list[float | None] = [None] * len(parts)
+    if run.novelty:
+        novelties = [*run.novelty.of(run.models.representation, parts)]
     threshold, segments = run.calibration.threshold, []
-    for (start, end), row in zip(pairwise(edges.tolist()), run.calibration.mean(folds), strict=True):
-        known = threshold is None or row.max() >= threshold
-        segments.append(Segment(start, end, run.models.classes[row.argmax()] if known else UNKNOWN, row))
+    for (start, end), row, novelty in zip(
+        pairwise(edges.tolist()), run.calibration.mean(folds), novelties, strict=True
+    ):
+        genre = classes[row.argmax()] if threshold is None or row.max() >= threshold else UNKNOWN
+        if novelty is not None and novelty > 1 and NOVEL not in classes:
+            genre = NOVEL
+        segments.append(Segment(start, end, genre, row, novelty))
     return tuple(segments)
 
 
-def _over_time(models: RunModels, array: np.ndarray, seconds: float) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Edges (S + 1,) of S segments in seconds, and their (S, C) probabilities by each fold.
+def _over_time(
+    models: RunModels, array: np.ndarray, seconds: float
+) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Edges (S + 1,) of S segments in seconds, their arrays, and their (S, C) probabilities by each fold.
 
     `array` contains all frames of a clip, or the statistics of its windows one after the other.
     """
@@ -192,22 +196,11 @@ def _over_time(models: RunModels, array: np.ndarray, seconds: float) -> tuple[np
     edges[-1] = seconds
     ranges = [slice(start, end) for start, end in pairwise(cuts)]
     if representation.frames_a_second:
-        return edges, [fold.segment_probabilities(array, ranges) for fold in models.folds]
+        folds = [fold.segment_probabilities(array, ranges) for fold in models.folds]
+        return edges, [array[part] for part in ranges], folds
     windows = array.reshape(rows, len(STATISTICS), -1)  # (W, 3, width)
     parts = [windows[part].reshape(-1, windows.shape[2]) for part in ranges]
     if representation.spec.keep == "clip":
         new = np.clip(seconds * rate - np.arange(rows), 1e-3, 1.0)  # share of each window that is new
         parts = [pool_windows(windows[part], new[part]) for part in ranges]
-    return edges, [fold.probabilities(parts) for fold in models.folds]
-
-
-def pool_windows(windows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(W, 3, width), the mean, deviation and maximum of W windows, to (3, width), those of all together.
-
-    `weights` (W,) are the shares of the windows.
-    """
-    mean, deviation, maximum = windows.astype(np.float32).swapaxes(0, 1)  # (W, width) each
-    weight = weights[:, np.newaxis] / weights.sum()
-    centre = (weight * mean).sum(axis=0)
-    variance = (weight * (deviation**2 + (mean - centre) ** 2)).sum(axis=0)
-    return np.stack([centre, np.sqrt(variance), maximum.max(axis=0)])
+    return edges, parts, [fold.probabilities(parts) for fold in models.folds]
