@@ -2,11 +2,11 @@
 
     python scripts/measure_novelty.py TRACKS.csv MODEL...
 
-For each genre of the manifest and each model, a probe (logistic head) is fitted on the other genres and
-predicts the excluded genre. A probe on all genres predicts synthetic sounds: white and pink noise, noise 80
-to 116 dB below full scale, sines, and babble of random formants over a pulse train. Babble has the spectrum and
-rhythm of speech but is not speech. Digital silence is missing because every command excludes it. Results go
-to a temporary folder, embeddings to $MGC_EMBEDDINGS_CACHE.
+For each model and each genre of the manifest, a probe (logistic head, split `holdout`) is fitted on the other
+genres and predicts the excluded genre. A probe on all genres predicts synthetic sounds: white and pink noise,
+noise 80 to 112 dB below full scale, sines, and babble of random formants over a pulse train. Babble has the
+spectrum and rhythm of speech but is not speech. Digital silence is missing because every command excludes it.
+Results go to a temporary folder, embeddings to $MGC_EMBEDDINGS_CACHE.
 """
 
 import sys
@@ -25,7 +25,7 @@ from mgc.experiments.systems import probe
 from mgc.predict import open_run, predict_files
 from mgc.workspace import Workspace
 
-RATE, SECONDS, EACH = 22_050, 30, 10
+RATE, SECONDS, EACH = 22_050, 30, 5
 COUNT = RATE * SECONDS
 
 
@@ -51,25 +51,39 @@ def sounds() -> Iterator[tuple[str, np.ndarray]]:
         pink = np.fft.irfft(np.fft.rfft(white) / np.sqrt(np.arange(COUNT // 2 + 1).clip(1)), COUNT)
         yield "white noise", 0.1 * white
         yield "pink noise", 0.1 * pink / pink.std()
-        yield "near silence", 10 ** -(4 + 0.2 * seed) * white
-        yield "sine", 0.3 * np.sin(2 * np.pi * 110 * 2 ** (seed / 2) * np.arange(COUNT) / RATE)
+        yield "near silence", 10 ** -(4 + 0.4 * seed) * white
+        yield "sine", 0.3 * np.sin(2 * np.pi * 110 * 2**seed * np.arange(COUNT) / RATE)
         yield "babble", babble(rng)
 
 
-def said(workspace: Workspace, manifest: Path, model: str, files: list[Path]) -> list[str]:
+def predicted(workspace: Workspace, manifest: Path, model: str, files: list[Path]) -> list[str]:
     """The genre column of `mgc predict` for files, by a probe on the tracks of a manifest."""
-    (record,) = probe(ProbeRecipe(data=DataRecipe(source=str(manifest)), model=model), workspace)
-    return [
-        file.segments[0].genre for file in predict_files(open_run(str(record.folder), workspace), files).files
-    ]
+    recipe = ProbeRecipe(data=DataRecipe(source=str(manifest), split="holdout"), model=model)
+    (record,) = probe(recipe, workspace)
+    results = predict_files(open_run(str(record.folder), workspace), files)
+    return [file.segments[0].genre for file in results.files]
+
+
+def show(*cells: object) -> None:
+    """A row of the table, at once."""
+    print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
+def show_shares(model: str, kind: str, answers: list[str]) -> None:
+    """The row of one kind of sounds."""
+    novel, unknown = (np.mean([each == word for each in answers]) for word in ("novel", "unknown"))
+    shares = (f"{100 * share:.0f} %" for share in (novel, unknown, 1 - novel - unknown))
+    show(model, kind, len(answers), *shares)
 
 
 def main(manifest: Path, models: list[str]) -> None:
     """Print the table: the share of files that each answer was given for."""
     table = pd.read_csv(manifest)
     table["path"] = [str((manifest.parent / path).resolve()) for path in table["path"]]
+    show("representation", "sounds", "files", "novel", "unknown", "a genre")
+    show(*["---"] * 6)
     with tempfile.TemporaryDirectory() as folder:
-        root, rows = Path(folder), []
+        root = Path(folder)
         workspace = replace(
             Workspace.from_environment(), results=root / "results", quarantine=root / "quarantine"
         )
@@ -80,22 +94,15 @@ def main(manifest: Path, models: list[str]) -> None:
             soundfile.write(files[-1], samples, RATE)
         table.to_csv(root / "all.csv", index=False)
         for model in models:
-            answers = {kind: [] for kind in kinds}
-            for kind, genre in zip(kinds, said(workspace, root / "all.csv", model, files), strict=True):
-                answers[kind].append(genre)
             for genre, tracks in table.groupby("genre"):
                 table[table["genre"] != genre].to_csv(root / f"without_{genre}.csv", index=False)
                 paths = [Path(path) for path in tracks["path"]]
-                answers[f"{genre}, excluded"] = said(workspace, root / f"without_{genre}.csv", model, paths)
-            for kind, said_of in answers.items():
-                shares = [np.mean([each == word for each in said_of]) for word in ("novel", "unknown")]
-                rows.append(
-                    [model, kind, len(said_of), *(f"{share:.0%}" for share in (*shares, 1 - sum(shares)))]
-                )
-    header = ["representation", "sounds", "files", "novel", "unknown", "a genre"]
-    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
-    for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |")
+                answers = predicted(workspace, root / f"without_{genre}.csv", model, paths)
+                show_shares(model, f"{genre}, excluded from training", answers)
+            answers = predicted(workspace, root / "all.csv", model, files)
+            for kind in dict.fromkeys(kinds):
+                of_kind = [answer for answer, of in zip(answers, kinds, strict=True) if of == kind]
+                show_shares(model, kind, of_kind)
 
 
 if __name__ == "__main__":

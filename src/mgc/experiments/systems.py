@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,12 +15,11 @@ import torch
 from safetensors import SafetensorError
 
 from mgc import data
-from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe
+from mgc.config import SEEDS_FOR_VERDICT, BaselineRecipe, DataRecipe, ProbeRecipe
 from mgc.data import Dataset, Split, unevaluated_classes
 from mgc.data.splits import REVISION as SPLIT
 from mgc.evaluate import Predictions, evaluate
-from mgc.predict.novelty import FILE as NOVELTY
-from mgc.predict.novelty import Novelty
+from mgc.predict.novelty import NOVELTY, Novelty
 from mgc.probing.fitting import REVISION as FITTING
 from mgc.probing.fitting import fit_folds
 from mgc.probing.heads import find_head, weighted
@@ -29,15 +28,25 @@ from mgc.representations import ModelSpec, Representation, open_representation, 
 from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.embeddings import EmbeddingCache, cards
 from mgc.representations.derived import STRETCH_REVISION
-from mgc.runs.record import NAMES_ONLY, RunRecord, environment, load_record, save_curves, save_tracks
-from mgc.runs.tables import write_tables
+from mgc.runs.commands import variant_of
+from mgc.runs.record import (
+    NAMES_ONLY,
+    RunRecord,
+    environment,
+    load_record,
+    load_records,
+    save_curves,
+    save_tracks,
+)
+from mgc.runs.tables import systems_of, write_tables
 from mgc.training.augment import Augment
-from mgc.training.folds import clear_partial, prepare, representations_of, train_folds
+from mgc.training.folds import FoldResult, clear_partial, prepare, representations_of, train_folds
 from mgc.training.loop import REVISION as TRAINING
 from mgc.training.networks import find_network, resolved
 from mgc.util.devices import make_accelerator, precision_of
-from mgc.util.errors import MgcError
-from mgc.util.progress import say
+from mgc.util.errors import MgcError, counted
+from mgc.util.progress import duration, say
+from mgc.util.workers import cores
 from mgc.workspace import Workspace
 
 AnyRecipe = BaselineRecipe | ProbeRecipe
@@ -51,44 +60,97 @@ def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = Fal
     Raises:
         MgcError: unknown data, split, network or representation, or a network that cannot take it.
     """
-    recipe = resolved(recipe)  # a wrong name, option or device fails before any work
-    precision_of(recipe.train.precision, make_accelerator(recipe.device).device)
-    dataset, split = load_dataset_and_split(recipe.data, workspace)
-    Augment(recipe.augment, dataset.classes)
-    representation = representations_of(recipe, workspace)[0]
-    run = _new_run(recipe.network, "baseline", "", recipe, split, representation, workspace)
-    _run_floors(recipe, split, workspace)
-    if (run.folder / "record.json").exists() and not overwrite:
-        say(f"run exists: {run.folder} (use --overwrite to repeat it)")
-        if not (run.folder / NOVELTY).exists():  # an older version recorded it
-            prepare(recipe, dataset, split, workspace)
-            Novelty.fit(EmbeddingCache(representation, workspace.cache), split).save(run.folder / NOVELTY)
-        return load_record(run.folder / "record.json")
-    seconds = {"represent": prepare(recipe, dataset, split, workspace)}
-    Novelty.fit(EmbeddingCache(representation, workspace.cache), split).save(run.folder / NOVELTY)
-    try:
-        results = train_folds(recipe, dataset, split, workspace, run.folder, overwrite)
-    except (RuntimeError, SafetensorError) as error:
-        # The messages of torch.save and of safetensors when the disk is full.
-        if "inline_container" not in str(error) and "I/O error" not in str(error):
-            raise
-        fix = "free some space and run the same command again: it resumes from the last saved epoch"
-        raise MgcError("weights cannot be written", where=run.folder, fix=fix) from None
+    [run] = baselines([recipe], workspace, overwrite)
+    if isinstance(run, MgcError):
+        raise run
+    return run
+
+
+def baselines(
+    recipes: Sequence[BaselineRecipe], workspace: Workspace, overwrite: bool = False
+) -> Iterator[RunRecord | MgcError]:
+    """As `baseline`, for recipes that differ in their seeds: the folds of all of them are trained together.
+
+    Yields the runs that exist, then the others, or the error of a training. The first run shows how long the
+    others take, which is reported.
+    """
+    recipes = [resolved(recipe) for recipe in recipes]  # a wrong name, option or device fails before any work
+    precision_of(recipes[0].train.precision, make_accelerator(recipes[0].device).device)
+    splits = {data: load_dataset_and_split(data, workspace)[1] for data in {r.data: 0 for r in recipes}}
+    existing, runs = [], []
+    for recipe in recipes:
+        split = splits[recipe.data]
+        Augment(recipe.augment, split.dataset.classes)
+        representation = representations_of(recipe, workspace)[0]
+        run = _new_run(recipe.network, "baseline", "", recipe, split, representation, workspace)
+        _run_floors(recipe, split, workspace)
+        if (run.folder / "record.json").exists() and not overwrite:
+            say(f"run exists: {run.folder} (use --overwrite to repeat it)")
+            existing.append(load_record(run.folder / "record.json"))
+            if not (run.folder / NOVELTY).exists():  # an older version recorded it
+                prepare(recipe, split.dataset, split, workspace)
+                _save_novelty(run, split, representation, workspace)
+            continue
+        seconds = {"represent": prepare(recipe, split.dataset, split, workspace)}
+        _save_novelty(run, split, representation, workspace)
+        runs.append((recipe, split, replace(run, seconds=seconds)))
+    yield from existing
+    known = existing[-1:]
+    trained = train_folds([(recipe, split, run.folder) for recipe, split, run in runs], workspace, overwrite)
+    for number, (_, split, run) in enumerate(runs):
+        if len(known) == 1 and number < 2:
+            left = len(runs) - number
+            say(f"{counted(left, 'more run')} of {run.title}: about {cost(known[0], left)}")
+        try:
+            results = next(trained)
+        except (RuntimeError, SafetensorError) as error:
+            # The messages of torch.save and of safetensors when the disk is full.
+            if "inline_container" not in str(error) and "I/O error" not in str(error):
+                raise
+            fix = "free some space and run the same command again: it resumes from the last saved epoch"
+            raise MgcError("weights cannot be written", where=run.folder, fix=fix) from None
+        if isinstance(results, MgcError):
+            yield MgcError(results.what, where=results.where or run.run_id, fix=results.fix)
+            continue
+        known.append(_save_trained(run, split, results))
+        write_tables(run.data, workspace)
+        yield known[-1]
+
+
+def _save_trained(run: RunRecord, split: Split, results: Sequence[FoldResult]) -> RunRecord:
     curves = pd.DataFrame(
         {"fold": number, **asdict(epoch), "best": epoch.epoch == result.best_epoch}
         for number, result in enumerate(results)
         for epoch in result.history
     )
     save_curves(run.folder, curves)
-    seconds["train"] = sum(curves["seconds"].tolist())  # of all folds, also of those trained by earlier calls
+    # Of all folds, also of those that earlier calls trained.
+    seconds = run.seconds | {"train": sum(curves["seconds"].tolist())}
     chosen = [{"fold": n, "epoch": r.best_epoch, "epochs": len(r.history)} for n, r in enumerate(results)]
     run = replace(
         run, parameters=results[0].parameters, chosen=chosen, seconds=seconds, frames=results[0].frames
     )
     record = _finish(run, split, [r.probabilities for r in results], [r.validation for r in results])
     clear_partial(run.folder)
-    write_tables(dataset.name, workspace)
     return record
+
+
+def cost(record: RunRecord, runs: int) -> str:
+    """How long as many more runs of its recipe take on this machine, in words."""
+    seconds = {"train": 0.0, "head": 0.0} | record.seconds
+    at_once = cores() if record.device.startswith("cpu") and len(record.chosen) > 1 else 1
+    embedding = seconds["represent"] if record.recipe.get("random_weights") else 0
+    return duration(runs * (seconds["train"] / at_once + seconds["head"] + embedding))
+
+
+def missing_seeds(record: RunRecord, workspace: Workspace) -> int:
+    """How many runs with other seeds a verdict on this system needs."""
+    systems = systems_of(load_records(record.data, workspace))
+    [own] = [s.records for s in systems if record.run_id in {one.run_id for one in s.records}]
+    seeds = {one.seed for one in own}
+    if not record.random or record.leaky or len(seeds) >= SEEDS_FOR_VERDICT:
+        return 0
+    return len({*range(SEEDS_FOR_VERDICT)} - seeds)
 
 
 def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:
@@ -145,15 +207,15 @@ def _fit_heads(
     run: RunRecord, recipe: ProbeRecipe, split: Split, representation: Representation, workspace: Workspace
 ) -> RunRecord:
     embedded = embed_tracks(split.dataset.tracks, representation, workspace, recipe.device)
+    _save_novelty(run, split, representation, workspace)
     cache = EmbeddingCache(representation, workspace.cache)
-    Novelty.fit(cache, split).save(run.folder / NOVELTY)
     heads, seconds = fit_folds(cache, split.dataset, split, recipe)
     for number, head in enumerate(heads):
         save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
     run = replace(
         run,
         parameters=heads[0].fitted.parameters,
-        chosen=[{"fold": number, **head.to_record()} for number, head in enumerate(heads)],
+        chosen=[{"fold": number, **head.to_record(recipe.select)} for number, head in enumerate(heads)],
         seconds={"represent": embedded.seconds, "head": seconds},
     )
     return _finish(run, split, [head.test for head in heads], [head.validation for head in heads])
@@ -297,7 +359,7 @@ def _new_run(
     run_id, revisions = run_id_of(system, kind, head, recipe, split, representation)
     dataset, device = split.dataset, make_accelerator(recipe.device).device
     cores = f"{platform.machine()}, {os.cpu_count()} cores"
-    return RunRecord(
+    run = RunRecord(
         run_id=run_id,
         folder=workspace.results_of(dataset.name) / run_id,
         system=system,
@@ -326,6 +388,12 @@ def _new_run(
         seconds={},
         created="",
     )
+    return replace(run, variant="" if kind == "floor" else variant_of(run))
+
+
+def _save_novelty(run: RunRecord, split: Split, representation: Representation, workspace: Workspace) -> None:
+    cache = EmbeddingCache(representation, workspace.cache)
+    Novelty.fit(cache, split.dataset).save(run.folder / NOVELTY)
 
 
 def _finish(

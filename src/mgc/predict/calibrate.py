@@ -2,19 +2,18 @@
 
 Both are chosen on the validation predictions of all folds together. Temperature scaling (Guo et al. 2017) and
 not isotonic regression: one number can be fitted on a few dozen tracks, and it changes neither the order of
-the genres nor ties. The logarithm of the temperature has a normal prior, so that a validation set without
-errors does not lead to 0. The temperature is used only if it improves the log loss by more than one standard
-error over artists (the rule of Breiman et al. 1984): smaller gains often turn into losses on other artists.
-`scripts/measure_calibration.py` compares this with its alternatives.
+the genres nor ties. A normal prior of its logarithm keeps it from 0 if there are no errors. It is used only
+if it improves the log loss by more than one standard error over artists (the rule of Breiman et al. 1984):
+smaller gains often turn into losses on other artists (`scripts/measure_calibration.py`).
 
-What is said about the quality comes from the test predictions, in which every track occurs once. For the test
-tracks of a fold, temperature and threshold are chosen again without the artists of these tracks.
+The stated quality is that of test predictions, in which every track occurs once. For the test tracks of a
+fold, temperature and threshold are chosen again without the artists of these tracks.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import Field, PositiveFloat
+from pydantic import PositiveFloat
 from scipy.optimize import minimize_scalar
 
 from mgc.config import Recipe
@@ -22,85 +21,73 @@ from mgc.evaluate import Predictions
 from mgc.predict.output import UNKNOWN
 
 SMALLEST = 1e-12  # a head may give a probability of exactly 0
-LOG_BOUNDS = (-3.0, 3.0)  # temperatures from 0.05 to 20
 PRIOR_DEVIATION = 0.3  # of the logarithm of the temperature
 GIVEN_UP = 0.05  # share of correct predictions on the validation sets that the threshold makes "unknown"
 
 
 class Calibration(Recipe):
-    """A temperature for each fold, the threshold, and their effect on test tracks."""
+    """A temperature, a threshold, and the quality on test tracks that they lead to."""
 
-    temperatures: tuple[PositiveFloat, ...] = Field(strict=False)  # equal, but in exports of format 1
+    temperature: PositiveFloat
     threshold: float | None  # for the highest calibrated probability; None: nothing is unknown
-    chosen_on: int = 0  # different validation tracks; 0 in exports of format 1, which have no test values
+    chosen_on: int  # different validation tracks
     tracks: int  # test tracks
-    log_loss_before: float  # nats, mean over these tracks
-    log_loss_after: float
-    accuracy: float  # without a threshold
-    named: float  # share of the tracks that reach the threshold
+    accuracy: float  # of these, without a threshold
+    named: float  # share of the test tracks that reach the threshold
     accuracy_named: float  # of these
 
     @staticmethod
     def fit(validation: Sequence[Predictions], test: Predictions) -> "Calibration":
         """Fit on the validation predictions of each fold; `test` are those of all test tracks."""
-        probabilities = np.concatenate([fold.probabilities for fold in validation])
-        labels = np.concatenate([fold.labels for fold in validation])
-        groups = np.concatenate([fold.groups for fold in validation])
-        unknown = UNKNOWN not in test.classes
-        after, named = test.probabilities.copy(), np.ones(len(test), bool)
+        probabilities, labels, groups = (
+            np.concatenate([getattr(fold, name) for fold in validation])
+            for name in ("probabilities", "labels", "groups")
+        )
+        correct = probabilities.argmax(axis=1) == labels
+        if UNKNOWN in test.classes:
+            correct[:] = False  # no threshold
+
+        def choose(used: np.ndarray) -> tuple[float, float | None]:
+            """The temperature and threshold from the tracks `used` (N,)."""
+            chosen = temperature(probabilities[used], labels[used], groups[used])
+            sure = tempered(probabilities[used & correct], chosen).max(axis=1)
+            # "lower" takes one of the values, so that at most this share lies strictly below it.
+            return chosen, float(np.quantile(sure, GIVEN_UP, method="lower")) if len(sure) else None
+
+        named = np.ones(len(test), bool)
         for fold in np.unique(test.fold):
             rows = test.fold == fold
-            apart = ~np.isin(groups, np.array(test.groups)[rows])
-            chosen, limit = _choose(probabilities[apart], labels[apart], groups[apart], unknown)
-            after[rows] = tempered(test.probabilities[rows], chosen)
-            named[rows] = after[rows].max(axis=1) >= (limit or 0.0)
-        chosen, threshold = _choose(probabilities, labels, groups, unknown)
-        correct = test.predicted == test.labels
+            chosen, threshold = choose(~np.isin(groups, np.array(test.groups)[rows]))
+            named[rows] = tempered(test.probabilities[rows], chosen).max(axis=1) >= (threshold or 0.0)
+        chosen, threshold = choose(np.ones(len(labels), bool))
+        right = test.predicted == test.labels
         return Calibration(
-            temperatures=(chosen,) * len(validation),
+            temperature=chosen,
             threshold=threshold,
             chosen_on=len({track_id for fold in validation for track_id in fold.track_ids}),
             tracks=len(test),
-            log_loss_before=float(_losses(test.probabilities, test.labels).mean()),
-            log_loss_after=float(_losses(after, test.labels).mean()),
-            accuracy=float(correct.mean()),
+            accuracy=float(right.mean()),
             named=float(named.mean()),
-            accuracy_named=float(correct[named].mean()) if named.any() else 0.0,
+            accuracy_named=float(right[named].mean()) if named.any() else 0.0,
         )
 
     def mean(self, folds: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities (N, C) of each fold, calibrated and averaged: (N, C)."""
-        return np.mean([tempered(each, t) for each, t in zip(folds, self.temperatures, strict=True)], axis=0)
+        return np.mean([tempered(fold, self.temperature) for fold in folds], axis=0)
 
     def summary(self) -> str:
         """The threshold and what it costs, in words."""
-        if not self.chosen_on:
-            what = f"{UNKNOWN}: probability below {self.threshold:.3f}" if self.threshold else "no threshold"
-            return f"{what}. An older version of mgc made this export: export the run again for its quality"
         if self.threshold is None:
-            none = f"none of the {self.chosen_on} validation tracks was predicted correctly"
-            reason = f"{UNKNOWN} is one of the genres" if self.accuracy else none
-            return f"no threshold, because {reason}: every file gets its likeliest genre"
-        several = len(self.temperatures) > 1
-        models = ", each predicted by the one model that was not trained on it," if several else ""
+            return (
+                f"no threshold, because {UNKNOWN} is one of the genres or none of the {self.chosen_on} "
+                "validation tracks was predicted correctly: every file gets its likeliest genre"
+            )
         return (
             f"{UNKNOWN}: probability below {self.threshold:.3f}, chosen on {self.chosen_on} validation "
-            f"tracks. Of the {self.tracks} test tracks{models} {self.named:.0%} get a genre, correct for "
-            f"{self.accuracy_named:.0%} of them (without a threshold: {self.accuracy:.0%})"
+            f"tracks. Of the {self.tracks} test tracks, each predicted by a model not trained on it, "
+            f"{self.named:.0%} get a genre, correct for {self.accuracy_named:.0%} of them (without a "
+            f"threshold: {self.accuracy:.0%})"
         ).replace("%", " %")
-
-
-def _choose(
-    probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, unknown: bool
-) -> tuple[float, float | None]:
-    """The temperature and, if `unknown` and a prediction is correct, the threshold, from N tracks."""
-    chosen = temperature(probabilities, labels, groups)
-    correct = probabilities.argmax(axis=1) == labels
-    if not unknown or not correct.any():
-        return chosen, None
-    confidence = tempered(probabilities, chosen).max(axis=1)
-    # "lower" takes one of the values, so that at most this share lies strictly below it.
-    return chosen, float(np.quantile(confidence[correct], GIVEN_UP, method="lower"))
 
 
 def temperature(
@@ -115,7 +102,7 @@ def temperature(
         losses = _losses(tempered(probabilities, float(np.exp(logarithm))), labels)
         return float(losses.sum() + (logarithm / PRIOR_DEVIATION) ** 2 / 2)
 
-    found = float(np.exp(minimize_scalar(cost, bounds=LOG_BOUNDS, method="bounded").x))
+    found = float(np.exp(minimize_scalar(cost, bounds=(-3, 3), method="bounded").x))
     gains = _losses(probabilities, labels) - _losses(tempered(probabilities, found), labels)
     of_groups = np.bincount(np.unique(groups, return_inverse=True)[1], gains)
     clear = of_groups.sum() > np.sqrt((of_groups**2).sum())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mgc.predict.calibrate import Calibration
 from mgc.predict.models import OpenRun, RunModels
-from mgc.predict.novelty import FILE as NOVELTY
+from mgc.predict.novelty import NOVELTY
 from mgc.representations import REPRESENTATIONS
 from mgc.representations.encoders.checkpoints import as_folder, locate
 from mgc.representations.encoders.efficientat import NAME, find_weights
@@ -22,10 +22,10 @@ from mgc.runs.tables import compare_records, render
 from mgc.util import files
 from mgc.util.errors import MgcError, explaining
 from mgc.util.progress import say
-from mgc.util.text import markdown_table, render_template
+from mgc.util.text import render_template
 
 CONFIG, LABELS, CARD, ENCODER = "config.json", "labels.json", "README.md", "encoder"
-FORMAT = 2  # 1: a temperature per fold, quality on validation tracks, no novelty
+FORMAT = 2
 WRITTEN = (CONFIG, "fold*.safetensors", "head*.safetensors", NOVELTY, LABELS, CARD)  # CONFIG is removed first
 
 
@@ -45,8 +45,7 @@ def export(run: OpenRun, folder: Path, with_encoder: bool = False) -> Path:
         for number in range(len(models.folds)):
             name = f"{'fold' if record.kind == 'baseline' else 'head'}{number}.safetensors"
             _copy(record.folder / name, folder / name)
-        if run.novelty:
-            run.novelty.save(folder / NOVELTY)
+        run.novelty.save(folder / NOVELTY)
         for file in source:
             _copy(file, folder / ENCODER / file.name)
         encoder = _encoder_place(models, bool(source))
@@ -75,12 +74,8 @@ def _clear(folder: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(exist_ok=True)
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        error.filename, error.filename2 = str(target), None  # on a full disk this is the file that counts
-        raise
+    with source.open("rb") as stream:
+        files.write(target, iter(lambda: stream.read(2**20), b""))
 
 
 def _model_card(run: OpenRun, encoder: str) -> str:
@@ -91,21 +86,16 @@ def _model_card(run: OpenRun, encoder: str) -> str:
         other for other in load_records(record.data, models.workspace)
         if (other.data_hash, other.split_hash) == place and other.run_id != record.run_id
     ]  # fmt: skip
-    per_class = [
-        [r.label, f"{r.precision:.2f}", f"{r.recall:.2f}", f"{r.f1:.2f}", r.support]
-        for r in record.evaluation.per_class
-    ]
     return render_template(
         "mgc.predict",
         "card.md",
         models=models,
         record=record,
         card=public.representation_card,
-        known=run.known(),
+        known=run.known,
         encoder=encoder,
         scores=record.evaluation,
         trained="trained from scratch" if record.kind == "baseline" else "heads on a frozen encoder",
-        per_class=markdown_table(["genre", "precision", "recall", "F1", "tracks"], per_class),
         comparison=render(compare_records([*others, record]), "markdown"),
         command=command_line(public),
     )
@@ -121,15 +111,14 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
     errors = (OSError, ValueError, KeyError, TypeError)
     with explaining("not an export of mgc, or damaged", file, fix, errors):
         config = json.loads(file.read_text(encoding="utf-8"))
-        if config["mgc_export"] not in (1, FORMAT):
-            raise MgcError(f"unknown export format {config['mgc_export']}", where=file, fix="update mgc")
+        if config["mgc_export"] != FORMAT:
+            what = f"export format {config['mgc_export']}, but this version of mgc reads format {FORMAT}"
+            raise MgcError(what, where=file, fix="export the run again: mgc export RUN FOLDER")
         record = load_record(file)
         calibration = Calibration.model_validate(config["calibration"])
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         if labels != [row["label"] for row in record.scores["per_class"]]:
             raise ValueError(f"{LABELS} does not list the genres of the run in their order")
-        if len(calibration.temperatures) != len(record.chosen):
-            raise ValueError(f"{len(calibration.temperatures)} temperatures for {len(record.chosen)} models")
     if model is None and (folder / ENCODER).is_dir():
         model = str(folder / ENCODER)
     if model is None and config["encoder"].startswith("not included"):

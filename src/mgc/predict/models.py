@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from mgc.config import BaselineRecipe, Device, ProbeRecipe
 from mgc.predict.calibrate import Calibration
-from mgc.predict.novelty import NOVEL, Novelty
+from mgc.predict.novelty import Novelty
 from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
 from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
@@ -60,13 +60,12 @@ class OpenRun:
     models: RunModels
     calibration: Calibration
     device: Device
-    novelty: Novelty | None  # None: recorded by an older version
+    novelty: Novelty
 
-    def known(self) -> tuple[str, ...]:
+    @property
+    def known(self) -> tuple[str, str]:
         """What "unknown" and "novel" mean for this run, in sentences."""
-        older = f"{NOVEL}: not available, since an older version of mgc recorded or exported this run; run "
-        older += "its command again, which adds it, and export the run again"
-        return self.calibration.summary(), self.novelty.summary() if self.novelty else older
+        return self.calibration.summary(), self.novelty.summary()
 
 
 def load_models(
@@ -171,8 +170,6 @@ def _network(
     device: Device,
 ) -> _Network:
     file = record.folder / f"fold{number}.safetensors"
-    if not file.exists():
-        raise MgcError("the weights of a fold are missing", where=file, fix=RERUN)
     with explaining("the weights of a fold cannot be read", file, RERUN, (OSError, SafetensorError)):
         weights = load_file(file)
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
@@ -223,10 +220,7 @@ class _ArrayCache(EmbeddingCache):
 def _head(
     record: RunRecord, recipe: ProbeRecipe, number: int, representation: Representation, classes: int
 ) -> _Head:
-    file = record.folder / f"head{number}.safetensors"
-    if not file.exists():
-        fix = "run the command of this run again: fitting a head takes seconds"
-        raise MgcError("the head of a fold is missing", where=file, fix=fix)
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
-    return _Head(Fitted(load_head(file), 0.0, {}, 0), one, representation, classes)
+    fitted = Fitted(load_head(record.folder / f"head{number}.safetensors"), 0.0, {})
+    return _Head(fitted, one, representation, classes)

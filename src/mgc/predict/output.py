@@ -25,7 +25,7 @@ class Segment:
     end: float
     genre: str  # a class, UNKNOWN or NOVEL
     probabilities: np.ndarray
-    novelty: float | None = None  # distance from the training tracks, novel above 1; None: not available
+    novelty: float  # distance from the tracks of the run, novel above 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _as_dict(segment: Segment, classes: Sequence[str]) -> dict[str, Any]:
         "probability": float(segment.probabilities[first]),
         "second": classes[second],
         "second_probability": float(segment.probabilities[second]),
-        "novelty": None if segment.novelty is None else round(segment.novelty, 4),
+        "novelty": round(segment.novelty, 4),
     }
 
 
@@ -103,23 +103,20 @@ def _merged(segments: Sequence[Segment]) -> Iterator[Segment]:
         same = list(group)
         seconds = [max(segment.end - segment.start, 1e-9) for segment in same]
         mean = np.average([segment.probabilities for segment in same], axis=0, weights=seconds)
-        novelty = max((segment.novelty for segment in same if segment.novelty is not None), default=None)
-        yield Segment(same[0].start, same[-1].end, genre, mean, novelty)
+        yield Segment(same[0].start, same[-1].end, genre, mean, max(segment.novelty for segment in same))
 
 
 def _csv(predictions: FilePredictions) -> str:
-    keys = ["start", "end", "genre", "likeliest", "probability", "second", "second_probability"]
-    keys += ["novelty", "error"]
-    labels = [f"p_{label}" for label in predictions.classes]
-    rows: list[dict[str, Any]] = [
-        {"file": file.file}
-        | _as_dict(segment, predictions.classes)
-        | dict(zip(labels, segment.probabilities, strict=True))
+    keys = ["start", "end", "genre", "likeliest", "probability", "second", "second_probability", "novelty"]
+    classes, labels = predictions.classes, [f"p_{label}" for label in predictions.classes]
+    rows = [
+        {"file": file.file} | _as_dict(one, classes) | dict(zip(labels, one.probabilities, strict=True))
         for file in predictions.predicted
-        for segment in file.segments
-    ]
+        for one in file.segments
+    ]  # fmt: skip
     rows += [{"file": file.file, "error": file.error} for file in predictions.failed]
-    return pd.DataFrame(rows, columns=["file", *keys, *labels]).to_csv(index=False).removesuffix("\n")
+    table = pd.DataFrame(rows, columns=["file", *keys, "error", *labels])
+    return table.to_csv(index=False).removesuffix("\n")
 
 
 def _json(predictions: FilePredictions) -> str:
@@ -132,6 +129,5 @@ def _json(predictions: FilePredictions) -> str:
         ]
         files.append({"file": file.file} | ({"segments": segments} if predictions.over_time else segments[0]))
     files += [{"file": file.file, "error": file.error} for file in predictions.failed]
-    about = {"run": predictions.run_id, "classes": classes, "threshold": predictions.threshold}
-    about |= {"known": predictions.known}
-    return json.dumps(about | {"files": files}, indent=2)
+    about = {name: getattr(predictions, name) for name in ("classes", "threshold", "known")}
+    return json.dumps({"run": predictions.run_id, **about, "files": files}, indent=2)

@@ -19,7 +19,7 @@ from mgc.data.sources.local import files_below
 from mgc.predict.calibrate import Calibration
 from mgc.predict.export import CONFIG, read_export
 from mgc.predict.models import OpenRun, RunModels, load_models
-from mgc.predict.novelty import FILE, NOVEL, Novelty, pool_windows
+from mgc.predict.novelty import NOVEL, NOVELTY, Novelty, pool_windows
 from mgc.predict.output import UNKNOWN, FilePrediction, FilePredictions, Segment
 from mgc.representations import STATISTICS, Representation
 from mgc.representations.cache.embed import embed_tracks
@@ -63,7 +63,7 @@ def open_run(
             what = "the validation predictions have other folds or genres than the models of the run"
             raise MgcError(what, where=file, fix=RERUN)
         calibration = Calibration.fit(validation, record.predictions())
-    return OpenRun(models, calibration, device, Novelty.load(folder / FILE))
+    return OpenRun(models, calibration, device, Novelty.load(folder / NOVELTY))
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -116,7 +116,7 @@ def predict_files(run: OpenRun, files: Sequence[Path], over_time: bool = False) 
                 progress.step()
     models, threshold = run.models, run.calibration.threshold
     return FilePredictions(
-        models.record.run_id, models.classes, threshold, over_time, tuple(results), run.known()
+        models.record.run_id, models.classes, threshold, over_time, tuple(results), run.known
     )
 
 
@@ -161,15 +161,12 @@ def _predict(run: OpenRun, cache: EmbeddingCache, clip: Clip, over_time: bool) -
         edges, parts, folds = _over_time(run.models, array, clip.seconds)
     else:
         folds = [fold.probabilities(parts) for fold in run.models.folds]  # (1, C) each
-    novelties: list[float | None] = [None] * len(parts)
-    if run.novelty:
-        novelties = [*run.novelty.of(run.models.representation, parts)]
-    threshold, segments = run.calibration.threshold, []
-    for (start, end), row, novelty in zip(
-        pairwise(edges.tolist()), run.calibration.mean(folds), novelties, strict=True
-    ):
+    novelties = run.novelty.of(run.models.representation, parts).tolist()
+    probabilities, threshold = run.calibration.mean(folds), run.calibration.threshold
+    segments, times = [], pairwise(edges.tolist())
+    for (start, end), row, novelty in zip(times, probabilities, novelties, strict=True):
         genre = classes[row.argmax()] if threshold is None or row.max() >= threshold else UNKNOWN
-        if novelty is not None and novelty > 1 and NOVEL not in classes:
+        if novelty > 1 and NOVEL not in classes:
             genre = NOVEL
         segments.append(Segment(start, end, genre, row, novelty))
     return tuple(segments)

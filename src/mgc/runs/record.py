@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from mgc.config import CompareRecipe
+from mgc.config import CompareRecipe, is_random
 from mgc.data import Dataset, name_of
 from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
@@ -72,6 +72,7 @@ class RunRecord:
     training_tracks: float = 0.0  # training tracks, the mean over folds
     notes: list[str] = field(default_factory=list)  # facts about the data that a reader should know
     name: str = ""  # in tables, if the name of the system is not enough
+    variant: str | None = None  # the settings that differ from the defaults; None in older records
     reported: str = ""  # the result that others published for this system
     frames: int = 0  # of a crop, as a network takes it
     # The folder of the run is not written, since folders are moved.
@@ -83,14 +84,20 @@ class RunRecord:
         return ", ".join(f"{what} {number}" for what, number in self.revisions.items())
 
     @property
+    def random(self) -> bool:
+        """Whether its training or its encoder's weights are drawn, so that a single run shows no spread."""
+        return is_random({**self.recipe, "random_seed": None})
+
+    @property
     def display_name(self) -> str:
         """The name of the system in tables."""
         return self.name or self.system
 
     @property
     def title(self) -> str:
-        """Display name and head: `musicnn + logistic`."""
-        return " + ".join(word for word in (self.display_name, self.head) if word)
+        """Display name, head and, without a name of its own, the variant: `cnn + label_smoothing 0.1`."""
+        parts = self.display_name, self.head, "" if self.name else self.variant
+        return " + ".join(word for word in parts if word)
 
     @cached_property
     def evaluation(self) -> Scores:
@@ -259,7 +266,7 @@ def save_curves(folder: Path, curves: "pd.DataFrame") -> None:
 def draw_curves(figure: "Figure", curves: "pd.DataFrame") -> None:
     """Draw loss and accuracy by epoch: a thin line for each fold, and the epochs that were kept."""
     best = curves[curves["best"]]
-    units = {"loss": "nats", "accuracy": "share of tracks"}
+    units = {"loss": "nats", "accuracy": "share"}
     for axis, (quantity, unit) in zip(figure.subplots(1, 2), units.items(), strict=True):
         for part, name, colour in (("train", "training", "#999999"), ("val", "validation", "#0072b2")):
             by_fold = curves.pivot(index="epoch", columns="fold", values=f"{part}_{quantity}")
@@ -268,4 +275,5 @@ def draw_curves(figure: "Figure", curves: "pd.DataFrame") -> None:
         axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color="#d55e00", ms=4, label="epoch kept")
         axis.set(xlabel="epoch", ylabel=f"{quantity} ({unit})")
         axis.grid(alpha=0.25)
-    figure.axes[0].legend(frameon=False)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
