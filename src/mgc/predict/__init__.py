@@ -4,8 +4,9 @@ from mgc.predict.calibrate import Calibration
 from mgc.predict.export import export
 from mgc.predict.models import FoldModel, OpenRun, RunModels, load_models
 from mgc.predict.novelty import Novelty
-from mgc.predict.output import FilePrediction, FilePredictions, Segment, format_predictions
-from mgc.predict.predict import find_files, open_run, predict_files
+from mgc.predict.predict import (
+    FilePrediction, FilePredictions, Segment, find_files, format_predictions, open_run, predict_files,
+)  # fmt: skip
 
 __all__ = [
     "Calibration", "FilePrediction", "FilePredictions", "FoldModel", "Novelty", "OpenRun", "RunModels",

@@ -18,8 +18,8 @@ from scipy.optimize import minimize_scalar
 
 from mgc.config import Recipe
 from mgc.evaluate import Predictions
-from mgc.predict.output import UNKNOWN
 
+UNKNOWN = "unknown"
 SMALLEST = 1e-12  # a head may give a probability of exactly 0
 PRIOR_DEVIATION = 0.3  # of the logarithm of the temperature
 GIVEN_UP = 0.05  # share of correct predictions on the validation sets that the threshold makes "unknown"
@@ -70,10 +70,6 @@ class Calibration(Recipe):
             named=float(named.mean()),
             accuracy_named=float(right[named].mean()) if named.any() else 0.0,
         )
-
-    def mean(self, folds: Sequence[np.ndarray]) -> np.ndarray:
-        """Probabilities (N, C) of each fold, calibrated and averaged: (N, C)."""
-        return np.mean([tempered(fold, self.temperature) for fold in folds], axis=0)
 
     def summary(self) -> str:
         """The threshold and what it costs, in words."""

@@ -4,13 +4,13 @@ A classifier that has to choose one of its genres may be certain about noise. Th
 the classifier: it is the mean distance to the 5 nearest tracks (Ramaswamy, Rastogi and Shim 2000; Sun et al.
 2022) in the standardised means and standard deviations over time of the representation, its last layer for an
 encoder. A clip is novel if it is further away than 95 % of the tracks are from those of other artists. The
-same distances, without the tracks of one genre, measure how often a new genre is found.
+same, without the tracks of one genre, measures how often a new genre is found.
 """
 
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,25 +49,30 @@ class Novelty:
         chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_TRACKS)).astype(int))
         tracks = [dataset.tracks[k] for k in chosen]
         rows = np.stack([features(cache.representation, cache.read(track.content)) for track in tracks])
+        groups, genres = (np.array([getattr(track, of) for track in tracks]) for of in ("group", "label"))
+        found = []
+        for genre in dataset.classes:
+            new = genres == genre
+            without = Novelty._of_rows(rows[~new], groups[~new])
+            found.append((without._distances(rows[new]) > 1).mean())
+        every = Novelty._of_rows(rows, groups)
+        return replace(every, genres=np.array(dataset.classes), found=np.array(found))
+
+    @staticmethod
+    def _of_rows(rows: np.ndarray, groups: np.ndarray) -> "Novelty":
+        """From the features (N, D) of tracks and their artists (N,), without `genres` and `found`."""
         offset, scale = rows.mean(axis=0), rows.std(axis=0).clip(SMALLEST_SCALE)
         near = ((rows - offset) / scale).astype(np.float16)
-        groups, genres = (np.array([getattr(track, of) for track in tracks]) for of in ("group", "label"))
         pairs = cdist(near.astype(np.float64), near.astype(np.float64))  # (N, N)
         pairs[groups[:, np.newaxis] == groups] = np.inf
-
-        def threshold_without(genre: str) -> tuple[np.ndarray, float]:
-            """The threshold if the tracks of a genre are unknown, and the share of them that is above it."""
-            known = genres != genre
-            distances = _to_nearest(pairs[:, known])
-            threshold = np.quantile(distances[known], 1 - FALSE_ALARMS, method="higher")
-            return threshold, float((distances > threshold)[~known].mean()) if genre else 0.0
-
-        found = np.array([threshold_without(genre)[1] for genre in dataset.classes])
-        return Novelty(near, offset, scale, threshold_without("")[0], np.array(dataset.classes), found)
+        threshold = np.quantile(_to_nearest(pairs), 1 - FALSE_ALARMS, method="higher")
+        return Novelty(near, offset, scale, threshold, np.array([], str), np.array([]))
 
     def of(self, representation: Representation, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """(N,) distances of clips, as `EmbeddingCache.read` returns them, in units of the threshold."""
-        rows = np.stack([features(representation, array) for array in arrays])
+        return self._distances(np.stack([features(representation, array) for array in arrays]))
+
+    def _distances(self, rows: np.ndarray) -> np.ndarray:
         pairs = cdist((rows - self.offset) / self.scale, self.features.astype(np.float64))
         return _to_nearest(pairs) / max(self.threshold, SMALLEST_SCALE)
 
