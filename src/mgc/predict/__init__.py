@@ -5,7 +5,13 @@ from mgc.predict.export import export
 from mgc.predict.models import FoldModel, OpenRun, RunModels, load_models
 from mgc.predict.novelty import Novelty
 from mgc.predict.predict import (
-    FilePrediction, FilePredictions, Segment, find_files, format_predictions, open_run, predict_files,
+    FilePrediction,
+    FilePredictions,
+    Segment,
+    find_files,
+    format_predictions,
+    open_run,
+    predict_files,
 )  # fmt: skip
 
 __all__ = [
