@@ -111,7 +111,7 @@ def test_all_systems_except_floors_are_one_family_against_the_baseline() -> None
     assert plain["gru"]["detectable"] > 0.05
     assert plain["gru"]["groups_needed"] > 100
     text = " ".join(caption(section))
-    assert "Against cnn: the 4 differences and their intervals hold together with 95 %" in text
+    assert "Against cnn: all 4 intervals hold together with 95 %" in text
     assert "sign flips of artists" in text
 
 

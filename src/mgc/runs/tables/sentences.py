@@ -142,21 +142,19 @@ def caption(section: Section) -> list[str]:
     )
     if compared and section.baseline:
         size = compared[0].family_size
+        family = f"all {size} intervals hold together with 95 %, and p is corrected for as many comparisons"
         lines.append(
-            f"Against {section.baseline.title}: the {counted(size, 'difference')} and their intervals hold "
-            f"together with 95 %; p is corrected for all of them (sign flips of {units}, step-down max-T). "
-            "Floors are not compared."
+            f"Against {section.baseline.title}: {family if size > 1 else 'one comparison'} (sign flips of "
+            f"{units}, step-down max-T). Floors are not compared."
         )
         lines.append(
             f"Verdict: better or worse if p < 0.05; equivalent if the difference is shown to be within "
             f"{100 * section.margin:g} points; else undecided. One seed: training is random and has fewer "
             f"than {MIN_SEEDS} seeds, so there is no verdict."
         )
-        least, most = (100 * of(result.detectable for result in compared) for of in (min, max))
-        lines.append(
-            f"A true difference of {least:.0f} to {most:.0f} points, depending on the systems, is "
-            "shown with a power of 80 %."
-        )
+        least, most = (f"{100 * of(result.detectable for result in compared):.0f}" for of in (min, max))
+        reach = f"{least} to {most} points, depending on the systems," if least != most else f"{most} points"
+        lines.append(f"A true difference of {reach} is shown with a power of 80 %.")
     if scores.n_groups < FEW_GROUPS:
         lines.append(
             f"There are only {counted(scores.n_groups, scores.interval_unit)}: intervals are corrected for "
