@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from safetensors.torch import load_file
 
 from mgc.config import BaselineRecipe, Device, ProbeRecipe
 from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
-from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
 from mgc.representations import ModelSpec, Representation, open_representation
 from mgc.representations.cache.embeddings import EmbeddingCache
@@ -179,7 +179,7 @@ def _network(
 class _Head(FoldModel):
     """A head, and in its recipe the layers and statistics that it takes."""
 
-    fitted: Fitted
+    classifier: Any
     recipe: ProbeRecipe
     representation: Representation
     classes: int
@@ -188,7 +188,7 @@ class _Head(FoldModel):
         cache, clips = _ArrayCache(self.representation, arrays), [*range(len(arrays))]
         layers = [*embeddings_of(cache, [*map(str, clips)], self.recipe).values()]
         every = Embeddings(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
-        return probabilities(self.fitted, *every.of(clips), self.classes)
+        return probabilities(self.classifier, *every.of(clips), self.classes)
 
 
 class _ArrayCache(EmbeddingCache):
@@ -211,4 +211,4 @@ def _head(
         raise MgcError("the head of a fold is missing", where=file, fix=fix)
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
-    return _Head(Fitted(load_head(file), 0.0, {}), one, representation, classes)
+    return _Head(load_head(file), one, representation, classes)
