@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mgc.config import ProbeRecipe
@@ -29,7 +31,7 @@ from mgc.probing.heads import (
     probabilities_of,
     weighted,
 )
-from mgc.probing.heads.neural import WeightedLayers
+from mgc.probing.heads.neural import Perceptron, WeightedLayers
 from mgc.probing.heads.svm import calibrate
 from mgc.representations import STATISTICS, Representation
 from mgc.representations.cache.embeddings import EmbeddingCache
@@ -40,6 +42,8 @@ from mgc.util.workers import cores
 
 REVISION = 3  # of pooling and selection: raised by hand when fitted heads change
 INNER_FOLDS = 5  # as scikit-learn's LogisticRegressionCV and GridSearchCV
+# Fitted by log loss, so that too weak a penalty shows in their probabilities; those of others are calibrated.
+LIKELIHOOD = (LogisticRegression, WeightedLayers, MLPClassifier, Perceptron)
 FLOOR = 0.01  # of probabilities before they are calibrated: trees and neighbours give 0
 
 
@@ -144,7 +148,9 @@ class _Fitting:
         is_svm, choices = self.head is HEADS["svm"], []
         for strength in [s for s in self.head.strengths if all(s in part.rows for part in parts)]:
             rows = np.concatenate([part.rows[strength] for part in parts])
-            slope, calibrated = calibrate(rows, labels, 1e-300 if is_svm else FLOOR)
+            slope, calibrated = 1.0, rows
+            if not isinstance(self.head.make(strength, 0), LIKELIHOOD):
+                slope, calibrated = calibrate(rows, labels, 1e-300 if is_svm else FLOOR)
             rows = calibrated if is_svm else rows
             if self.recipe.select == "cv":
                 errors = _of_tracks(calibrated, counts) - np.eye(self.classes)[self.labels[held]]
