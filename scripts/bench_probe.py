@@ -89,7 +89,7 @@ def timed(name: str, cache: EmbeddingCache, split: Split, recipe: ProbeRecipe) -
     heads, _ = fit_folds(cache, split.dataset, split, recipe)
     wall, cpu = time.perf_counter() - start, time.process_time() - before
     figures = {"seconds": wall, "cpu_seconds": cpu, "accuracy": accuracy(heads, split)}
-    figures["strengths"] = [head.fitted.strength for head in heads]
+    figures["strengths"] = [head.choice.strength for head in heads]
     print(
         f"{recipe.head} {name}: {wall:.1f} s ({cpu:.1f} s CPU), accuracy {figures['accuracy']:.3f}",
         flush=True,

@@ -416,16 +416,21 @@ def test_probe_alone_takes_what_the_store_holds(music: Path, tiny_encoder: Path)
     )
 
 
-def test_layers_are_chosen_on_validation_or_weighted(music: Path, tiny_encoder: Path) -> None:
+def test_layers_are_chosen_by_inner_folds_on_validation_or_weighted(music: Path, tiny_encoder: Path) -> None:
     command = ("probe", "--data", music, "--model", tiny_encoder, "--split", "holdout")
     told = ok(*command, "--layers", "sweep") + ok(*command, "--layers", "weighted")
     assert "tiny-wav2vec2 (best layer) + logistic" in told
     assert "tiny-wav2vec2 (weighted layers) + logistic" in told
     sweep, summed = (r for r in load_records("music", workspace=here()) if r.kind == "probe")
     [fold] = sweep.chosen
-    losses = fold["val_log_loss_of_layers"]
+    losses = fold["cv_brier_score_of_layers"]
     assert list(losses) == ["layer0", "layer1", "layer2"]
     assert fold["layer"] == min(losses, key=losses.get)
+    assert "chosen by inner folds" in ok("runs", "show", sweep.run_id)
+    ok(*command, "--layers", "sweep", "--select", "validation")
+    [old] = (r for r in load_records("music", workspace=here()) if r.recipe.get("select") == "validation")
+    assert min(losses := old.chosen[0]["val_log_loss_of_layers"], key=losses.get) == old.chosen[0]["layer"]
+    assert "chosen on the validation set" in ok("runs", "show", old.run_id)
     assert sum(summed.chosen[0]["layer_weights"]) == pytest.approx(1)
     assert "--layers sweep" in refused(*command, "--layers", "weighted", "--head", "knn")
 

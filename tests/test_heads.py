@@ -1,6 +1,6 @@
 """Heads: they learn, do not depend on the number of cores, and are the same after saving and loading."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -19,7 +20,6 @@ from mgc.probing import fitting as probing
 from mgc.probing.fitting import Embeddings, HeadOfFold, fit_folds
 from mgc.probing.heads import (
     HEADS,
-    Fitted,
     Head,
     find_head,
     fit_strengths,
@@ -55,6 +55,18 @@ def clouds(count: int, seed: int, classes: int = 3, copies: int = 1) -> tuple[np
 
 
 Part = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head, and the log loss of its strengths."""
+
+    classifier: Pipeline
+    strength: float
+    tried: dict[float, float]
+
+    def probabilities(self, x: np.ndarray, classes: int) -> np.ndarray:
+        return probabilities_of(self.classifier, x, classes)
 
 
 def fit_head(head: Head, train: Part, val: Part, seed: int) -> Fitted:
@@ -211,7 +223,7 @@ def test_results_do_not_depend_on_the_cores(name: str, monkeypatch: pytest.Monke
         assert np.array_equal(one.test, other.test)
         assert np.array_equal(one.validation, other.validation)
     if name == "logistic":
-        assert {fold.layer for fold in alone} == {"music"}
+        assert {fold.choice.layer for fold in alone} == {"music"}
         assert [*alone[0].losses] == [*LAYERS]
 
 
@@ -314,7 +326,7 @@ def test_inner_folds_keep_artists_apart() -> None:
     rows = (centres[artists] + 0.01 * rng.normal(size=(200, 4))).astype(np.float32)
     labels = "".join("ab"[artist % 2] for artist in artists)
     heads = choose(labels, artists.tolist(), rows, ProbeRecipe(head="knn"))
-    assert all(head.fitted.strength > 5 for head in heads)
+    assert all(head.choice.strength > 5 for head in heads)
     assert all(head.validation.shape[1] == 2 for head in heads)
 
 
@@ -326,6 +338,8 @@ def test_inner_folds_keep_artists_apart() -> None:
         ("aabbab", [0, 0, 1, 1, 2, 3], "ttttve", "too few"),  # class b: one artist
         ("ababab", [0, 0, 1, 1, 2, 2], "ttvvee", ""),  # two groups
         ("abcaab", [*range(6)], "tttvve", "too few"),  # c has one track
+        # One artist per label; c has no training tracks.
+        ("aabbcaba", [0, 0, 1, 1, 2, 3, 4, 5], "ttttveee", "too few"),
     ],
 )
 def test_few_artists_do_not_fail(
@@ -337,3 +351,22 @@ def test_few_artists_do_not_fail(
         assert np.isfinite(fold.test).all()
         assert len(fold.validation) == parts.count("v")
     assert note in capsys.readouterr().err
+
+
+def test_overconfident_heads_are_compared_by_their_calibrated_probabilities() -> None:
+    """Certain and right for 6 of 10 tracks is better than 0.5 for the right class of 5 of 10."""
+    labels = np.arange(60) % 3
+    certain, smooth = (
+        np.full((3, 3), (1 - share) / 2) + np.eye(3) * (1.5 * share - 0.5) for share in (1.0, 0.5)
+    )
+    wrong = (labels + 1) % 3
+    rows = {
+        8.0: np.where((np.arange(60) < 30)[:, np.newaxis], smooth[labels], smooth[wrong]),
+        1.0: np.where((np.arange(60) < 36)[:, np.newaxis], certain[labels], certain[wrong]),
+    }
+    fitting = probing._Fitting(find_head("random_forest"), ProbeRecipe(), np.tile(labels, 2), 3)
+    held = np.arange(60)
+    plan = probing._Plan(np.arange(120), [held], held, held)
+    choice = fitting.choose("only", plan, [probing._HeldOut(rows, np.ones(60, int), set())])
+    assert choice.strength == 1
+    assert np.array_equal(choice.tracks[held], rows[1.0])  # as the head predicts them

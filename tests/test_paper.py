@@ -347,6 +347,8 @@ def test_one_probe_alone_is_a_paper_too(tmp_path: Path) -> None:
     text = paper.read_text("utf-8")
     assert "There is no baseline." in text
     assert text.count("baseline") == 2  # in this sentence, and as an empty column of the main table
+    assert "by inner folds of the training and validation tracks" in " ".join(text.split())
+    assert "fitted on the training tracks" not in " ".join(text.split())
 
 
 def test_names_cannot_imitate_the_marks_of_mentions_and_bold_text(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from mgc.evaluate import Predictions, evaluate
 from mgc.predict.novelty import NOVELTY, Novelty
 from mgc.probing.fitting import REVISION as FITTING
 from mgc.probing.fitting import fit_folds
-from mgc.probing.heads import find_head, weighted
+from mgc.probing.heads import find_head, parameters_of, weighted
 from mgc.probing.heads.saving import save_head
 from mgc.representations import ModelSpec, Representation, open_representation, spec_of
 from mgc.representations.cache.embed import embed_tracks
@@ -211,10 +211,10 @@ def _fit_heads(
     cache = EmbeddingCache(representation, workspace.cache)
     heads, seconds = fit_folds(cache, split.dataset, split, recipe)
     for number, head in enumerate(heads):
-        save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
+        save_head(head.classifier, run.folder / f"head{number}.safetensors")
     run = replace(
         run,
-        parameters=heads[0].fitted.parameters,
+        parameters=parameters_of(heads[0].classifier),
         chosen=[{"fold": number, **head.to_record(recipe.select)} for number, head in enumerate(heads)],
         seconds={"represent": embedded.seconds, "head": seconds},
     )

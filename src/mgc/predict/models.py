@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from mgc.config import BaselineRecipe, Device, ProbeRecipe
 from mgc.predict.calibrate import Calibration
 from mgc.predict.novelty import Novelty
 from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
-from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
 from mgc.representations import ModelSpec, Representation, open_representation
 from mgc.representations.cache.embeddings import EmbeddingCache
@@ -194,7 +194,7 @@ def _network(
 class _Head(FoldModel):
     """A head, and in its recipe the layers and statistics that it takes."""
 
-    fitted: Fitted
+    classifier: Any
     recipe: ProbeRecipe
     representation: Representation
     classes: int
@@ -203,7 +203,7 @@ class _Head(FoldModel):
         cache, clips = _ArrayCache(self.representation, arrays), [*range(len(arrays))]
         layers = [*embeddings_of(cache, [*map(str, clips)], self.recipe).values()]
         every = Embeddings(np.concatenate([layer.rows for layer in layers], axis=1), layers[0].ends)
-        return probabilities(self.fitted, *every.of(clips), self.classes)
+        return probabilities(self.classifier, *every.of(clips), self.classes)
 
 
 class _ArrayCache(EmbeddingCache):
@@ -222,5 +222,5 @@ def _head(
 ) -> _Head:
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
-    fitted = Fitted(load_head(record.folder / f"head{number}.safetensors"), 0.0, {})
-    return _Head(fitted, one, representation, classes)
+    head = load_head(record.folder / f"head{number}.safetensors")
+    return _Head(head, one, representation, classes)

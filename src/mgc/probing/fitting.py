@@ -5,7 +5,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from mgc.config import ProbeRecipe
@@ -22,7 +24,6 @@ from mgc.data import Dataset, Split
 from mgc.data.splits import Fold, grouped_parts
 from mgc.probing.heads import (
     HEADS,
-    Fitted,
     Head,
     converged,
     find_head,
@@ -30,7 +31,7 @@ from mgc.probing.heads import (
     probabilities_of,
     weighted,
 )
-from mgc.probing.heads.neural import WeightedLayers
+from mgc.probing.heads.neural import Perceptron, WeightedLayers
 from mgc.probing.heads.svm import calibrate
 from mgc.representations import STATISTICS, Representation
 from mgc.representations.cache.embeddings import EmbeddingCache
@@ -39,8 +40,11 @@ from mgc.util.errors import MgcError
 from mgc.util.progress import Progress, say
 from mgc.util.workers import cores
 
-REVISION = 2  # of pooling and selection: raised by hand when fitted heads change
+REVISION = 3  # of pooling and selection: raised by hand when fitted heads change
 INNER_FOLDS = 5  # as scikit-learn's LogisticRegressionCV and GridSearchCV
+# Fitted by log loss, so that too weak a penalty shows in their probabilities; those of others are calibrated.
+LIKELIHOOD = (LogisticRegression, WeightedLayers, MLPClassifier, Perceptron)
+FLOOR = 0.01  # of probabilities before they are calibrated: trees and neighbours give 0
 
 
 @dataclass(frozen=True)
@@ -53,138 +57,136 @@ class Embeddings:
     rows: np.ndarray
     ends: np.ndarray  # (N + 1,)
 
-    def of(self, tracks: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, tracks: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The rows of `tracks`, concatenated, and the number of rows of each."""
-        counts = np.diff(self.ends)[tracks]
-        if (counts == 1).all():
-            return self.rows[self.ends[tracks]], counts
-        return np.concatenate([self.rows[self.ends[i] : self.ends[i + 1]] for i in tracks]), counts
+        chosen = [np.arange(self.ends[i], self.ends[i + 1]) for i in tracks]
+        return self.rows[np.concatenate(chosen)], np.array([*map(len, chosen)])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A strength on a layer, and how well it predicts held-out tracks."""
+
+    layer: str
+    strength: float
+    loss: float
+    slope: float  # of the probabilities of an SVM
+    tracks: np.ndarray  # (N, C), NaN for tracks that were not held out
+    tried: dict[float, float] = field(default_factory=dict)  # loss of every strength on this layer
+    not_converged: set[float] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class HeadOfFold:
     """The head of one fold, on the layer and with the strength that predict held-out tracks best."""
 
-    layer: str
-    fitted: Fitted
+    choice: Choice
     losses: dict[str, float]  # of the best strength on each layer
+    classifier: Any  # a pipeline of scaler and model
     test: np.ndarray  # (n_test, C), in the order of the fold's test ids
     validation: np.ndarray  # (n_val, C), by heads that were not fitted on these tracks
 
     def to_record(self, select: str = "cv") -> dict[str, Any]:
         """For the run record: layer, strength, and the loss of every layer and strength."""
-        fit, loss = self.fitted, {"cv": "cv_brier_score", "validation": "val_log_loss"}[select]
-        tried = {str(strength): value for strength, value in fit.tried.items()}
-        entries = {"layer": self.layer, "strength": fit.strength, loss: tried}
+        best, loss = self.choice, {"cv": "cv_brier_score", "validation": "val_log_loss"}[select]
+        tried = {str(strength): value for strength, value in best.tried.items()}
+        entries = {"layer": best.layer, "strength": best.strength, loss: tried}
         if len(self.losses) > 1:
             entries[f"{loss}_of_layers"] = self.losses
-        if isinstance(fit.classifier[-1], WeightedLayers):
-            entries["layer_weights"] = fit.classifier[-1].layer_weights_.tolist()
+        if isinstance(self.classifier[-1], WeightedLayers):
+            entries["layer_weights"] = self.classifier[-1].layer_weights_.tolist()
         return entries
 
 
 @dataclass(frozen=True)
-class _HeldOut:
-    """What heads predict for tracks that they were not fitted on."""
+class _Plan:
+    """How the head of a fold is fitted. Tracks are numbers in the order of the dataset."""
 
-    rows: dict[float, np.ndarray]  # (R, C), by strength
-    counts: np.ndarray  # (n,) rows of each track
-    known: np.ndarray  # (n,) whether other tracks of the same class were fitted
-    not_converged: frozenset[float]
+    pool: np.ndarray  # on which the head is fitted
+    held: list[np.ndarray]  # parts; each is predicted by heads that are fitted on the rest of the pool
+    val: np.ndarray
+    test: np.ndarray
+    note: str = ""  # what is unusual about the parts
+
+    def rest(self, part: np.ndarray) -> np.ndarray:
+        """The pool without a part."""
+        return self.pool[~np.isin(self.pool, part)]
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """The best strength on a layer."""
+class _HeldOut:
+    """Predictions of a part, by heads of every strength that were fitted on the rest of the pool."""
 
-    layer: str
-    loss: float
-    fitted: Fitted  # without the classifier, which is fitted on the best layer only
-    slope: float  # of the probabilities of an SVM
-    tracks: np.ndarray  # (n, C), of all held-out tracks
+    rows: dict[float, np.ndarray]  # (R, C), by strength
+    counts: np.ndarray  # (n,) rows of each track
+    not_converged: set[float]
 
 
 @dataclass(frozen=True)
 class _Fitting:
-    """How the heads of all folds are fitted. Tracks are numbers in the order of the dataset."""
+    """What the fits of all folds share."""
 
     head: Head
     recipe: ProbeRecipe
     labels: np.ndarray  # (N,)
     classes: int
 
-    def hold_out(self, embeddings: Embeddings, tracks: list[int], held: list[int]) -> _HeldOut:
-        """Fit every strength on `tracks` without `held`, and predict `held`."""
-        without = {*held}
-        fits = self._fit(embeddings, [track for track in tracks if track not in without], self.head.strengths)
-        rows, counts = embeddings.of(held)
-        by_strength = {strength: probabilities_of(fit, rows, self.classes) for strength, fit in fits.items()}
-        known = np.isin(self.labels[held], next(iter(fits.values())).classes_)
-        return _HeldOut(
-            by_strength, counts, known, frozenset(k for k, fit in fits.items() if not converged(fit))
-        )
+    def hold_out(self, embeddings: Embeddings, plan: _Plan, part: np.ndarray) -> _HeldOut:
+        """Fit every strength on the pool without a part, and predict the part."""
+        fits = self._fit(embeddings, plan.rest(part), self.head.strengths)
+        rows, counts = embeddings.of(part)
+        predicted = {strength: probabilities_of(fit, rows, self.classes) for strength, fit in fits.items()}
+        return _HeldOut(predicted, counts, {strength for strength, fit in fits.items() if not converged(fit)})
 
-    def choose(self, layer: str, held: list[int], parts: Sequence[_HeldOut]) -> _Choice:
-        """The strength with the smallest loss on `held`, which is all parts."""
-        counts, known = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("counts", "known")
-        )
-        labels, tried, predicted = self.labels[held], {}, {}
-        for strength in parts[0].rows:
-            if all(strength in part.rows for part in parts):
-                rows, slope = np.concatenate([part.rows[strength] for part in parts]), 1.0
-                if self.head is HEADS["svm"]:
-                    slope, rows = calibrate(rows, np.repeat(labels, counts))
-                tracks = _of_tracks(rows, counts)
-                predicted[strength] = slope, tracks
-                if self.recipe.select == "validation":
-                    every = range(self.classes)
-                    tried[strength] = float(log_loss(np.repeat(labels, counts), rows, labels=every))
-                else:
-                    tried[strength] = _brier(tracks[known], labels[known])
-        best = min(tried, key=lambda strength: tried[strength])
-        failed = frozenset[float]().union(*(part.not_converged for part in parts))
-        return _Choice(layer, tried[best], Fitted(None, best, tried, failed), *predicted[best])
+    def choose(self, layer: str, plan: _Plan, parts: list[_HeldOut]) -> Choice:
+        """The strength with the smallest loss on all parts, of those with which every part was fitted."""
+        held, counts = np.concatenate(plan.held), np.concatenate([part.counts for part in parts])
+        labels = np.repeat(self.labels[held], counts)
+        # A track whose label the rest of the pool does not have says nothing about a strength.
+        known = np.concatenate([np.isin(self.labels[p], self.labels[plan.rest(p)]) for p in plan.held])
+        known |= ~known.any()
+        is_svm, choices = self.head is HEADS["svm"], []
+        for strength in [s for s in self.head.strengths if all(s in part.rows for part in parts)]:
+            rows = np.concatenate([part.rows[strength] for part in parts])
+            slope, calibrated = 1.0, rows
+            if not isinstance(self.head.make(strength, 0), LIKELIHOOD):
+                slope, calibrated = calibrate(rows, labels, 1e-300 if is_svm else FLOOR)
+            rows = calibrated if is_svm else rows
+            if self.recipe.select == "cv":
+                errors = _of_tracks(calibrated, counts) - np.eye(self.classes)[self.labels[held]]
+                loss = float(np.square(errors[known]).sum(axis=1).mean())  # Brier score (1950)
+            else:
+                loss = log_loss(labels, rows, labels=range(self.classes))
+            tracks = np.full((len(self.labels), self.classes), np.nan)
+            tracks[held] = _of_tracks(rows, counts)
+            choices.append(Choice(layer, strength, loss, slope, tracks))
+        best = min(choices, key=lambda choice: choice.loss)
+        tried = {choice.strength: choice.loss for choice in choices}
+        return replace(best, tried=tried, not_converged=set.union(*(p.not_converged for p in parts)))
 
-    def fit(self, embeddings: Embeddings, plan: "_Plan", choices: Sequence[_Choice]) -> HeadOfFold:
-        """Fit the pool with the strength of the best choice; `embeddings` are those of its layer."""
-        best, strengths = _best(choices), self.head.strengths
-        strength = best.fitted.strength
+    def refit(
+        self, embeddings: Embeddings, plan: _Plan, best: Choice, losses: dict[str, float]
+    ) -> HeadOfFold:
+        """Fit the pool with the best strength on the best layer."""
+        strengths = self.head.strengths
         # A path is followed to the chosen strength, since each fit starts from the one before.
-        path = strengths[: strengths.index(strength) + 1] if self.head.path else (strength,)
-        classifier = self._fit(embeddings, plan.pool, path)[strength]
+        path = strengths[: strengths.index(best.strength) + 1] if self.head.path else (best.strength,)
+        classifier = self._fit(embeddings, plan.pool, path)[best.strength]
         if self.head is HEADS["svm"]:
             classifier[-1].slope = best.slope
-        fitted = replace(best.fitted, classifier=classifier)
-        place = {track: number for number, track in enumerate(plan.held_out)}
-        if place.keys() >= {*plan.val}:
-            validation = best.tracks[[place[track] for track in plan.val]]
-        else:
-            validation = probabilities(fitted, *embeddings.of(plan.val), self.classes)
-        test = probabilities(fitted, *embeddings.of(plan.test), self.classes)
-        return HeadOfFold(best.layer, fitted, {each.layer: each.loss for each in choices}, test, validation)
-
-    def _fit(self, embeddings: Embeddings, tracks: list[int], strengths: Sequence[float]) -> dict[float, Any]:
-        rows, counts = embeddings.of(tracks)
-        return fit_strengths(
-            self.head, rows, np.repeat(self.labels[tracks], counts), self.recipe.seed, strengths
+        test, validation = (
+            probabilities(classifier, *embeddings.of(part), self.classes) for part in (plan.test, plan.val)
         )
+        held_out = ~np.isnan(best.tracks[plan.val])  # not so if `data.per_class` limits the pool
+        validation = np.where(held_out, best.tracks[plan.val], validation)
+        return HeadOfFold(best, losses, classifier, test, validation)
 
-
-@dataclass(frozen=True)
-class _Plan:
-    """Tracks of a fold, and how settings are chosen."""
-
-    pool: list[int]  # on which the head of the fold is fitted
-    held: list[list[int]]  # parts; each is predicted by heads that are fitted on the rest of the pool
-    val: list[int]
-    test: list[int]
-    note: str  # what is unusual about the parts
-
-    @property
-    def held_out(self) -> list[int]:
-        """The tracks of all parts."""
-        return [*chain(*self.held)]
+    def _fit(
+        self, embeddings: Embeddings, tracks: np.ndarray, strengths: Sequence[float]
+    ) -> dict[float, Any]:
+        rows, counts = embeddings.of(tracks)
+        labels = np.repeat(self.labels[tracks], counts)
+        return fit_strengths(self.head, rows, labels, self.recipe.seed, strengths)
 
 
 def fit_folds(
@@ -208,84 +210,62 @@ def fit_folds(
     if recipe.layers == "weighted":
         head, layers = weighted(len(layers)), ["weighted"]
     clips = [track.content for track in dataset.tracks]
-    labels = np.array(dataset.label_numbers(dataset.tracks))
-    fitting = _Fitting(head, recipe, labels, len(dataset.classes))
-    plans = [_plan(dataset, fold, recipe, split.leaky) for fold in split.folds]
+    fitting = _Fitting(head, recipe, np.array(dataset.label_numbers(dataset.tracks)), len(dataset.classes))
+    plans = [_plan(dataset, fitting.labels, fold, recipe, split.leaky) for fold in split.folds]
     for note, count in Counter(plan.note for plan in plans if plan.note).items():
         say(f"head {recipe.head}, {count} of {len(plans)} folds: {note}")
     # A layer is read when its first fit starts.
     embeddings = lru_cache(1)(lambda layer: _embeddings(store, clips, layer, recipe))
-    jobs = [(layer, plan, held) for layer in layers for plan in plans for held in plan.held]
+    jobs = [(layer, plan, part) for layer in layers for plan in plans for part in plan.held]
     with _single_threaded(), Progress("fit heads", len(jobs) + len(plans), "fits") as progress:
 
-        def parallel(calls: Iterator[Any]) -> Iterator[Any]:
+        def parallel(fit: Any, calls: list[Any]) -> Iterator[Any]:
             pool = Parallel(min(cores(), len(jobs)), backend="threading", return_as="generator")
-            for result in pool(calls):
+            for result in pool(delayed(fit)(embeddings(layer), *others) for layer, *others in calls):
                 progress.step()
                 yield result
 
-        held_out = parallel(
-            delayed(fitting.hold_out)(embeddings(layer), plan.pool, held) for layer, plan, held in jobs
-        )
+        held = parallel(fitting.hold_out, jobs)
         choices = [
-            [fitting.choose(layer, plan.held_out, [*islice(held_out, len(plan.held))]) for plan in plans]
+            [fitting.choose(layer, plan, [*islice(held, len(plan.held))]) for plan in plans]
             for layer in layers
         ]
-        of_folds = [*zip(*choices, strict=True)]
-        heads = [
-            *parallel(
-                delayed(fitting.fit)(embeddings(_best(of_fold).layer), plan, of_fold)
-                for plan, of_fold in zip(plans, of_folds, strict=True)
-            )
-        ]
-    fits = [choice.fitted for choice in chain(*choices)]
-    if failed := Counter(strength for fit in fits for strength in fit.not_converged):
+        refits = []
+        for plan, of_fold in zip(plans, zip(*choices, strict=True), strict=True):
+            best = min(of_fold, key=lambda choice: choice.loss)
+            refits.append((best.layer, plan, best, {choice.layer: choice.loss for choice in of_fold}))
+        heads = [*parallel(fitting.refit, refits)]
+    fits = [*chain(*choices)]
+    if failed := Counter(strength for choice in fits for strength in choice.not_converged):
         which = ", ".join(f"{value:g} in {n} of {len(fits)} fits" for value, n in sorted(failed.items()))
         say(f"head {recipe.head} did not converge at strength {which}; they are scored like the others")
     return heads, time.monotonic() - start
 
 
-def _best(choices: Sequence[_Choice]) -> _Choice:
-    """That of the layer with the smallest loss."""
-    return min(choices, key=lambda choice: choice.loss)
-
-
-def _plan(dataset: Dataset, fold: Fold, recipe: ProbeRecipe, leaky: bool) -> _Plan:
-    """Inner folds depend on the split alone. A note says where there are too few artists for them."""
+def _plan(dataset: Dataset, labels: np.ndarray, fold: Fold, recipe: ProbeRecipe, leaky: bool) -> _Plan:
+    """Inner folds depend on the split alone. With too few artists for them, the validation set is used."""
     number = {track.track_id: index for index, track in enumerate(dataset.tracks)}
-    train, val, test = ([number[i] for i in ids] for ids in (fold.train, fold.val, fold.test))
+    train, val, test = (np.array([number[i] for i in ids]) for ids in (fold.train, fold.val, fold.test))
     if recipe.select == "validation":
-        return _Plan(train, [val], val, test, "")
-    pool = train if recipe.data.per_class else [*train, *val]
+        return _Plan(train, [val], val, test)
+    pool = train if recipe.data.per_class else np.concatenate([train, val])
     tracks = [dataset.tracks[index] for index in pool]
-    alone = [replace(track, group=track.track_id) for track in tracks]
-    shared = "its settings are chosen on inner folds that share artists, since there are too few artists"
-    for grouped, note in ((alone if leaky else tracks, ""), (alone, shared)):
-        held = [[number[t.track_id] for t in part] for part in grouped_parts(grouped, INNER_FOLDS, 0) if part]
-        unknown = [_only_in(part, pool, dataset) for part in held]
-        trained = [len({t.label for t in tracks}) - len(labels) for labels in unknown]
-        ignored = {*chain(*unknown)}
-        if held and min(trained) > 1 and len(ignored) < len({t.label for t in tracks}):
-            few = f"too few artists for choosing its settings on {', '.join(sorted(ignored))}"
-            return _Plan(pool, held, val, test, note or (few if ignored else ""))
-    return _Plan(pool, [val], val, test, "its settings are chosen on the validation set: too few tracks")
-
-
-def _only_in(part: list[int], pool: list[int], dataset: Dataset) -> set[str]:
-    """Labels of `part` that the rest of the pool does not have."""
-    without = {*part}
-    rest = {dataset.tracks[index].label for index in pool if index not in without}
-    return {dataset.tracks[index].label for index in part} - rest
+    if leaky:  # inner folds separate what the split separates
+        tracks = [replace(track, group=track.track_id) for track in tracks]
+    parts = [part for part in grouped_parts(tracks, INNER_FOLDS, 0) if part]
+    plan = _Plan(pool, [np.array([number[track.track_id] for track in part]) for part in parts], val, test)
+    rests = [{*labels[plan.rest(part)]} for part in plan.held]
+    unknown = {*chain(*({*labels[part]} - rest for part, rest in zip(plan.held, rests, strict=True)))}
+    if not rests or min(map(len, rests)) < 2 or unknown == {*labels[pool]}:
+        note = "its settings are chosen on the validation set: too few artists for inner folds"
+        return replace(plan, held=[val], note=note)
+    few = ", ".join(dataset.classes[label] for label in sorted(unknown))
+    return replace(plan, note=few and f"too few artists for choosing its settings on {few}")
 
 
 def _of_tracks(rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Rows (R, C), `counts` (N,) of which belong to each track, to (N, C): the mean over its rows."""
     return np.add.reduceat(rows, np.cumsum([0, *counts[:-1]]), axis=0) / counts[:, np.newaxis]
-
-
-def _brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The Brier score (1950) of (N, C) probabilities: mean squared distance from the labels, 0 to 2."""
-    return float(np.square(probabilities - np.eye(probabilities.shape[1])[labels]).sum(axis=1).mean())
 
 
 @contextlib.contextmanager
@@ -302,9 +282,9 @@ def _single_threaded() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def probabilities(fitted: Fitted, rows: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
+def probabilities(classifier: Any, rows: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
     """Rows (R, D), `counts` (N,) of which belong to each track, to (N, classes): the mean over its rows."""
-    return _of_tracks(fitted.probabilities(rows, classes), counts)
+    return _of_tracks(probabilities_of(classifier, rows, classes), counts)
 
 
 def embeddings_of(store: EmbeddingCache, clips: list[str], recipe: ProbeRecipe) -> dict[str, Embeddings]:

@@ -60,7 +60,7 @@ class RunRecord:
     excluded: list[dict[str, str]]
     scores: dict[str, Any]
     parameters: int  # trained ones
-    chosen: list[dict[str, Any]]  # of each fold: what was chosen on the validation set
+    chosen: list[dict[str, Any]]  # of each fold: its epoch, or its layer and strength
     seconds: dict[str, float]  # of each stage
     representation_card: dict[str, Any]
     revisions: dict[str, int]  # of the code that decided the result, see `mgc.experiments.systems`

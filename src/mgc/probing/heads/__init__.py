@@ -78,26 +78,6 @@ def weighted(layers: int) -> Head:
     return Head("C", INVERSE_PENALTIES, lambda c, seed: WeightedLayers(layers, c))
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A fitted head, and how its strength was chosen."""
-
-    classifier: Any  # a pipeline of scaler and model
-    strength: float
-    tried: dict[float, float]  # the loss by which each strength was compared, on tracks that were held out
-    not_converged: frozenset[float] = frozenset()  # strengths that reached the maximum number of steps
-
-    @property
-    def parameters(self) -> int:
-        """Number of fitted values: coefficients, thresholds and leaves; 0 for kNN, which keeps the tracks."""
-        model = self.classifier[-1]
-        return next((int(count(model)) for kind, count in _COUNTS.items() if isinstance(model, kind)), 0)
-
-    def probabilities(self, embeddings: np.ndarray, classes: int) -> np.ndarray:
-        """(N, D) -> (N, classes); 0 for a class that the training set does not have."""
-        return probabilities_of(self.classifier, embeddings, classes)
-
-
 def fit_strengths(
     head: Head, x: np.ndarray, y: np.ndarray, seed: int, strengths: Sequence[float] = ()
 ) -> dict[float, Pipeline]:
@@ -127,6 +107,12 @@ def probabilities_of(classifier: Any, embeddings: np.ndarray, classes: int) -> n
     probabilities = np.zeros((len(embeddings), classes))
     probabilities[:, classifier.classes_] = classifier.predict_proba(embeddings)
     return probabilities / probabilities.sum(axis=1, keepdims=True)
+
+
+def parameters_of(pipeline: Pipeline) -> int:
+    """Number of fitted values: coefficients, thresholds and leaves; 0 for kNN, which keeps the tracks."""
+    model = pipeline[-1]
+    return next((int(count(model)) for kind, count in _COUNTS.items() if isinstance(model, kind)), 0)
 
 
 _COUNTS: dict[type, Callable[[Any], int]] = {

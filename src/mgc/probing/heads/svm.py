@@ -38,9 +38,12 @@ class Machine(SVC):  # type: ignore[misc]
         return softmax(self.slope * margins, axis=1)
 
 
-def calibrate(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """The slope with the smallest log loss on (N, C) probabilities at slope 1; and those at this slope."""
-    logits = np.log(probabilities.clip(1e-300))
+def calibrate(probabilities: np.ndarray, labels: np.ndarray, floor: float) -> tuple[float, np.ndarray]:
+    """The slope of logits with the smallest log loss, and the calibrated probabilities (N, C).
+
+    Probabilities below `floor` count as `floor`.
+    """
+    logits = np.log(probabilities.clip(floor))
     rows = np.arange(len(labels))
 
     def loss(logarithm: float) -> float:
