@@ -114,6 +114,8 @@ def with_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, d
     wheel = tmp_path / musicnn_weights.WHEEL
     write_wheel(wheel, tensors)
     monkeypatch.setattr(musicnn_weights, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    converted = musicnn_weights._checksum(musicnn_weights.convert_wheel(wheel)[0])
+    monkeypatch.setattr(musicnn_weights, "TENSORS_SHA256", converted)
     return tmp_path, tensors
 
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import here
 
 from mgc.evaluate import Predictions, Scores, evaluate, holm, paired
-from mgc.runs.record import RunRecord, load_record, load_records
+from mgc.runs.record import RunRecord, load_record, load_records, sealed
 from mgc.runs.tables import Section, as_dict, caption, compare_records, render, verdict_sentence, verdicts
 from mgc.util.errors import MgcError
 
@@ -207,13 +207,13 @@ def test_an_older_record_is_evaluated_again(monkeypatch: pytest.MonkeyPatch) -> 
     content["scores"] = {k: v for k, v in content["scores"].items() if k not in ("roc_auc", "top2_accuracy")}
     for entry in content["scores"]["per_class"]:
         del entry["roc_auc"]
-    file.write_text(json.dumps(content))
+    file.write_text(sealed(content))
     older = load_record(file)
     assert older.evaluation == whole
     assert as_dict(section_of(older).rows[0])["roc_auc"] == whole.roc_auc
     for broken in ({}, {**record.scores, "per_class": [1]}, {**record.scores, "from_tomorrow": 1}):
         content["scores"] = broken
-        file.write_text(json.dumps(content))
+        file.write_text(sealed(content))
         assert load_record(file).evaluation == whole
     (record.folder / "predictions.parquet").unlink()
     with pytest.raises(MgcError, match="predictions of a run cannot be read"):

@@ -165,13 +165,20 @@ class TuneRecipe(Recipe):
     device: Device = "auto"
 
 
+# Not part of a dumped recipe: files never give trust, see `read_recipe`.
+Trust = Annotated[
+    bool,
+    Field(exclude=True, description="run the Python code in an encoder's repository: a flag, not a setting"),
+]
+
+
 class EncoderRecipe(Recipe):
     """Settings of encoders in common."""
 
     random_weights: bool = Field(False, description="use randomly initialised weights")
     random_seed: Seed | None = Field(None, description="seed of random weights; default: the run's seed")
     precision: EncoderPrecision = Field("float32", description="bfloat16: faster on devices that support it")
-    trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
+    trust_remote_code: Trust = False
     keep: Keep = Field("clip", description="pool over the whole clip, or over each of its windows")
 
 
@@ -215,6 +222,7 @@ class StudyRecipe(Recipe):
     seeds: Seeds = Field((0,), min_length=1)
     seed: Seed | None = Field(None, description="one seed in place of all seeds, also those of single runs")
     device: Device = "auto"
+    trust_remote_code: Trust = False
     runs: tuple[StudyRun, ...] = Field((), strict=False, description="[[runs]]; see configs/study/")
 
 
@@ -243,7 +251,7 @@ class RobustRecipe(Recipe):
     only: Strings = Field((), description="effects or single alterations; default: all")
     limit: int | None = Field(None, ge=1, description="maximum number of test tracks, balanced over genres")
     format: Literal["table", "markdown", "csv"] = "table"
-    trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
+    trust_remote_code: Trust = False
     device: Device = "auto"
 
 
@@ -276,7 +284,7 @@ class PredictRecipe(Recipe):
     """`mgc predict`: how the models of a run are loaded, and the form of the output."""
 
     model: str | None = Field(None, description="place of the encoder, if it has moved")
-    trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
+    trust_remote_code: Trust = False
     over_time: bool = Field(False, description="predict every segment of 10 s or more")
     format: Literal["table", "csv", "json"] = "table"
     device: Device = "auto"
@@ -312,6 +320,9 @@ def read_recipe(
             raise MgcError(f"--set {setting!r} is not key=value", fix="for example --set train.epochs=30")
         put(tree, key, _toml_value(text), "--set")
         origin[key] = f"--set {setting}"
+    if tree.get("trust_remote_code"):
+        what = "trust_remote_code runs the Python code of an encoder: a config or setting cannot allow it"
+        raise MgcError(what, where=origin.get("trust_remote_code", file), fix="add --trust-remote-code")
     for key, value in (options or {}).items():
         if value is not None:
             put(tree, key, value, "option")

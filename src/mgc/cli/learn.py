@@ -84,7 +84,7 @@ def probe(options: Options) -> None:
             _print_scores(record)
 
 
-@command(app, ALL - {"config"})
+@command(app, ALL - {"config"} | {"trust_remote_code"})
 def study(options: Options, file: Path) -> None:
     """Run many systems on one dataset and print the table. Runs that exist are not repeated.
 
@@ -145,7 +145,7 @@ def tune(options: Options, network: str | None = None) -> None:
     typer.echo(search.format_search(search.tune(recipe, options.workspace, options["config"])))
 
 
-@command(app, ALL - {"seed"})
+@command(app, ALL - {"seed"} | {"trust_remote_code"})
 def curve(options: Options) -> None:
     """Measure accuracy against the number of training tracks, for networks from scratch and for probes.
 

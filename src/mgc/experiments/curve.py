@@ -93,7 +93,9 @@ def _planned_runs(recipe: CurveRecipe, workspace: Workspace, file: Path | None) 
             planned.append(PlannedRun(name, BaselineRecipe(network=name, **shared), seeds))
         else:
             open_representation(name, workspace)  # an unknown name fails before a network is trained
-            planned.append(PlannedRun(name, ProbeRecipe(model=name, **shared), seeds))
+            trust = recipe.trust_remote_code
+            probe = ProbeRecipe(model=name, trust_remote_code=trust, **shared)
+            planned.append(PlannedRun(name, probe, seeds))
     return planned
 
 

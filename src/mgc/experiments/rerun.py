@@ -1,8 +1,10 @@
 """`rerun`: reproduce a run from its record, beside the results, and compare the predictions."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from mgc.experiments.study import run_recipe
 from mgc.runs.commands import recipe_from_record
 from mgc.runs.listing import Run
 from mgc.runs.record import RunRecord, load_records
+from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
 
@@ -20,13 +23,19 @@ RERUNS = ".rerun"  # in the results folder; names of datasets never begin with a
 
 
 def rerun(
-    run: Run, workspace: Workspace, changes: Mapping[str, str | None], tolerance: float = 0.0
+    run: Run,
+    workspace: Workspace,
+    changes: Mapping[str, str | None],
+    tolerance: float = 0.0,
+    trust_remote_code: bool = False,
 ) -> tuple[bool, list[str]]:
     """Reproduce a run from its record and compare the predictions of every track: the same? and a report.
 
     `changes` are new places by dotted key: data.source, model, device. Probabilities that differ by at most
-    `tolerance` count as the same. An interrupted call is resumed by the next one. A run that came out
-    differently is kept in the results folder under `.rerun/` until the next call.
+    `tolerance` count as the same. An interrupted call is resumed by the next one. The new run is kept in the
+    results folder under `.rerun/` if it came out differently or resumed an earlier call: only files that this
+    call created are removed. `trust_remote_code` runs the Python code in the encoder's repository; that a
+    record asks for it is not enough.
 
     Raises:
         MgcError: no record or predictions, a recipe that this version of mgc does not know, or as `baseline`
@@ -35,28 +44,51 @@ def rerun(
     record = run.require_record()
     before = record.predictions()
     recipe, notes = recipe_from_record(record, changes)
+    if isinstance(recipe, ProbeRecipe):
+        recipe = recipe.model_copy(update={"trust_remote_code": trust_remote_code})
     try:
         scan(recipe.data, workspace)
     except MgcError as error:
         fix = f"give their present place by --data or --data-root{f'; {error.fix}' if error.fix else ''}"
         raise MgcError(f"the tracks of this run: {error.what}", where=error.where, fix=fix) from None
-    place = workspace.results / RERUNS / record.run_id
-    if any(place.glob(f"*/{record.run_id.rpartition('-')[0]}-*/record.json")):
-        shutil.rmtree(place)  # left by an earlier call that came out differently: it has a record
-    new = _reproduce(record, recipe, replace(workspace, results=place))
+    with files.locked(workspace.results / RERUNS / record.run_id):
+        place, created = _place(record, workspace)
+        new = _reproduce(record, recipe, replace(workspace, results=place))
+        same, lines = _compare(record, before, new, tolerance)
+        if same and created:
+            shutil.rmtree(place)
+    kept = [] if same and created else [f"new run: {new.folder}"]
+    return same, [lines[0], *notes, *lines[1:], *kept]
+
+
+def _place(record: RunRecord, workspace: Workspace) -> tuple[Path, bool]:
+    """A folder for the results of a rerun, and whether this call creates it.
+
+    Otherwise it is that of an interrupted call, which has no record of the run.
+    """
+    number, pattern = 1, f"*/{record.run_id.rpartition('-')[0]}-*/record.json"
+    while os.path.lexists(place := workspace.results / RERUNS / f"{record.run_id}.{number}"):
+        if place.is_dir() and not place.is_symlink() and not any(place.glob(pattern)):
+            return place, False
+        number += 1
+    return place, True
+
+
+def _compare(
+    record: RunRecord, before: Predictions, new: RunRecord, tolerance: float
+) -> tuple[bool, list[str]]:
+    """Whether the predictions are the same, and a report."""
     after = new.predictions()
     same, comparison = _compare_predictions(before, after, tolerance)
     then, now = (float(np.mean(p.predicted == p.labels)) for p in (before, after))
     points = f" ({100 * (now - then):+.2f} points)" if now != then else ""
     conditions, reasons = _compare_conditions(record, new)
-    lines = [f"{record.run_id}, created {record.created[:16].replace('T', ' ')}", *notes, *conditions]
+    lines = [f"{record.run_id}, created {record.created[:16].replace('T', ' ')}", *conditions]
     lines.append(f"predictions: {comparison}; accuracy {then:.4f} then, {now:.4f} now{points}")
     if same:
-        shutil.rmtree(place)
         return True, [*lines, "SAME"]
     unknown = "no recorded condition differs; the device may add floating-point numbers in a varying order"
-    lines.append(f"DIFFERENT. Possible reasons: {'; '.join(reasons) or unknown}")
-    return False, [*lines, f"new run: {place / new.data / new.run_id}"]
+    return False, [*lines, f"DIFFERENT. Possible reasons: {'; '.join(reasons) or unknown}"]
 
 
 def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:

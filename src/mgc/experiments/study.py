@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mgc.config import BaselineRecipe, DataRecipe, Device, ProbeRecipe, StudyRecipe, read_recipe, read_toml
 from mgc.data import scan
@@ -77,13 +78,14 @@ def plan_runs(recipe: StudyRecipe, file: Path) -> list[PlannedRun]:
     for one in recipe.runs:
         config = file.parent / one.config
         own = {setting.partition("=")[0].strip() for setting in one.settings}
-        others = {key: value for key, value in options.items() if key not in own}
+        others: dict[str, Any] = {key: value for key, value in options.items() if key not in own}
         seeds = one.seeds or recipe.seeds if recipe.seed is None else (recipe.seed,)
         read: BaselineRecipe | ProbeRecipe
         if "network" in read_toml(config):
             read = read_recipe(BaselineRecipe, config, one.settings, others)
             resolved(read)
         else:
+            others["trust_remote_code"] = recipe.trust_remote_code
             read = read_recipe(ProbeRecipe, config, one.settings, others)
             find_head(read.head)
             if read.model is None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
 
 from mgc import data
 from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe
@@ -27,12 +26,21 @@ from mgc.representations import ModelSpec, Representation, open_representation, 
 from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.embeddings import EmbeddingCache, cards
 from mgc.representations.derived import STRETCH_REVISION
-from mgc.runs.record import NAMES_ONLY, RunRecord, environment, load_record, save_curves, save_tracks
+from mgc.runs.record import (
+    NAMES_ONLY,
+    RunRecord,
+    environment,
+    is_complete,
+    load_run,
+    save_curves,
+    save_tracks,
+)
 from mgc.runs.tables import write_tables
 from mgc.training.augment import Augment
 from mgc.training.folds import clear_partial, prepare, representations_of, train_folds
 from mgc.training.loop import REVISION as TRAINING
 from mgc.training.networks import find_network, resolved
+from mgc.util import files
 from mgc.util.devices import make_accelerator, precision_of
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
@@ -56,19 +64,20 @@ def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = Fal
     representation = representations_of(recipe, workspace)[0]
     run = _new_run(recipe.network, "baseline", "", recipe, split, representation, workspace)
     _run_floors(recipe, split, workspace)
+    with files.locked(run.folder):
+        return _train(run, recipe, split, workspace, overwrite)
+
+
+def _train(
+    run: RunRecord, recipe: BaselineRecipe, split: Split, workspace: Workspace, overwrite: bool
+) -> RunRecord:
     if (run.folder / "record.json").exists() and not overwrite:
         say(f"run exists: {run.folder} (use --overwrite to repeat it)")
-        return load_record(run.folder / "record.json")
+        return load_run(run.folder, weights=True)
+    dataset = split.dataset
     seconds = {"represent": prepare(recipe, dataset, split, workspace)}
-    run.folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with run.replacing():
         results = train_folds(recipe, dataset, split, workspace, run.folder, overwrite)
-    except (RuntimeError, SafetensorError) as error:
-        # The messages of torch.save and of safetensors when the disk is full.
-        if "inline_container" not in str(error) and "I/O error" not in str(error):
-            raise
-        fix = "free some space and run the same command again: it resumes from the last saved epoch"
-        raise MgcError("weights cannot be written", where=run.folder, fix=fix) from None
     curves = pd.DataFrame(
         {"fold": number, **asdict(epoch), "best": epoch.epoch == result.best_epoch}
         for number, result in enumerate(results)
@@ -142,15 +151,16 @@ def _fit_heads(
     embedded = embed_tracks(split.dataset.tracks, representation, workspace, recipe.device)
     cache = EmbeddingCache(representation, workspace.cache)
     heads, seconds = fit_folds(cache, split.dataset, split, recipe)
-    for number, head in enumerate(heads):
-        save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
     run = replace(
         run,
         parameters=heads[0].fitted.parameters,
         chosen=[{"fold": number, **head.to_record()} for number, head in enumerate(heads)],
         seconds={"represent": embedded.seconds, "head": seconds},
     )
-    return _finish(run, split, [head.test for head in heads], [head.validation for head in heads])
+    with run.replacing():
+        for number, head in enumerate(heads):
+            save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
+        return _finish(run, split, [head.test for head in heads], [head.validation for head in heads])
 
 
 def _run_floors(recipe: AnyRecipe, split: Split, workspace: Workspace) -> None:
@@ -162,7 +172,7 @@ def _run_floors(recipe: AnyRecipe, split: Split, workspace: Workspace) -> None:
         return
     recipe, dataset = ProbeRecipe(data=recipe.data, device=recipe.device), split.dataset
     majority = _new_run("majority", "floor", "", recipe, split, None, workspace)
-    if not (majority.folder / "record.json").exists():
+    if not is_complete(majority.folder):
         parts = []
         for fold in split.folds:
             train = dataset.label_numbers([dataset.by_id[i] for i in fold.train])
@@ -171,7 +181,7 @@ def _run_floors(recipe: AnyRecipe, split: Split, workspace: Workspace) -> None:
         _finish(majority, split, parts)
     logmel = open_representation("logmel", workspace)
     floor = _new_run("logmel statistics", "floor", "logistic", recipe, split, logmel, workspace)
-    if not (floor.folder / "record.json").exists():
+    if not is_complete(floor.folder):
         _fit_heads(floor, recipe, split, logmel, workspace)
 
 
@@ -335,7 +345,9 @@ def _finish(
     created = datetime.now(UTC).isoformat(timespec="milliseconds")
     run = replace(run, scores=evaluate(predictions).to_dict(), created=created)
     of_folds = enumerate(zip(folds, validation, strict=True)) if validation else ()
-    run.save(predictions, [_predictions(split, [fold.val], [part], [n]) for n, (fold, part) in of_folds])
+    run = run.save(
+        predictions, [_predictions(split, [fold.val], [part], [n]) for n, (fold, part) in of_folds]
+    )
     save_tracks(split.dataset, run.folder.parent)
     return run
 

@@ -16,7 +16,7 @@ from mgc.representations.encoders.checkpoints import as_folder, locate
 from mgc.representations.encoders.efficientat import NAME, find_weights
 from mgc.representations.encoders.known import SHORT_NAMES
 from mgc.runs import command_line
-from mgc.runs.record import RunRecord, load_record, load_records, without_places
+from mgc.runs.record import RunRecord, load_record, load_records, sealed, without_places
 from mgc.runs.tables import compare_records, render
 from mgc.util import files
 from mgc.util.errors import MgcError, explaining
@@ -43,7 +43,7 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
     try:
         for number in range(len(models.folds)):
             name = f"{'fold' if record.kind == 'baseline' else 'head'}{number}.safetensors"
-            _copy(record.folder / name, folder / name)
+            files.write(folder / name, record.read(name))
         for file in source:
             _copy(file, folder / ENCODER / file.name)
         encoder = _encoder_place(models, bool(source))
@@ -53,10 +53,10 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
             "threshold_is": "for the highest calibrated probability; a genre below it is called unknown",
             "calibration": calibration.model_dump(mode="json"),
             **without_places(record).to_dict(),
-        }
+        }  # its checksum covers all of it
         files.write(folder / LABELS, json.dumps(models.classes, indent=2) + "\n")
         files.write(folder / CARD, _model_card(models, calibration, encoder) + "\n")
-        files.write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+        files.write(folder / CONFIG, sealed(config) + "\n")
     except BaseException:  # also an interrupt: the next call must not find a partial export
         _clear(folder)
         raise

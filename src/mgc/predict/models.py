@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from mgc.config import BaselineRecipe, Device, ProbeRecipe
 from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
@@ -155,8 +155,10 @@ def _network(
     file = record.folder / f"fold{number}.safetensors"
     if not file.exists():
         raise MgcError("the weights of a fold are missing", where=file, fix=RERUN)
-    with explaining("the weights of a fold cannot be read", file, RERUN, (OSError, SafetensorError)):
-        weights = load_file(file)
+    with explaining(
+        "the weights of a fold cannot be read", file, RERUN, (OSError, SafetensorError, MgcError)
+    ):
+        weights = load(record.read(file.name))
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         what = "the weights of a fold are damaged: they contain NaN or infinity"
         raise MgcError(what, where=file, fix=RERUN)
@@ -209,6 +211,8 @@ def _head(
     if not file.exists():
         fix = "run the command of this run again: fitting a head takes seconds"
         raise MgcError("the head of a fold is missing", where=file, fix=fix)
+    with explaining("the head of a fold cannot be read", file, RERUN, (OSError, MgcError)):
+        record.read(file.name)
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
     return _Head(Fitted(load_head(file), 0.0, {}, 0), one, representation, classes)

@@ -22,7 +22,7 @@ from mgc.report.content import Content
 from mgc.report.page import render_page
 from mgc.report.paper import FORMS, write_papers
 from mgc.report.paper.text import paper_of
-from mgc.runs.record import RunRecord, load_records, without_places
+from mgc.runs.record import RUN_FILES, WEIGHTS, RunRecord, load_records, sealed, without_places
 from mgc.runs.tables import render
 from mgc.util import files
 from mgc.util.progress import say
@@ -30,7 +30,6 @@ from mgc.util.text import one_line
 
 NAME = "hand-in.zip"
 KEPT = (".json", ".parquet", ".csv", ".md", ".png", ".svg", ".toml")
-WEIGHTS = ".safetensors"
 MOST_WEIGHTS = 256 * 1024  # bytes of a file: heads and the small networks; all of them would be gigabytes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
 
@@ -99,7 +98,7 @@ def _add_files_beside_runs(content: Content, members: dict[str, bytes]) -> Itera
         members["quarantine.csv"] = text.encode()
     for file in sorted(filter(Path.is_file, content.folder.iterdir())):
         made = file.name in {*members, *FORMS.values(), NAME}
-        if file.suffix in KEPT and not made:
+        if file.suffix in KEPT and not made and not file.is_symlink():
             members[file.name] = file.read_bytes()
         elif not made:
             yield f"{file.name}: a kind of file that is not included"
@@ -109,20 +108,21 @@ def _add_runs(records: Sequence[RunRecord], folder: Path, members: dict[str, byt
     """Add the files of all runs; yields what is not included."""
     finished = {record.folder: record for record in records}
     for run in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if run.name in ("figures", "tables"):
+        if run.name in ("figures", "tables") or run.name.startswith("."):
             continue
         if run not in finished:
             yield f"{run.name}/: not a finished run"
             continue
         omitted = []
         for file in sorted(filter(Path.is_file, run.rglob("*"))):
-            if file.suffix in KEPT or (file.suffix == WEIGHTS and file.stat().st_size <= MOST_WEIGHTS):
+            ours = file.parent == run and any(map(file.match, RUN_FILES)) and not file.is_symlink()
+            if ours and (file.suffix != WEIGHTS or file.stat().st_size <= MOST_WEIGHTS):
                 members[f"runs/{file.relative_to(folder).as_posix()}"] = file.read_bytes()
             else:
                 omitted.append(file)
         # Without paths of this machine, and with the fields that this version does not know.
         name = f"runs/{run.name}/record.json"
-        members[name] = json.dumps(json.loads(members[name]) | finished[run].to_dict(), indent=2).encode()
+        members[name] = sealed(json.loads(members[name]) | finished[run].to_dict()).encode()
         if omitted:
             size = sum(file.stat().st_size for file in omitted) / 1024
             yield f"runs/{run.name}: {', '.join(file.name for file in omitted)} ({size:,.0f} KiB)"

@@ -1,19 +1,22 @@
 """`RunRecord`: what was asked for and what came out, in a folder of its own; and the learning curves.
 
 The folder of a run is `results/<data>/<run_id>/`. It holds `record.json`, `predictions.parquet`, curves and
-weights.
+weights. The record has a checksum of itself and of every one of these files; docs/security.md says what they
+detect.
 """
 
 import json
+import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -21,20 +24,28 @@ from mgc.config import CompareRecipe
 from mgc.data import Dataset, name_of
 from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
-from mgc.util.errors import MgcError, explaining
+from mgc.util.errors import MgcError, counted, explaining
+from mgc.util.progress import say
 from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from matplotlib.figure import Figure
 
+Parsed = TypeVar("Parsed")
+
 RERUN = "run its command again with --overwrite"
-_DAMAGED = (OSError, ValueError, KeyError, MgcError)
+WEIGHTS = ".safetensors"
+KEPT_FILES = ("*.parquet", "curves.csv", f"fold*{WEIGHTS}", f"head*{WEIGHTS}")  # those with a checksum
+RUN_FILES = (*KEPT_FILES, "record.json", "curves.*", "map.csv")
+SEAL = "record_sha256"  # the checksum of the record itself
+_DAMAGED = (Exception,)  # readers of Parquet, CSV and JSON raise many unrelated exceptions
 # Parts of a recipe that the hashes of tracks, split and representation cover, or that cannot change the
 # result.
 NAMES_ONLY = {
     *("data", "model", "random_weights", "random_seed", "keep", "precision"),
-    *("device", "hypothesis", "name", "reported", "trust_remote_code"),
+    *("device", "hypothesis", "name", "reported"),
 }
 LIBRARIES = ("mgc", "torch", "transformers", "librosa", "soxr", "numpy", "scikit-learn", "accelerate")
 
@@ -74,6 +85,7 @@ class RunRecord:
     name: str = ""  # in tables, if the name of the system is not enough
     reported: str = ""  # the result that others published for this system
     frames: int = 0  # of a crop, as a network takes it
+    sha256: dict[str, str] = field(default_factory=dict)  # of each file beside it; none in older records
     # The folder of the run is not written, since folders are moved.
     folder: Path = field(default=Path(), compare=False)
 
@@ -106,52 +118,161 @@ class RunRecord:
 
     def predictions(self) -> Predictions:
         """Its predictions of the test tracks; raises MgcError if they are missing or damaged."""
-        from pyarrow.parquet import ParquetFile
-
-        file = self.folder / "predictions.parquet"
-        with explaining("the predictions of a run cannot be read", file, RERUN, _DAMAGED):
-            return Predictions.from_columns(ParquetFile(file).read().to_pydict())
+        return self._table("predictions", lambda table: Predictions.from_columns(table.to_pydict()))
 
     def validation(self) -> list[Predictions]:
         """Each fold's predictions of its validation set; raises MgcError if they are missing or damaged."""
-        import pandas as pd
 
-        file = self.folder / "validation.parquet"
-        with explaining("the validation predictions of a run cannot be read", file, RERUN, _DAMAGED):
-            folds = pd.read_parquet(file).groupby("fold", sort=True)
+        def parse(table: "pa.Table") -> list[Predictions]:
+            folds = table.to_pandas().groupby("fold", sort=True)
             return [Predictions.from_frame(fold) for _, fold in folds]
+
+        return self._table("validation", parse)
+
+    def _table(self, name: str, parse: "Callable[[pa.Table], Parsed]") -> Parsed:
+        what = "validation predictions" if name == "validation" else name
+        file = self.folder / f"{name}.parquet"
+        with explaining(f"the {what} of a run cannot be read", file, RERUN, _DAMAGED):
+            return parse(files.read_parquet(self.read(file.name)))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file beside the record, compared with the checksum in the record.
+
+        Raises:
+            OSError: the file cannot be read.
+            MgcError: it is not the file that was written with this record.
+        """
+        file = self.folder / name
+        content = file.read_bytes()
+        if self.sha256 and self.sha256.get(name) != files.sha256(content):
+            what = f"{name} is damaged, or is not the file that was saved with this record"
+            raise MgcError(what, where=file, fix=RERUN)
+        return content
+
+    def verify(self, weights: bool = True) -> None:
+        """Compare the files beside the record with its checksums; `weights` may be missing.
+
+        Raises:
+            MgcError: a file is missing, damaged or another one.
+        """
+        if not self.sha256:
+            self.predictions()
+            return
+        listed = [name for name in self.sha256 if not name.endswith(WEIGHTS)]
+        for name in [*listed, *(file.name for file in self.folder.glob(f"*{WEIGHTS}") if weights)]:
+            with explaining(f"{name} cannot be read", self.folder / name, RERUN):
+                self.read(name)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `record.json`."""
         return {f.name: getattr(self, f.name) for f in fields(RunRecord) if f.name != "folder"}
 
-    def save(self, predictions: Predictions, validation: Sequence[Predictions] = ()) -> None:
-        """Write predictions first, then the record: a record that exists is complete."""
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """While the files of the run are written there is no record, and no other process writes them.
+
+        Raises:
+            MgcError: the folder is not that of this run, or is a link to another place.
+        """
+        _check_names(self)
+        if self.folder.is_symlink():
+            what = "the folder of this run is a link to another place"
+            raise MgcError(what, where=self.folder, fix="remove the link")
+        with files.locked(self.folder):
+            (self.folder / "record.json").unlink(missing_ok=True)
+            yield
+
+    def save(self, predictions: Predictions, validation: Sequence[Predictions] = ()) -> "RunRecord":
+        """Write predictions, then the record with the checksums of all files; returns the record."""
         import pandas as pd
 
-        files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
-        if validation:
-            frame = pd.concat([fold.to_frame() for fold in validation])
-            files.write(self.folder / "validation.parquet", frame.to_parquet())
-        files.write(self.folder / "record.json", json.dumps(self.to_dict(), indent=2))
+        with self.replacing():
+            files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
+            if validation:
+                frame = pd.concat([fold.to_frame() for fold in validation])
+                files.write(self.folder / "validation.parquet", frame.to_parquet())
+            found = sorted(file for pattern in KEPT_FILES for file in self.folder.glob(pattern))
+            new = replace(self, sha256={file.name: files.sha256(file.read_bytes()) for file in found})
+            files.write(self.folder / "record.json", sealed(new.to_dict()))
+        return new
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """The content of a record as JSON with a checksum of itself."""
+    return json.dumps({**content, SEAL: _seal(content)}, indent=2)
+
+
+def _seal(content: dict[str, Any]) -> str:
+    bare = json.loads(json.dumps({key: value for key, value in content.items() if key != SEAL}))
+    return files.sha256(json.dumps(bare, sort_keys=True).encode())
 
 
 _adapter = cache(lambda: TypeAdapter(RunRecord))
 
 
 def load_record(file: Path) -> RunRecord:
-    """The record in a `record.json`; raises MgcError if it is damaged or of another version of mgc."""
-    fix = "take the run's folder out of results/, and run it again"
-    with explaining("the record cannot be read", file, fix, (*_DAMAGED, TypeError)):
-        record = _adapter().validate_json(file.read_bytes(), strict=True)
+    """The record in a `record.json`, or in the `config.json` of an export; the files beside it are not read.
+
+    Raises:
+        MgcError: it is damaged, of another version of mgc, or not the record of its folder.
+    """
+    fix = "run its command again with --overwrite, or take its folder out of results/"
+    with explaining("the record cannot be read", file, fix, _DAMAGED):
+        text = file.read_bytes()
+        content = json.loads(text)
+        if content.get(SEAL, "") != (_seal(content) if SEAL in content or content.get("sha256") else ""):
+            raise ValueError("it was damaged or changed after it was written")
+        record = replace(_adapter().validate_json(text, strict=True), folder=file.parent)
         record.recipe["data"]["limit"]  # tables need it
-        return replace(record, folder=file.parent)
+        # Records of earlier versions have it; only the command line and the API give trust.
+        record.recipe.pop("trust_remote_code", None)
+    _check_names(record, of_folder=file.name == "record.json")
+    return record
+
+
+def _check_names(record: RunRecord, of_folder: bool = True) -> None:
+    """Raise MgcError if a name could lead out of the results, or is not that of the record's folder."""
+    folder = Path(os.path.abspath(record.folder))  # noqa: PTH100  # it must not follow links
+    plain = all(name == Path(name).name and name not in ("", "..") for name in (record.run_id, record.data))
+    if not plain or (of_folder and record.run_id != folder.name):
+        what = f"the record is of the run {record.run_id!r} on {record.data!r}, not of this folder"
+        raise MgcError(what, where=folder, fix="give the folder its name back, or remove it")
+
+
+def load_run(folder: Path, weights: bool = False) -> RunRecord:
+    """The record in a folder of the results, after its files have been verified, also its `weights` if asked.
+
+    Raises:
+        MgcError: as `load_record` and `RunRecord.verify`, or the run is on another dataset.
+    """
+    record = load_record(folder / "record.json")
+    if record.data != folder.absolute().parent.name:
+        fix = "move it to the results of its dataset"
+        raise MgcError(f"the record is of a run on {record.data!r}", where=folder, fix=fix)
+    record.verify(weights)
+    return record
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether there is an undamaged run in the folder."""
+    with suppress(MgcError):
+        return bool(load_run(folder, weights=True))
+    return False
 
 
 def load_records(data: str, workspace: Workspace) -> list[RunRecord]:
-    """All records of a dataset, oldest first."""
-    records = [load_record(file) for file in workspace.results_of(data).glob("*/record.json")]
+    """All records of a dataset, oldest first. Damaged runs are named and excluded."""
+    records = []
+    for file in sorted(workspace.results_of(data).glob("*/record.json")):
+        try:
+            records.append(load_run(file.parent))
+        except MgcError as error:
+            if file.exists():  # otherwise another process is replacing the run
+                _say_once(f"warning: run excluded: {file.parent}: {error.what}; to do: {error.fix}")
     return sorted(records, key=lambda record: record.created)
+
+
+_say_once = cache(say)  # a command may load the records several times
 
 
 def select_records(recipe: CompareRecipe, workspace: Workspace) -> list[RunRecord]:
@@ -169,6 +290,9 @@ def select_records(recipe: CompareRecipe, workspace: Workspace) -> list[RunRecor
     if not records:
         what, fix = f"there are no such runs on {name!r}", "run mgc baseline and mgc probe first"
         raise MgcError(what, where=workspace.results_of(name), fix=fix)
+    if old := sum(not record.sha256 for record in records):
+        what = f"{counted(old, 'run')} of an earlier version of mgc without checksums"
+        _say_once(f"warning: {what}: damage cannot be detected (mgc runs ls names them)")
     return records
 
 

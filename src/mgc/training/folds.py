@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from mgc.config import BaselineRecipe
 from mgc.data import Dataset, Fold, Split
@@ -19,8 +19,9 @@ from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.derived import variants
 from mgc.training.augment import Augment
-from mgc.training.loop import Epoch, TrackSet, Trained, predict, save_atomically, train
+from mgc.training.loop import Epoch, TrackSet, Trained, load_partial, predict, save_partial, train
 from mgc.training.networks import OPTIONS, count_parameters, find_network, make_network
+from mgc.util import files
 from mgc.util.devices import make_accelerator
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
@@ -86,6 +87,8 @@ def train_folds(
     overwrite: bool,
 ) -> list[FoldResult]:
     """Train on every fold. Unless `overwrite`, an interrupted call is resumed.
+
+    The caller holds the lock of the run.
 
     On a CPU folds are trained in parallel, each in one single-threaded process, since small networks gain
     little from a second thread. The result of a fold does not depend on the others. The embedding cache must
@@ -178,8 +181,14 @@ def normalise_of(recipe: BaselineRecipe) -> str:
 
 def clear_partial(folder: Path) -> None:
     """Remove the files that are only needed to resume an interrupted run."""
-    for file in [*folder.glob("fold*.result"), *folder.glob("fold*.checkpoint")]:
-        file.unlink()
+    partial = (
+        "fold*.result",
+        "fold*.checkpoint",
+        ".*.part",
+    )  # the last one is left by a process that was killed
+    for pattern in partial:
+        for file in folder.glob(pattern):
+            file.unlink()
 
 
 @dataclass(frozen=True)
@@ -196,13 +205,10 @@ class _Job:
     def run(self, report: Callable[[Epoch], None]) -> FoldResult:
         """Train, predict the test set and save the best weights; or read the result of an earlier call."""
         file = self.folder / f"fold{self.number}.result"
-        if file.exists():
-            saved = torch.load(file, weights_only=True)
-            history = [Epoch(**epoch) for epoch in saved["history"]]
-            for epoch in history:
+        if known := load_partial(file, self._owner, self._restore):
+            for epoch in known.history:
                 report(epoch)
-            arrays = {name: saved[name].numpy() for name in ("probabilities", "validation")}
-            return FoldResult(**{**saved, **arrays, "history": history})
+            return known
         data = _FoldData.of(self.recipe, self.dataset, self.fold, self.workspace)
         checkpoint = self.folder / f"fold{self.number}.checkpoint"
         trained = data.fit(self.recipe.seed * 1000 + self.number, checkpoint, report)
@@ -214,14 +220,31 @@ class _Job:
         weights = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
         if normalise_of(self.recipe) == "train":
             weights |= {OFFSET: data.train_set.offsets[0].clone(), SCALE: data.train_set.scales[0].clone()}
-        save_file(weights, self.folder / f"fold{self.number}.safetensors")
+        content = save(weights)
+        files.write(self._weights_file, content)
         result = FoldResult(
             test, validation, data.crop_frames, count_parameters(network), trained.best_epoch,
             trained.history,
         )  # fmt: skip
         tensors = {"probabilities": torch.from_numpy(test), "validation": torch.from_numpy(validation)}
-        save_atomically({**asdict(result), **tensors}, file)
+        saved = {**asdict(result), **tensors, "weights": files.sha256(content)}
+        save_partial(saved, file, self._owner)
         return result
+
+    @property
+    def _owner(self) -> str:
+        return f"{self.folder.name} fold {self.number}"
+
+    @property
+    def _weights_file(self) -> Path:
+        return self.folder / f"fold{self.number}.safetensors"
+
+    def _restore(self, saved: dict[str, Any]) -> FoldResult:
+        file, checksum = self._weights_file, saved.pop("weights")
+        if not file.exists() or files.sha256(file.read_bytes()) != checksum:
+            raise ValueError(f"{file.name} is missing or damaged")
+        arrays = {name: saved[name].numpy() for name in ("probabilities", "validation")}
+        return FoldResult(**{**saved, **arrays, "history": [Epoch(**epoch) for epoch in saved["history"]]})
 
 
 def _train_in_turn(jobs: list[_Job], progress: Progress) -> list[FoldResult]:

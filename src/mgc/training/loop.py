@@ -5,11 +5,12 @@ crops and average the probabilities. Every random choice depends on (seed, fold,
 that was interrupted resumes from its checkpoint with the same result.
 """
 
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +21,12 @@ from torch.optim import lr_scheduler
 
 from mgc.config import AugmentRecipe, Device, TrainRecipe
 from mgc.training.augment import Augment
+from mgc.util import files
 from mgc.util.devices import make_accelerator, precision_of, tune_cpu
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, reason_of
+from mgc.util.progress import say
+
+Restored = TypeVar("Restored")
 
 REVISION = 1  # of the loop: increased by hand when the same recipe gives other weights
 SECONDS_BETWEEN_CHECKPOINTS = 15.0
@@ -143,7 +148,8 @@ def train(
     seed
         Must differ between folds.
     checkpoint
-        File that is read if it exists, and written during training.
+        File that is read if it exists, and written during training. One that is damaged or belongs to another
+        training is set aside.
     report
         Called after every epoch, also for the epochs of an interrupted training. Its exceptions end the
         training.
@@ -156,14 +162,18 @@ def train(
         The loss is infinite or NaN.
     """
     tune_cpu()
-    learner = Learner(make, train_set, recipe, crop_frames, seed, device, augment)
-    history: list[Epoch] = []
-    best_weights: dict[str, Tensor] = {}
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    owner = f"{checkpoint.parent.name} {seed} {crop_frames} {recipe.model_dump_json()}"
+
+    def new() -> Learner:
+        return Learner(make, train_set, recipe, crop_frames, seed, device, augment)
+
+    def resume(saved: dict[str, Any]) -> tuple[Learner, list[Epoch], dict[str, Tensor]]:
+        learner = new()
         for name, part in learner.parts.items():
             part.load_state_dict(saved["learner"][name])
-        history, best_weights = [Epoch(**epoch) for epoch in saved["history"]], saved["best_weights"]
+        return learner, [Epoch(**epoch) for epoch in saved["history"]], saved["best_weights"]
+
+    learner, history, best_weights = load_partial(checkpoint, owner, resume) or (new(), [], {})
     for epoch in history:
         report(epoch)
     last_saved = time.monotonic()
@@ -183,7 +193,7 @@ def train(
             state = {name: part.state_dict() for name, part in learner.parts.items()}
             curves = [asdict(epoch) for epoch in history]
             content = {"learner": state, "history": curves, "best_weights": best_weights}
-            save_atomically(content, checkpoint)
+            save_partial(content, checkpoint, owner)
             last_saved = time.monotonic()
     learner.plain.load_state_dict(best_weights)
     return Trained(learner.plain, _best_epoch(history, recipe), history)
@@ -367,8 +377,28 @@ def _make_schedule(
     return None
 
 
-def save_atomically(content: dict[str, Any], file: Path) -> None:
-    """`torch.save` to another name, then rename, so that the file is never incomplete."""
-    partial = file.with_name(f"{file.name}.part")
-    torch.save(content, partial)
-    partial.replace(file)
+def save_partial(content: dict[str, Any], file: Path, owner: str) -> None:
+    """`torch.save` with a checksum; `owner` describes the training that the file belongs to."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    files.write_sealed(file, buffer.getbuffer(), owner)
+
+
+def load_partial(file: Path, owner: str, restore: Callable[[dict[str, Any]], Restored]) -> Restored | None:
+    """What `restore` makes of the content that `save_partial` wrote; None if there is no file.
+
+    A file that is damaged, belongs to another training or cannot be restored is renamed, with a warning, and
+    None is returned.
+    """
+    try:
+        content = files.read_sealed(file, owner)
+        return restore(torch.load(io.BytesIO(content), "cpu", weights_only=True))
+    except FileNotFoundError:
+        return None
+    except (MemoryError, torch.OutOfMemoryError, PermissionError):
+        raise
+    except Exception as error:  # load_state_dict and torch.load raise exceptions of many unrelated types
+        aside = file.replace(file.with_name(f"{file.name}.damaged"))
+        what = f"{file} cannot be used: {reason_of(error)}"
+        say(f"warning: {what}; it is kept as {aside.name}, and its fold is trained without it")
+        return None

@@ -270,13 +270,15 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[Any, Any]]]:
 
 def _read_parquet(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Columns and rows, unless they would fill the memory: 200 kB can contain forty million rows."""
-    about = pyarrow.parquet.read_metadata(file)
-    size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
-    if about.num_rows > MAX_ROWS or size > MAX_BYTES:
-        what = f"the manifest has {about.num_rows:,} rows of {size:,} bytes in all"
-        fix = f"use at most {MAX_ROWS:,} rows and {MAX_BYTES:,} bytes, with paths instead of audio"
-        raise MgcError(what, where=file, fix=fix)
-    table = pyarrow.parquet.read_table(file)
+
+    def check(about: pyarrow.parquet.FileMetaData) -> None:
+        size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+        if about.num_rows > MAX_ROWS or size > MAX_BYTES:
+            what = f"the manifest has {about.num_rows:,} rows of {size:,} bytes in all"
+            fix = f"use at most {MAX_ROWS:,} rows and {MAX_BYTES:,} bytes, with paths instead of audio"
+            raise MgcError(what, where=file, fix=fix)
+
+    table = files.read_parquet(file, check)
     return table.column_names, table.to_pylist()
 
 
