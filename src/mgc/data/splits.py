@@ -15,6 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from mgc.data.dataset import Dataset, Track
+from mgc.evaluate import ARTIST_PREFIX
 from mgc.util.errors import MgcError
 
 REVISION = 1  # raised by hand when a rule splits the same tracks in another way
@@ -75,7 +76,9 @@ class Split:
                     raise MgcError(f"the {_PART_NAMES[part]} is empty", where=where, fix=_TOO_FEW_TRACKS)
             for kind, owner in owners.items():
                 for name, (one, other) in fold.shared(owner).items():
-                    what = f"the {kind} {name.removeprefix('artist: ')!r} is in the {_PART_NAMES[one]} and in"
+                    what = (
+                        f"the {kind} {name.removeprefix(ARTIST_PREFIX)!r} is in the {_PART_NAMES[one]} and in"
+                    )
                     reason = f"the {_PART_NAMES[other]}: the scores would count what a model remembers of it"
                     fix = "fix the split column, or let mgc split by artist with --split cv5"
                     raise MgcError(f"{what} {reason}", where=where, fix=fix)

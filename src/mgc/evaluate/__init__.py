@@ -41,7 +41,8 @@ Applications in Genetics and Molecular Biology 9(1), 2010.
 """
 
 from mgc.evaluate.comparison import Difference, Leak, Verdict, holm, leak, mcnemar_p, paired, sign_flip_p
-from mgc.evaluate.predictions import PROBABILITY_PREFIX, Floats, Integers, Predictions
+from mgc.evaluate.inference import MARGIN, Comparison, Outcomes, Repeats, compare, compare_runs, repeats
+from mgc.evaluate.predictions import ARTIST_PREFIX, PROBABILITY_PREFIX, Floats, Integers, Predictions
 from mgc.evaluate.ranking import roc_aucs, roc_curves
 from mgc.evaluate.scores import (
     Bin,
@@ -59,8 +60,9 @@ from mgc.evaluate.scores import (
 )
 
 __all__ = [
-    "PROBABILITY_PREFIX", "Bin", "ClassScore", "Difference", "Floats", "Integers", "Leak", "OverSeeds",
-    "Predictions", "Scores", "Verdict", "calibration_error", "confusion_matrix", "evaluate", "holm",
-    "leak", "log_loss", "mcnemar_p", "over_seeds", "paired", "precision_recall_f1", "reliability",
+    "ARTIST_PREFIX", "MARGIN", "PROBABILITY_PREFIX", "Bin", "ClassScore", "Comparison", "Difference",
+    "Floats", "Integers", "Leak", "Outcomes", "OverSeeds", "Predictions", "Repeats", "Scores", "Verdict",
+    "calibration_error", "compare", "compare_runs", "confusion_matrix", "evaluate", "holm", "leak",
+    "log_loss", "mcnemar_p", "over_seeds", "paired", "precision_recall_f1", "reliability", "repeats",
     "roc_aucs", "roc_curves", "sign_flip_p", "top2_accuracy",
 ]  # fmt: skip

@@ -5,10 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from mgc.evaluate.predictions import Floats, Integers, Predictions
+from mgc.evaluate.predictions import ARTIST_PREFIX, Floats, Integers, Predictions
 from mgc.util.errors import MgcError
 
-Unit = Literal["group", "track"]
+Unit = Literal["artist", "group", "track"]  # singular: + "s" in text
 
 CONFIDENCE = 0.95
 MIN_RESAMPLES = 40  # 1 / 0.025: with fewer, no resample lies beyond either end of the interval
@@ -16,7 +16,10 @@ CHUNK_WEIGHTS = 2_000_000  # weights computed at once, 16 MB
 
 
 def unit_of(predictions: Predictions) -> Unit:
-    """The resampling unit."""
+    """What a group is: always an artist, else a group of tracks (an artist, or files of equal content) if any
+    holds several tracks, else a track."""
+    if all(group.startswith(ARTIST_PREFIX) for group in predictions.groups):
+        return "artist"
     return "group" if predictions.has_groups else "track"
 
 

@@ -21,6 +21,8 @@ ROW_SUM_TOLERANCE = 1e-4  # a float32 softmax over hundreds of classes stays wel
 NAMED_IN_ERRORS = 3
 FRAME_COLUMNS = ("track_id", "label", "group", "fold", "predicted")
 PROBABILITY_PREFIX = "p_"
+ARTIST_PREFIX = "artist: "  # of a group that is an artist
+SAME_SPLIT = "compare runs over the same dataset, split and seed of the split"
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,24 +256,33 @@ def _few_tracks(rows: Integers, track_ids: Sequence[str], values: Any) -> str:
 
 def check_same_split(a: Predictions, b: Predictions) -> None:
     """Raise MgcError, naming differences, unless classes, tracks, labels, groups and folds are equal."""
-    fix = "compare runs over the same dataset, split and seed of the split"
+    check_same_tracks(a, b)
+    _check_equal("folds", a.track_ids, a.fold.tolist(), b.fold.tolist())
+
+
+def check_same_tracks(a: Predictions, b: Predictions) -> None:
+    """Raise MgcError, naming differences, unless classes, tracks, labels and groups are equal."""
     if a.classes != b.classes:
-        raise MgcError(f"the two runs differ in their classes; {only_in(a.classes, b.classes)}", fix=fix)
+        raise MgcError(
+            f"the two runs differ in their classes; {only_in(a.classes, b.classes)}", fix=SAME_SPLIT
+        )
     if a.track_ids != b.track_ids:
-        raise MgcError(f"the two runs have different tracks; {only_in(a.track_ids, b.track_ids)}", fix=fix)
+        raise MgcError(
+            f"the two runs have different tracks; {only_in(a.track_ids, b.track_ids)}", fix=SAME_SPLIT
+        )
     names = np.array(a.classes)
-    for what, in_a, in_b in (
-        ("labels", names[a.labels].tolist(), names[b.labels].tolist()),
-        ("groups", a.groups, b.groups),
-        ("folds", a.fold.tolist(), b.fold.tolist()),
-    ):
-        if differing := [i for i in range(len(a)) if in_a[i] != in_b[i]]:
-            i = differing[0]
-            raise MgcError(
-                f"the two runs differ in the {what} of {few([a.track_ids[i] for i in differing])}: "
-                f"{a.track_ids[i]!r} has {in_a[i]!r} and {in_b[i]!r}",
-                fix=fix,
-            )
+    _check_equal("labels", a.track_ids, names[a.labels].tolist(), names[b.labels].tolist())
+    _check_equal("groups", a.track_ids, a.groups, b.groups)
+
+
+def _check_equal(what: str, track_ids: Sequence[str], in_a: Sequence[Any], in_b: Sequence[Any]) -> None:
+    if differing := [i for i in range(len(track_ids)) if in_a[i] != in_b[i]]:
+        i = differing[0]
+        raise MgcError(
+            f"the two runs differ in the {what} of {few([track_ids[i] for i in differing])}: "
+            f"{track_ids[i]!r} has {in_a[i]!r} and {in_b[i]!r}",
+            fix=SAME_SPLIT,
+        )
 
 
 def only_in(a: Sequence[str], b: Sequence[str]) -> str:

@@ -73,8 +73,8 @@ class Scores(_MeanScores):
 
     def lines(self) -> list[str]:
         """Text for people: accuracy, macro-F1 and log loss, then one line per class."""
-        unit = "artists" if self.interval_unit == "group" else "tracks"
-        interval = f"[{self.accuracy_low:.3f}, {self.accuracy_high:.3f}] (95 % over {self.n_groups} {unit})"
+        over = f"95 % over {self.n_groups} {self.interval_unit}s"
+        interval = f"[{self.accuracy_low:.3f}, {self.accuracy_high:.3f}] ({over})"
         width = max(len(row.label) for row in self.per_class)
         return [
             f"accuracy {self.accuracy:.3f} {interval}, macro-F1 {self.macro_f1:.3f}, "

@@ -258,7 +258,7 @@ def _plot(points: pd.DataFrame, folder: Path) -> None:
     axis.set_xscale("log")
     axis.set_xticks(sizes, [*map(str, sizes)], minor=False)
     axis.xaxis.set_minor_locator(NullLocator())
-    unit = "artists" if set(points["interval_over"]) == {"group"} else "tracks"
+    unit = f"{points['interval_over'].iloc[0]}s"
     shade = f"; shaded: deviation over {points['draws'].max()} seeds" if several else ""
     ylabel = f"accuracy (share of {points['n_tracks'].iloc[0]} test tracks)\nbars: 95 % over {unit}{shade}"
     axis.set(xlabel="training tracks per genre (logarithmic)", ylabel=ylabel, ylim=(0, 1))

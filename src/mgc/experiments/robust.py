@@ -105,7 +105,7 @@ def _rows(
             "change_high": difference.high if difference else None,
             "p_holm": difference.p_corrected if difference else None,
             "verdict": difference.verdict if difference else None,
-            "interval_over": "artists" if scores.interval_unit == "group" else "tracks",
+            "interval_over": f"{scores.interval_unit}s",
             "n_units": scores.n_groups,
         }
 

@@ -19,6 +19,7 @@ from mgc.data.dataset import Dataset, Listing, Track, as_text, check_unique_ids
 from mgc.data.loading import limit_tracks
 from mgc.data.quarantine import BY_HAND, Quarantined, read_quarantine, write_quarantine
 from mgc.data.splits import Fold, make_split
+from mgc.evaluate import ARTIST_PREFIX
 from mgc.util.errors import MgcError
 from mgc.workspace import Workspace
 
@@ -304,7 +305,9 @@ def _split(listing: Listing, tracks: Sequence[Track], recipe: DataRecipe) -> _Sp
 def _crossing(tracks: Mapping[str, _Checked], folds: Sequence[Fold]) -> dict[str, list[str]]:
     """Artists and albums that are in several parts of a fold."""
     owners = {
-        "artists": {i: c.track.group.removeprefix("artist: ") for i, c in tracks.items() if c.track.artist},
+        "artists": {
+            i: c.track.group.removeprefix(ARTIST_PREFIX) for i, c in tracks.items() if c.track.artist
+        },
         "albums": {i: c.track.album for i, c in tracks.items() if c.track.album},
     }
     return {what: sorted({n for f in folds for n in f.shared(owner)}) for what, owner in owners.items()}

@@ -19,6 +19,7 @@ from mgc.data.clips import file_hash
 from mgc.data.dataset import Excluded, Listing, Track, as_text
 from mgc.data.fetch import unpack
 from mgc.data.splits import SPLIT_WORDS, side_of
+from mgc.evaluate import ARTIST_PREFIX
 from mgc.util import files
 from mgc.util.errors import MgcError, counted, did_you_mean, explaining
 from mgc.workspace import Workspace
@@ -323,4 +324,4 @@ def parse_split(word: str, where: object) -> str:
 
 def artist_group(artist: str) -> str:
     """The group of an artist, independent of case, spaces and the encoding of accents."""
-    return f"artist: {' '.join(unicodedata.normalize('NFKC', artist).casefold().split())}"
+    return f"{ARTIST_PREFIX}{' '.join(unicodedata.normalize('NFKC', artist).casefold().split())}"

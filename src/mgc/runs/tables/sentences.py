@@ -13,7 +13,7 @@ REPORTED = "Reported elsewhere"
 def caption(section: Section) -> list[str]:
     """What a reader must know about the rows, in sentences."""
     first, scores = section.first, section.first.evaluation
-    unit = "artists" if scores.interval_unit == "group" else "tracks"
+    unit = f"{scores.interval_unit}s"
     compared = [row for row in section.rows if row.p_holm is not None]
     lines = [
         f"{first.data}, {scores.n_tracks} tracks, split {first.split}: {first.split_authority}.",
@@ -98,7 +98,7 @@ def _encoder_against_network(frozen: list[System], scratch: list[System]) -> str
         "better": "a frozen pretrained encoder is better than a network from scratch here",
         "worse": "a frozen pretrained encoder is worse than a network from scratch here",
     }.get(gain.verdict, f"a frozen pretrained encoder against a network from scratch: {gain.words}")
-    by = f" by {gain.n_groups} artists" if gain.interval_unit == "group" else ""
+    by = f" by {gain.n_groups} {gain.interval_unit}s" if gain.interval_unit != "track" else ""
     numbers = f"{points(gain)}, p = {p:.3g}, on {gain.n_tracks} tracks{by}"
     return f"{verdict}: {_best(frozen)} against {_best(scratch)}, {numbers}"
 
