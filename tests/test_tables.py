@@ -216,7 +216,7 @@ def test_an_older_record_is_evaluated_again(monkeypatch: pytest.MonkeyPatch) -> 
         file.write_text(sealed(content))
         assert load_record(file).evaluation == whole
     (record.folder / "predictions.parquet").unlink()
-    with pytest.raises(MgcError, match="predictions of a run cannot be read"):
+    with pytest.raises(MgcError, match="cannot be read"):
         _ = load_record(file).evaluation
     # Complete scores are not computed again.
     monkeypatch.setattr("mgc.runs.record.evaluate", None)

@@ -165,11 +165,8 @@ class TuneRecipe(Recipe):
     device: Device = "auto"
 
 
-# Not part of a dumped recipe: files never give trust, see `read_recipe`.
-Trust = Annotated[
-    bool,
-    Field(exclude=True, description="run the Python code in an encoder's repository: a flag, not a setting"),
-]
+# Excluded from what is written: a file never gives trust, see `read_recipe`.
+Trust = Annotated[bool, Field(exclude=True, description="run the Python code in an encoder's repository")]
 
 
 class EncoderRecipe(Recipe):

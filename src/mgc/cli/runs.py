@@ -136,10 +136,8 @@ def predict(options: Options, run: str, files: list[Path]) -> None:
 
     recipe = options.recipe(PredictRecipe)
     found = find_files(files)
-    trusted = recipe.trust_remote_code
-    opened = open_run(
-        run, options.workspace, model=recipe.model, trust_remote_code=trusted, device=recipe.device
-    )
+    chosen = recipe.model_dump(include={"model", "device"})
+    opened = open_run(run, options.workspace, trust_remote_code=recipe.trust_remote_code, **chosen)
     predictions = predict_files(opened, found, recipe.over_time)
     if predictions.predicted or recipe.format != "table":
         typer.echo(format_predictions(predictions, recipe.format))

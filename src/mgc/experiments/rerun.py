@@ -54,11 +54,18 @@ def rerun(
     with files.locked(workspace.results / RERUNS / record.run_id):
         place, created = _place(record, workspace)
         new = _reproduce(record, recipe, replace(workspace, results=place))
-        same, lines = _compare(record, before, new, tolerance)
-        if same and created:
-            shutil.rmtree(place)
-    kept = [] if same and created else [f"new run: {new.folder}"]
-    return same, [lines[0], *notes, *lines[1:], *kept]
+    after = new.predictions()
+    same, comparison = _compare_predictions(before, after, tolerance)
+    then, now = (float(np.mean(p.predicted == p.labels)) for p in (before, after))
+    points = f" ({100 * (now - then):+.2f} points)" if now != then else ""
+    conditions, reasons = _compare_conditions(record, new)
+    lines = [f"{record.run_id}, created {record.created[:16].replace('T', ' ')}", *notes, *conditions]
+    lines.append(f"predictions: {comparison}; accuracy {then:.4f} then, {now:.4f} now{points}")
+    if same and created:
+        shutil.rmtree(place)
+    unknown = "no recorded condition differs; the device may add floating-point numbers in a varying order"
+    lines.append("SAME" if same else f"DIFFERENT. Possible reasons: {'; '.join(reasons) or unknown}")
+    return same, lines if same and created else [*lines, f"new run: {new.folder}"]
 
 
 def _place(record: RunRecord, workspace: Workspace) -> tuple[Path, bool]:
@@ -72,23 +79,6 @@ def _place(record: RunRecord, workspace: Workspace) -> tuple[Path, bool]:
             return place, False
         number += 1
     return place, True
-
-
-def _compare(
-    record: RunRecord, before: Predictions, new: RunRecord, tolerance: float
-) -> tuple[bool, list[str]]:
-    """Whether the predictions are the same, and a report."""
-    after = new.predictions()
-    same, comparison = _compare_predictions(before, after, tolerance)
-    then, now = (float(np.mean(p.predicted == p.labels)) for p in (before, after))
-    points = f" ({100 * (now - then):+.2f} points)" if now != then else ""
-    conditions, reasons = _compare_conditions(record, new)
-    lines = [f"{record.run_id}, created {record.created[:16].replace('T', ' ')}", *conditions]
-    lines.append(f"predictions: {comparison}; accuracy {then:.4f} then, {now:.4f} now{points}")
-    if same:
-        return True, [*lines, "SAME"]
-    unknown = "no recorded condition differs; the device may add floating-point numbers in a varying order"
-    return False, [*lines, f"DIFFERENT. Possible reasons: {'; '.join(reasons) or unknown}"]
 
 
 def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:

@@ -153,12 +153,9 @@ def _network(
     device: Device,
 ) -> _Network:
     file = record.folder / f"fold{number}.safetensors"
-    if not file.exists():
-        raise MgcError("the weights of a fold are missing", where=file, fix=RERUN)
-    with explaining(
-        "the weights of a fold cannot be read", file, RERUN, (OSError, SafetensorError, MgcError)
-    ):
-        weights = load(record.read(file.name))
+    content = record.read(file.name)
+    with explaining("the weights of a fold cannot be read", file, RERUN, (SafetensorError,)):
+        weights = load(content)
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         what = "the weights of a fold are damaged: they contain NaN or infinity"
         raise MgcError(what, where=file, fix=RERUN)
@@ -208,11 +205,7 @@ def _head(
     record: RunRecord, recipe: ProbeRecipe, number: int, representation: Representation, classes: int
 ) -> _Head:
     file = record.folder / f"head{number}.safetensors"
-    if not file.exists():
-        fix = "run the command of this run again: fitting a head takes seconds"
-        raise MgcError("the head of a fold is missing", where=file, fix=fix)
-    with explaining("the head of a fold cannot be read", file, RERUN, (OSError, MgcError)):
-        record.read(file.name)
+    record.read(file.name)
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
     return _Head(Fitted(load_head(file), 0.0, {}, 0), one, representation, classes)

@@ -18,7 +18,7 @@ from mgc.util.text import render_template, text_table
 from mgc.workspace import Workspace
 
 FORMATS = ("table", "json")
-UNFINISHED_FILES = ("predictions.parquet", "fold*.checkpoint", "fold*.result")  # written before the record
+UNFINISHED_FILES = ("predictions.parquet", "fold*.checkpoint")  # written before the record
 UNVERIFIED = "no checksums, written by an earlier version of mgc"
 State = Literal["current", "superseded", "unfinished", "damaged"]
 
@@ -26,8 +26,6 @@ State = Literal["current", "superseded", "unfinished", "damaged"]
 @dataclass(frozen=True)
 class Run:
     """The folder of a run. `record` is None if the state is unfinished or damaged; `reason` says more.
-
-    A record without checksums is unverified: it was written by an earlier version of mgc.
 
     current: shown in the tables. superseded: the same recipe was run later, with other code.
     """
@@ -52,7 +50,7 @@ class Run:
 
 
 def list_runs(workspace: Workspace, data: str | None = None, weights: bool = False) -> list[Run]:
-    """Every run in the results, by dataset, oldest first; with `weights`, these are verified as well.
+    """Every run, by dataset, oldest first; verified, also its `weights` if asked.
 
     Raises:
         MgcError: `data` has no results.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Parsed = TypeVar("Parsed")
 
-RERUN = "run its command again with --overwrite"
+RERUN = "run its command again with --overwrite, or copy the file again"
 WEIGHTS = ".safetensors"
 KEPT_FILES = ("*.parquet", "curves.csv", f"fold*{WEIGHTS}", f"head*{WEIGHTS}")  # those with a checksum
 RUN_FILES = (*KEPT_FILES, "record.json", "curves.*", "map.csv")
@@ -89,6 +89,11 @@ class RunRecord:
     # The folder of the run is not written, since folders are moved.
     folder: Path = field(default=Path(), compare=False)
 
+    def __post_init__(self) -> None:
+        for name in (self.run_id, self.data, *self.sha256):
+            if name in ("", "..") or name != Path(name).name:
+                raise MgcError(f"{name!r} cannot be the name of a file or folder")
+
     @property
     def revisions_text(self) -> str:
         """The revisions, as in "split 1, network 1, training 1"."""
@@ -130,38 +135,28 @@ class RunRecord:
         return self._table("validation", parse)
 
     def _table(self, name: str, parse: "Callable[[pa.Table], Parsed]") -> Parsed:
-        what = "validation predictions" if name == "validation" else name
+        content = self.read(f"{name}.parquet")
         file = self.folder / f"{name}.parquet"
-        with explaining(f"the {what} of a run cannot be read", file, RERUN, _DAMAGED):
-            return parse(files.read_parquet(self.read(file.name)))
+        with explaining(f"the {name} of a run cannot be read", file, RERUN, _DAMAGED):
+            return parse(files.read_parquet(content))
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file beside the record, compared with the checksum in the record.
-
-        Raises:
-            OSError: the file cannot be read.
-            MgcError: it is not the file that was written with this record.
-        """
+        """The bytes of a file beside the record; raises MgcError unless they are those of its checksum."""
         file = self.folder / name
-        content = file.read_bytes()
+        with explaining(f"{name} cannot be read", file, RERUN):
+            content = files.read(file)
         if self.sha256 and self.sha256.get(name) != files.sha256(content):
-            what = f"{name} is damaged, or is not the file that was saved with this record"
+            what = f"{name} is damaged, or was not saved with this record"
             raise MgcError(what, where=file, fix=RERUN)
         return content
 
-    def verify(self, weights: bool = True) -> None:
-        """Compare the files beside the record with its checksums; `weights` may be missing.
-
-        Raises:
-            MgcError: a file is missing, damaged or another one.
-        """
+    def verify(self, weights: bool) -> None:
+        """Compare files with their checksums, also the `weights` that exist; MgcError if one is damaged."""
+        names = [name for name in self.sha256 if not name.endswith(WEIGHTS)]
+        for name in [*names, *(file.name for file in self.folder.glob(f"*{WEIGHTS}") if weights)]:
+            self.read(name)
         if not self.sha256:
             self.predictions()
-            return
-        listed = [name for name in self.sha256 if not name.endswith(WEIGHTS)]
-        for name in [*listed, *(file.name for file in self.folder.glob(f"*{WEIGHTS}") if weights)]:
-            with explaining(f"{name} cannot be read", self.folder / name, RERUN):
-                self.read(name)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `record.json`."""
@@ -174,10 +169,9 @@ class RunRecord:
         Raises:
             MgcError: the folder is not that of this run, or is a link to another place.
         """
-        _check_names(self)
-        if self.folder.is_symlink():
-            what = "the folder of this run is a link to another place"
-            raise MgcError(what, where=self.folder, fix="remove the link")
+        if self.run_id != self.folder.name or self.folder.is_symlink():
+            what = f"not the folder of the run {self.run_id!r}, or a link to another place"
+            raise MgcError(what, where=self.folder, fix="remove it")
         with files.locked(self.folder):
             (self.folder / "record.json").unlink(missing_ok=True)
             yield
@@ -211,14 +205,14 @@ _adapter = cache(lambda: TypeAdapter(RunRecord))
 
 
 def load_record(file: Path) -> RunRecord:
-    """The record in a `record.json`, or in the `config.json` of an export; the files beside it are not read.
+    """The record in a `record.json`, or in the `config.json` of an export.
 
     Raises:
         MgcError: it is damaged, of another version of mgc, or not the record of its folder.
     """
     fix = "run its command again with --overwrite, or take its folder out of results/"
     with explaining("the record cannot be read", file, fix, _DAMAGED):
-        text = file.read_bytes()
+        text = files.read(file)
         content = json.loads(text)
         if content.get(SEAL, "") != (_seal(content) if SEAL in content or content.get("sha256") else ""):
             raise ValueError("it was damaged or changed after it was written")
@@ -226,21 +220,13 @@ def load_record(file: Path) -> RunRecord:
         record.recipe["data"]["limit"]  # tables need it
         # Records of earlier versions have it; only the command line and the API give trust.
         record.recipe.pop("trust_remote_code", None)
-    _check_names(record, of_folder=file.name == "record.json")
+        if file.name == "record.json" and record.run_id != Path(os.path.abspath(file)).parent.name:  # noqa: PTH100
+            raise ValueError(f"it is of the run {record.run_id!r}, not of this folder")
     return record
 
 
-def _check_names(record: RunRecord, of_folder: bool = True) -> None:
-    """Raise MgcError if a name could lead out of the results, or is not that of the record's folder."""
-    folder = Path(os.path.abspath(record.folder))  # noqa: PTH100  # it must not follow links
-    plain = all(name == Path(name).name and name not in ("", "..") for name in (record.run_id, record.data))
-    if not plain or (of_folder and record.run_id != folder.name):
-        what = f"the record is of the run {record.run_id!r} on {record.data!r}, not of this folder"
-        raise MgcError(what, where=folder, fix="give the folder its name back, or remove it")
-
-
 def load_run(folder: Path, weights: bool = False) -> RunRecord:
-    """The record in a folder of the results, after its files have been verified, also its `weights` if asked.
+    """The record in a folder of the results, after its files were verified, also its `weights` if asked.
 
     Raises:
         MgcError: as `load_record` and `RunRecord.verify`, or the run is on another dataset.

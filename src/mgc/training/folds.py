@@ -3,7 +3,7 @@
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.derived import variants
 from mgc.training.augment import Augment
-from mgc.training.loop import Epoch, TrackSet, Trained, load_partial, predict, save_partial, train
+from mgc.training.loop import Epoch, TrackSet, Trained, predict, train
 from mgc.training.networks import OPTIONS, count_parameters, find_network, make_network
 from mgc.util import files
 from mgc.util.devices import make_accelerator
@@ -86,9 +86,7 @@ def train_folds(
     folder: Path,
     overwrite: bool,
 ) -> list[FoldResult]:
-    """Train on every fold. Unless `overwrite`, an interrupted call is resumed.
-
-    The caller holds the lock of the run.
+    """Train on every fold, under the lock of the run. Unless `overwrite`, an interrupted call is resumed.
 
     On a CPU folds are trained in parallel, each in one single-threaded process, since small networks gain
     little from a second thread. The result of a fold does not depend on the others. The embedding cache must
@@ -181,14 +179,8 @@ def normalise_of(recipe: BaselineRecipe) -> str:
 
 def clear_partial(folder: Path) -> None:
     """Remove the files that are only needed to resume an interrupted run."""
-    partial = (
-        "fold*.result",
-        "fold*.checkpoint",
-        ".*.part",
-    )  # the last one is left by a process that was killed
-    for pattern in partial:
-        for file in folder.glob(pattern):
-            file.unlink()
+    for file in [*folder.glob("fold*.checkpoint"), *folder.glob(".*.part")]:  # .part: of a killed process
+        file.unlink()
 
 
 @dataclass(frozen=True)
@@ -203,12 +195,7 @@ class _Job:
     number: int
 
     def run(self, report: Callable[[Epoch], None]) -> FoldResult:
-        """Train, predict the test set and save the best weights; or read the result of an earlier call."""
-        file = self.folder / f"fold{self.number}.result"
-        if known := load_partial(file, self._owner, self._restore):
-            for epoch in known.history:
-                report(epoch)
-            return known
+        """Train, predict the test set and save the best weights. A finished training is not repeated."""
         data = _FoldData.of(self.recipe, self.dataset, self.fold, self.workspace)
         checkpoint = self.folder / f"fold{self.number}.checkpoint"
         trained = data.fit(self.recipe.seed * 1000 + self.number, checkpoint, report)
@@ -220,31 +207,11 @@ class _Job:
         weights = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
         if normalise_of(self.recipe) == "train":
             weights |= {OFFSET: data.train_set.offsets[0].clone(), SCALE: data.train_set.scales[0].clone()}
-        content = save(weights)
-        files.write(self._weights_file, content)
-        result = FoldResult(
+        files.write(self.folder / f"fold{self.number}.safetensors", save(weights))
+        return FoldResult(
             test, validation, data.crop_frames, count_parameters(network), trained.best_epoch,
             trained.history,
         )  # fmt: skip
-        tensors = {"probabilities": torch.from_numpy(test), "validation": torch.from_numpy(validation)}
-        saved = {**asdict(result), **tensors, "weights": files.sha256(content)}
-        save_partial(saved, file, self._owner)
-        return result
-
-    @property
-    def _owner(self) -> str:
-        return f"{self.folder.name} fold {self.number}"
-
-    @property
-    def _weights_file(self) -> Path:
-        return self.folder / f"fold{self.number}.safetensors"
-
-    def _restore(self, saved: dict[str, Any]) -> FoldResult:
-        file, checksum = self._weights_file, saved.pop("weights")
-        if not file.exists() or files.sha256(file.read_bytes()) != checksum:
-            raise ValueError(f"{file.name} is missing or damaged")
-        arrays = {name: saved[name].numpy() for name in ("probabilities", "validation")}
-        return FoldResult(**{**saved, **arrays, "history": [Epoch(**epoch) for epoch in saved["history"]]})
 
 
 def _train_in_turn(jobs: list[_Job], progress: Progress) -> list[FoldResult]:

@@ -9,8 +9,9 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,8 +26,6 @@ from mgc.util import files
 from mgc.util.devices import make_accelerator, precision_of, tune_cpu
 from mgc.util.errors import MgcError, reason_of
 from mgc.util.progress import say
-
-Restored = TypeVar("Restored")
 
 REVISION = 1  # of the loop: increased by hand when the same recipe gives other weights
 SECONDS_BETWEEN_CHECKPOINTS = 15.0
@@ -164,16 +163,8 @@ def train(
     tune_cpu()
     owner = f"{checkpoint.parent.name} {seed} {crop_frames} {recipe.model_dump_json()}"
 
-    def new() -> Learner:
-        return Learner(make, train_set, recipe, crop_frames, seed, device, augment)
-
-    def resume(saved: dict[str, Any]) -> tuple[Learner, list[Epoch], dict[str, Tensor]]:
-        learner = new()
-        for name, part in learner.parts.items():
-            part.load_state_dict(saved["learner"][name])
-        return learner, [Epoch(**epoch) for epoch in saved["history"]], saved["best_weights"]
-
-    learner, history, best_weights = load_partial(checkpoint, owner, resume) or (new(), [], {})
+    new = partial(Learner, make, train_set, recipe, crop_frames, seed, device, augment)
+    learner, history, best_weights = _resumed(checkpoint, owner, new()) or (new(), [], {})
     for epoch in history:
         report(epoch)
     last_saved = time.monotonic()
@@ -190,13 +181,44 @@ def train(
             best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
         report(epoch)
         if time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS or _finished(history, recipe):
-            state = {name: part.state_dict() for name, part in learner.parts.items()}
-            curves = [asdict(epoch) for epoch in history]
-            content = {"learner": state, "history": curves, "best_weights": best_weights}
-            save_partial(content, checkpoint, owner)
+            learned = {name: part.state_dict() for name, part in learner.parts.items()}
+            state = {"owner": owner, "learner": learned, "history": [asdict(epoch) for epoch in history]}
+            _save(checkpoint, state | {"best_weights": best_weights})
             last_saved = time.monotonic()
     learner.plain.load_state_dict(best_weights)
     return Trained(learner.plain, _best_epoch(history, recipe), history)
+
+
+def _save(checkpoint: Path, content: dict[str, Any]) -> None:
+    """`torch.save`, followed by a checksum (64 hexadecimal digits)."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    files.write(checkpoint, [buffer.getvalue(), files.sha256(buffer.getvalue()).encode()])
+
+
+def _resumed(
+    checkpoint: Path, owner: str, learner: "Learner"
+) -> tuple["Learner", list[Epoch], dict[str, Tensor]] | None:
+    """The learner, history and best weights of a checkpoint; None if there is none that can be used."""
+    try:
+        data = files.read(checkpoint)
+        if files.sha256(data[:-64]).encode() != data[-64:]:
+            raise ValueError("it is damaged, or of another version of mgc")
+        saved = torch.load(io.BytesIO(data[:-64]), "cpu", weights_only=True)
+        if saved["owner"] != owner:
+            raise ValueError("it belongs to another training")
+        for name, part in learner.parts.items():
+            part.load_state_dict(saved["learner"][name])
+        return learner, [Epoch(**epoch) for epoch in saved["history"]], saved["best_weights"]
+    except FileNotFoundError:
+        return None
+    except (MemoryError, torch.OutOfMemoryError, PermissionError):
+        raise
+    except Exception as error:  # torch.load and load_state_dict raise exceptions of many unrelated types
+        aside = checkpoint.replace(checkpoint.with_name(f"{checkpoint.name}.damaged"))
+        reason = f"{reason_of(error)}; it is kept as {aside.name}, and this training starts anew"
+        say(f"warning: the checkpoint {checkpoint} cannot be used: {reason}")
+        return None
 
 
 def _best_epoch(history: list[Epoch], recipe: TrainRecipe) -> int:
@@ -375,30 +397,3 @@ def _make_schedule(
             linear = lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
             return lr_scheduler.SequentialLR(optimizer, [linear, cosine], [warmup])
     return None
-
-
-def save_partial(content: dict[str, Any], file: Path, owner: str) -> None:
-    """`torch.save` with a checksum; `owner` describes the training that the file belongs to."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    files.write_sealed(file, buffer.getbuffer(), owner)
-
-
-def load_partial(file: Path, owner: str, restore: Callable[[dict[str, Any]], Restored]) -> Restored | None:
-    """What `restore` makes of the content that `save_partial` wrote; None if there is no file.
-
-    A file that is damaged, belongs to another training or cannot be restored is renamed, with a warning, and
-    None is returned.
-    """
-    try:
-        content = files.read_sealed(file, owner)
-        return restore(torch.load(io.BytesIO(content), "cpu", weights_only=True))
-    except FileNotFoundError:
-        return None
-    except (MemoryError, torch.OutOfMemoryError, PermissionError):
-        raise
-    except Exception as error:  # load_state_dict and torch.load raise exceptions of many unrelated types
-        aside = file.replace(file.with_name(f"{file.name}.damaged"))
-        what = f"{file} cannot be used: {reason_of(error)}"
-        say(f"warning: {what}; it is kept as {aside.name}, and its fold is trained without it")
-        return None

@@ -1,21 +1,23 @@
 """Files that are written completely or not at all, and whose damage is found when they are read."""
 
+import errno
 import hashlib
 import io
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgc.util.errors import MgcError, reason_of
+from mgc.util.errors import reason_of
 from mgc.util.progress import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Bytes = bytes | memoryview
+MAX_ROWS, MAX_BYTES = 2_000_000, 1 << 30  # of a Parquet file, uncompressed
 
 
 def write(file: Path, content: str | Bytes | Iterable[Bytes], sync: bool = True) -> Path:
@@ -47,53 +49,36 @@ def write(file: Path, content: str | Bytes | Iterable[Bytes], sync: bool = True)
     return file
 
 
+def read(file: Path) -> bytes:
+    """The bytes of a regular file; OSError for anything else: a pipe or a device may never end."""
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
+    return file.read_bytes()
+
+
 def sha256(content: bytes) -> str:
     """The checksum that `sha256sum` prints."""
     return hashlib.sha256(content).hexdigest()
 
 
-def write_sealed(file: Path, content: memoryview, owner: str) -> Path:
-    """`write` the content after a checksum of it and of `owner`, which says what the file belongs to."""
-    return write(file, [_seal(content, owner), content])
-
-
-def read_sealed(file: Path, owner: str) -> memoryview:
-    """The content that `write_sealed` wrote.
+def read_parquet(content: bytes) -> "pa.Table":
+    """The table in a Parquet file, unless it would fill the memory: 200 kB can hold forty million rows.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is damaged, was written for another owner, or not by `write_sealed`.
-    """
-    data = memoryview(file.read_bytes())
-    seal, content = data[: hashlib.sha256().digest_size], data[hashlib.sha256().digest_size :]
-    if seal != _seal(content, owner):
-        raise ValueError("it is damaged, belongs to another training, or is of another version of mgc")
-    return content
-
-
-def _seal(content: memoryview, owner: str) -> bytes:
-    digest = hashlib.sha256(owner.encode() + b"\0")
-    digest.update(content)
-    return digest.digest()
-
-
-def read_parquet(source: Path | bytes, check: Callable[[Any], None] = lambda metadata: None) -> "pa.Table":
-    """The table in a Parquet file. `check` is called with its metadata before anything else is read.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not a Parquet file, or damaged; pyarrow has many unrelated exceptions for that.
+        ValueError: it is damaged, no Parquet file, or too large; pyarrow has many exceptions for that.
     """
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
     try:
-        with ParquetFile(source if isinstance(source, Path) else pa.BufferReader(source)) as file:
-            check(file.metadata)
-            table = file.read()
+        file = ParquetFile(pa.BufferReader(content))
+        about = file.metadata
+        size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+        if about.num_rows > MAX_ROWS or size > MAX_BYTES:
+            limits = f"at most {MAX_ROWS:,} rows and {MAX_BYTES:,} bytes are read"
+            raise ValueError(f"it has {about.num_rows:,} rows of {size:,} bytes in all; {limits}")
+        table = file.read()
         table.validate(full=True)
-    except (MgcError, OSError):
-        raise
     except Exception as error:
         raise ValueError(reason_of(error)) from error
     return table
@@ -101,11 +86,9 @@ def read_parquet(source: Path | bytes, check: Callable[[Any], None] = lambda met
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Only one process at a time works on `folder`; another one says that it waits, and waits.
+    """Only one process at a time works on `folder`; another one says that it waits. It may be nested.
 
-    The lock of a process that is killed is released. A process may nest this for the same folder. The lock
-    files stay in `.locks/` beside the folder, since removing one that another process waits for would break
-    its lock.
+    The files in `.locks/` beside the folder are kept: removing one that a process waits for breaks its lock.
     """
     from filelock import FileLock, Timeout
 

