@@ -117,7 +117,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(music: Path) -> None:
 
         return changing
 
-    with pytest.raises(MgcError, match=f"1 files changed while they were read: {track.track_id}"):
+    with pytest.raises(MgcError, match=f"1 file changed while being read: {track.track_id}"):
         embed_tracks(dataset.tracks, replace(card(), load=touch), here(), "cpu", 1)
     assert EmbeddingCache(card(), root=here().cache).missing(t.content for t in dataset.tracks) == {
         track.content
@@ -279,7 +279,7 @@ def test_ls_tells_what_is_held_and_whether_it_is_current(tmp_path: Path) -> None
 
 def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
     fill(card(), range(3))
-    assert "1 shards are intact" in run("verify")
+    assert "1 shard checked, none is damaged" in run("verify")
     EmbeddingCache(card(), here().cache).refresh()  # the index knows the clips
     [shard] = shards(card())
     content = bytearray(shard.read_bytes())
@@ -294,10 +294,10 @@ def test_verify_finds_what_is_damaged_and_sets_it_aside() -> None:
     told = run("verify", code=1)
     assert f"{shard} is damaged: its bytes are not those that were written (3 clips: track 0, track 1" in told
     assert "its rows do not have the shape and dtype of its card" in told
-    assert "2 of 3 shards are damaged" in told
+    assert "2 of 3 shards damaged" in told
     assert shard.exists()
     assert f"set aside as {shard.name}.damaged" in run("verify", "--apply")
-    assert "1 shards are intact" in run("verify")
+    assert "1 shard checked, none is damaged" in run("verify")
     assert shard.with_name(f"{shard.name}.damaged").read_bytes() == content
     assert len(EmbeddingCache(card(), here().cache).missing(f"{n:032x}" for n in range(5))) == 3
     (EmbeddingCache(card(), here().cache).folder / embeddings.CARD).write_text("[]")

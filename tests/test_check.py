@@ -292,3 +292,14 @@ def test_a_folder_in_a_zip(songs: Path, tmp_path: Path) -> None:
     soundfile.write(songs / "jazz/new.wav", tone(0, 2.0, 8_000, 1), 8_000)
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "songs")
     assert len(load(recipe(zipped), workspace=here())) == len(dataset) + 1
+
+
+def test_unknown_artists_do_not_read_as_no_leak() -> None:
+    counts = {"tracks": 1, "excluded": 0, "artists": 0, "albums": 2}
+    check = Check("tunes", 1, 1, "cv5", (), (), (), {"pop": counts}, {"artists": [], "albums": []}, (), ())
+    for form in ("table", "markdown"):
+        text = render(check, form)
+        assert "artists: unknown, so a leak cannot be seen" in text and "albums: none" in text
+        assert "1 track checked" in text
+    found = replace(check, crossing={"artists": [], "albums": ["Blue"]})
+    assert "albums: 1 (Blue)" in render(found, "table")

@@ -2,11 +2,13 @@
 
 import errno
 import json
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,10 @@ from typer.testing import CliRunner, Result
 from mgc.cli import app
 from mgc.cli.options import guarded
 from mgc.runs.record import load_records
+from mgc.training.folds import _Job
+from mgc.training.loop import DivergedError
 
+FAST_CNN = "cnn + epochs 3, crop_seconds 1.5"
 FAST = ["--set", "train.epochs=3", "--set", "train.crop_seconds=1.5", "--split", "holdout"]
 
 
@@ -55,7 +60,7 @@ def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
     rows = json.loads(ok("compare", "--data", music, "--format", "json"))
     assert [row["kind"] for row in rows] == ["floor", "floor", "baseline", "probe"]
     by_kind = {row["kind"]: row for row in rows}
-    assert by_kind["baseline"]["system"] == "cnn"
+    assert by_kind["baseline"]["system"] == FAST_CNN
     assert by_kind["baseline"]["vs_baseline"] is None
     probe = by_kind["probe"]
     assert probe["vs_baseline"] == pytest.approx(probe["accuracy"] - by_kind["baseline"]["accuracy"])
@@ -82,14 +87,14 @@ def test_every_format_of_the_table(music: Path) -> None:
     ok("baseline", "--data", music, *FAST)
     table = ok("compare", "--data", music)
     assert "majority" in table
-    assert "95 % bootstrap over 4 tracks" in table
+    assert "95 %, bootstrap over 4 tracks" in table
     markdown = ok("compare", "--data", music, "--format", "markdown")
     assert markdown.splitlines()[1].startswith("| --- |")
     latex = ok("compare", "--data", music, "--format", "latex")
     assert r"\toprule" in latex
     assert r"95 \%" in latex
     lines = ok("compare", "--data", music, "--format", "csv").splitlines()
-    assert lines[0].startswith("system,kind,representation,head,split,leaky,n_tracks,accuracy")
+    assert lines[0].startswith("system,category,kind,representation,head,split,leaky,n_tracks,accuracy")
     assert len(lines) == 4
     assert "known: " in refused("compare", "--data", music, "--set", "formt=csv")
     refused("compare", "--data", music, "--format", "html")
@@ -116,27 +121,127 @@ def test_a_run_that_is_there_is_not_repeated_and_another_seed_is_another_run(mus
     assert "run exists: " in again.stderr and "use --overwrite to repeat it" in again.stderr
     ok("baseline", "--data", music, "--seed", "1", *FAST)
     rows = json.loads(ok("compare", "--data", music, "--format", "json"))
-    assert [row["seeds"] for row in rows if row["kind"] == "baseline"] == ["0 1"]
+    assert [row["seeds"] for row in rows if row["kind"] == "baseline"] == [2]
     only = json.loads(ok("compare", "--data", music, "--format", "json", "--seed", "1"))
-    assert {row["seeds"] for row in only} == {"1"}
+    assert {row["seeds"] for row in only} == {1}
 
 
 def test_several_seeds_are_one_row_of_means(music: Path) -> None:
-    told = ok("baseline", "--data", music, "--seeds", "0,1,2", *FAST)
-    assert told.count("cnn on music") == 3
+    told = ok("baseline", "--data", music, "--seeds", "3", *FAST)
+    assert told.count(f"{FAST_CNN} on music") == 3
+    assert "verdict" not in told
     [row] = [
         r for r in json.loads(ok("compare", "--data", music, "--format", "json")) if r["kind"] == "baseline"
     ]
     each = [r.evaluation.accuracy for r in load_records("music", workspace=here()) if r.kind == "baseline"]
     assert row["accuracy"] == pytest.approx(np.mean(each))
-    assert row["accuracy_deviation"] == pytest.approx(np.std(each, ddof=1))
-    assert row["seeds"] == "0 1 2"
-    table = ok("compare", "--data", music)
-    assert f"±{np.std(each, ddof=1):.3f} (3)" in table
-    assert "intervals are over tracks" in table
-    for wrong in ("0,0", "1,x", ""):
-        assert "--seeds" in refused("baseline", "--data", music, "--seeds", wrong, *FAST)
-    refused("baseline", "--data", music, "--seeds", "0,1", "--seed", "2", *FAST)
+    assert row["seed_sd"] == pytest.approx(np.std(each, ddof=1))
+    assert row["seeds"] == 3
+    assert "  3 seeds  " in ok("compare", "--data", music)
+
+
+@pytest.mark.parametrize("wrong", ["0,0", "1,x", "", "x", "0", "-1", "1,-1", "101", "9" * 30, "1.5"])
+@pytest.mark.parametrize("flag", ["--seeds", "--split-seeds"])
+def test_wrong_seeds_are_refused_before_any_work(music: Path, flag: str, wrong: str) -> None:
+    assert f"where: {flag}" in refused("baseline", "--data", music, flag, wrong, *FAST)
+    assert not here().results.exists()
+
+
+def test_a_single_seed_cannot_be_combined_with_several(music: Path) -> None:
+    study = music.parent / "study.toml"
+    study.write_text("[data]\n")
+    for command in (["baseline"], ["probe", "--model", "logmel"], ["study", study]):
+        for name in ("seed", "split-seed"):
+            message = refused(*command, "--data", music, f"--{name}", "1", f"--{name}s", "2")
+            assert f"--{name}s cannot be combined with --{name}" in message
+
+
+def test_a_system_without_random_numbers_runs_once_and_a_random_one_for_every_seed(music: Path) -> None:
+    words = ("probe", "--data", music, "--model", "logmel", "--split", "holdout", "--seeds", "1,2")
+    done = mgc(*words, "--head", "naive_bayes")
+    assert done.stdout.count(" on music") == 1 and "verdict" not in done.stdout
+    assert "logmel + naive_bayes does not depend on the seed: it runs with seed 1 only" in done.stderr
+    told = ok(*words, "--head", "decision_tree")
+    assert told.count(" on music") == 2 and "a verdict needs 3 seeds" in told
+    runs = [r for r in load_records("music", workspace=here()) if r.kind == "probe"]
+    assert Counter((r.head, r.seed) for r in runs) == {
+        ("naive_bayes", 1): 1, ("decision_tree", 1): 1, ("decision_tree", 2): 1,
+    }  # fmt: skip
+
+
+def test_only_cross_validation_is_repeated_with_several_split_seeds(music: Path) -> None:
+    words = ("probe", "--data", music, "--model", "logmel", "--head", "decision_tree", "--split-seeds", "2")
+    for split in ("holdout", "random"):
+        message = refused(*words, "--split", split)
+        assert f"split {split}" in message and "need cross-validation" in message
+    assert ok(*words, "--seeds", "2").count(" on music") == 4
+    runs = [r for r in load_records("music", workspace=here()) if r.kind == "probe"]
+    assert {(r.recipe["data"]["split_seed"], r.seed) for r in runs} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert len({r.split_hash for r in runs}) == 2
+    assert len({frozenset(r.predictions().track_ids) for r in runs}) == 1
+    manifest = music / "tracks.csv"
+    rows = [
+        f"{file},{file.parent.name},{(n % 3 and 'train') or 'test'}"
+        for n, file in enumerate(music.glob("*/*"))
+    ]
+    manifest.write_text("\n".join(["path,genre,split", *rows]))
+    words = ("probe", "--data", manifest, "--model", "logmel", "--split-seeds", "0,1")
+    assert "split given" in refused(*words)
+    assert ok(*words, "--split", "cv5").count(" on ") == 2
+
+
+def test_one_seed_prints_the_command_for_a_verdict_which_resumes(
+    music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["baseline", "--data", str(music), "--seed", "1", "--overwrite", *FAST]
+    monkeypatch.setattr(sys, "argv", ["mgc", *words])
+    *_, cost, command = ok(*words).splitlines()
+    assert cost.startswith("a verdict needs 3 seeds; 2 more take about ")
+    again = shlex.split(command)[1:]
+    assert again == ["baseline", "--data", str(music), *FAST, "--seeds", "3"]
+    done = mgc(*again)
+    assert done.stderr.count("run exists: ") == 1
+    assert f"2 more runs of {FAST_CNN}: about " in done.stderr
+    assert done.stdout.count(f"{FAST_CNN} on music") == 3 and "verdict" not in done.stdout
+
+
+def test_a_seed_that_fails_does_not_stop_the_others(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _Job.run
+
+    def failing(job: _Job, report: Any) -> Any:
+        if job.recipe.seed == failed:
+            raise DivergedError("the loss is not finite")
+        return run(job, report)
+
+    monkeypatch.setattr(_Job, "run", failing)
+    failed: int | None = 0
+    done = mgc("baseline", "--data", music, "--seeds", "2", *FAST)
+    assert done.exit_code == 0 and done.stdout.count(f"{FAST_CNN} on music") == 1
+    assert "1 of 2 runs failed and are not in the table:\n  cnn: the loss is not finite" in done.stderr
+    assert "cnn-holdout-s0-" in done.stderr
+    assert refused("baseline", "--data", music, *FAST).count("not finite") == 1
+    failed = None
+    done = mgc("baseline", "--data", music, "--seeds", "2", *FAST)
+    assert done.stdout.count(f"{FAST_CNN} on music") == 2 and done.stderr.count("run exists") == 1
+
+
+@pytest.mark.slow
+def test_folds_of_all_seeds_trained_together_give_the_runs_of_single_seeds(music: Path) -> None:
+    words = ("baseline", "--data", music, *FAST[:4], "--split", "cv5")
+
+    def predictions() -> list[pd.DataFrame]:
+        runs = [r for r in load_records("music", workspace=here()) if r.kind == "baseline"]
+        return [r.predictions().to_frame() for r in sorted(runs, key=lambda r: r.run_id)]
+
+    ok(*words, "--seeds", "2")
+    together = predictions()
+    shutil.rmtree(here().results)
+    for seed in "01":
+        ok(*words, "--seed", seed)
+    for one, other in zip(together, predictions(), strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    diverging = ("--set", "train.learning_rate=1e30", "--set", "train.epochs=20")
+    assert "not finite" in refused("baseline", "--data", music, "--split", "cv5", "--seeds", "2", *diverging)
 
 
 def test_a_study_runs_what_it_names_and_only_once(music: Path, tmp_path: Path) -> None:
@@ -153,13 +258,17 @@ def test_a_study_runs_what_it_names_and_only_once(music: Path, tmp_path: Path) -
     )
     first = mgc("study", study, "--data", music)
     assert first.exit_code == 0, first.output
-    assert "study: 3 of 3: head, seed 0" in first.stderr
+    assert "study: 2 of 2: head" in first.stderr
     assert "Small net" in first.stdout
     assert "99 % (elsewhere)" in mgc("compare", "--data", music, "--format", "markdown").stdout
     assert "naive_bayes" in first.stdout
     again = mgc("study", study, "--data", music)
     assert again.stderr.count("run exists") == 2
     assert again.stdout == first.stdout
+    other = mgc("study", study, "--data", music, "--seeds", "1,2")  # replaces those of single runs
+    assert other.stderr.count("run exists") == 1
+    assert "run exists" in mgc("study", study, "--data", music, "--seed", "2").stderr
+    assert "need cross-validation" in refused("study", study, "--data", music, "--split-seeds", "2")
     (folder / "head.toml").write_text('model = "logmel"\nhaed = "svm"\n')
     message = refused("study", study, "--data", music)
     assert "'head'" in message
@@ -249,7 +358,7 @@ def test_mistakes_end_in_one_message(music: Path, tmp_path: Path) -> None:
     assert "device = 'tpu'" in refused("embed", "--data", music, "--model", "logmel", "--device", "tpu")
     assert "unknown head 'logistics'" in refused("probe", "--data", music, "--head", "logistics")
     assert "seed = 2147483648" in refused("probe", "--data", music, "--model", "logmel", "--seed", 2**31)
-    assert "seed = 4294967296" in refused("baseline", "--data", music, "--seeds", f"0,{2**32}")
+    assert "seeds.1 = 4294967296" in refused("baseline", "--data", music, "--seeds", f"0,{2**32}")
     assert "split_seed = 4294967296" in refused("data", "info", "--data", music, "--split-seed", 2**32)
     assert "model = ''" in refused("probe", "--data", music, "--model", "")
     assert "source = ''" in refused("data", "info", "--data", "")

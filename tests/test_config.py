@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import here
 
-from mgc.config import BaselineRecipe, read_recipe
+from mgc.config import BaselineRecipe, StudyRecipe, read_recipe
 from mgc.util.errors import MgcError, did_you_mean
 
 
@@ -33,6 +33,17 @@ def test_defaults_then_file_then_settings_then_options(tmp_path: Path) -> None:
     assert recipe.train.learning_rate == 1.0 and recipe.train.weight_decay == 0.0  # an integer is a float
     assert recipe.data.split_seed == 0 and recipe.device == "auto"
     assert read_recipe(BaselineRecipe) == BaselineRecipe()
+
+
+def test_seeds_are_a_count_or_distinct_seeds(tmp_path: Path) -> None:
+    text = "seeds = 3\nsplit_seeds = [4, 2]\n[[runs]]\nconfig = 'x'\nseeds = 1\n"
+    recipe = read_recipe(StudyRecipe, toml(tmp_path, text))
+    assert (recipe.seeds, recipe.split_seeds, recipe.runs[0].seeds) == ((0, 1, 2), (4, 2), (0,))
+    for wrong in ("0", "101", "true", "[]", "[1, 1]", '"3"', "1.0"):
+        with pytest.raises(MgcError, match="expected a count from 1 to 100"):
+            read_recipe(StudyRecipe, None, [f"seeds={wrong}"])
+    with pytest.raises(MgcError, match=r"split_seeds.1 = -1"):
+        read_recipe(StudyRecipe, None, ["split_seeds=[0, -1]"])
 
 
 def test_the_data_set_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe, StudyRecipe, TuneRecipe, read_recipe
+from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe, Repeats, StudyRecipe, TuneRecipe, read_recipe
 from mgc.experiments.study import plan_runs
 from mgc.probing.heads import HEADS
 from mgc.representations.encoders.known import SHORT_NAMES
@@ -29,7 +29,7 @@ def test_config(file: Path) -> None:
     if isinstance(recipe, BaselineRecipe):
         resolved(recipe)
     if isinstance(recipe, StudyRecipe):
-        assert plan_runs(recipe, file)
+        assert plan_runs(recipe, file, Repeats())
 
 
 def test_there_is_a_config_for_every_network_and_classical_head() -> None:

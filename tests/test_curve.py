@@ -1,4 +1,4 @@
-"""Learning curves: nested subsets, one line per system, and the crossing of two known lines."""
+"""Learning curves: nested subsets, one line per system, and comparisons of known systems."""
 
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
@@ -12,10 +12,9 @@ from typer.testing import CliRunner
 from mgc.cli import app
 from mgc.config import CurveRecipe, DataRecipe
 from mgc.evaluate import Predictions, evaluate
-from mgc.experiments.curve import Line, curve, curve_points, lines_of, sentences, tracks_to_reach
+from mgc.experiments.curve import curve, curve_differences, curve_points, format_curve, points_of, sentences
 from mgc.experiments.systems import load_dataset_and_split
 from mgc.runs.record import RunRecord
-from mgc.runs.tables import System
 
 N, GROUPS = 400, 80
 
@@ -48,70 +47,81 @@ def record() -> RunRecord:
     )  # type: ignore[arg-type]
 
 
-def saved(record: RunRecord, kind: str, size: int | None, seed: int, right: int) -> RunRecord:
+def saved(
+    record: RunRecord, kind: str, size: int | None, seed: int, right: int, random: bool = True
+) -> RunRecord:
     """A record with `right` correct predictions and `size` training tracks per class, 80 for None."""
     data = {**record.recipe["data"], "per_class": size, "per_class_seed": seed}
-    recipe = {**record.recipe, "data": data, "seed": seed}
+    recipe = {**record.recipe, "data": data, "seed": seed, "head": "mlp" if random else "logistic"}
     name = f"{kind}-{size}-{seed}"
     one = replace(
         record, run_id=name, system=kind, name=kind, kind=kind, head="", seed=seed, recipe=recipe,
         training_tracks=2.0 * (size or 80), split_hash=name, folder=here().results / "x" / name,
         scores=evaluate(predicted(right, seed)).to_dict(),
     )  # fmt: skip
-    one.save(predicted(right, shift=seed))
+    predictions = predicted(right, shift=seed + 100 * (kind == "probe"))
+    validation = [predictions] * 2
+    one.save(predictions, [replace(v, fold=v.fold + n) for n, v in enumerate(validation)])
     return one
 
 
-def test_the_crossing_is_interpolated_between_two_points(record: RunRecord) -> None:
-    probe = [
-        saved(record, "probe", size, seed, right)
-        for size, right in ((5, 200), (20, 240), (None, 320))
-        for seed in (0, 1)
-    ]
-    network = [saved(record, "baseline", size, 0, right) for size, right in ((5, 100), (None, 220))]
-    lines = lines_of([*network, *reversed(probe)])
-    assert [len(line.points) for line in lines] == [2, 3]
-    theirs, ours = lines
-    assert ours.tracks.tolist() == [5, 20, 80]
-    # 220 is half way from 200 with 5 tracks to 240 with 20; half way on a logarithmic axis is 10.
-    size, low, high = tracks_to_reach(ours, theirs.correct[-1], predicted(0).groups)
-    assert size == pytest.approx(10)
-    assert low < 10 < high < 80
-    [sentence] = sentences(lines)
-    assert "with about 10 training tracks per genre reaches the accuracy of baseline with 80" in sentence
+def test_systems_are_compared_at_each_size_and_with_the_network_on_all_tracks(record: RunRecord) -> None:
+    sizes = ((5, 220), (20, 300), (None, 320))
+    probe = [saved(record, "probe", size, seed, right) for size, right in sizes for seed in range(3)]
+    sizes = ((5, 100), (20, 200), (None, 222))
+    network = [saved(record, "baseline", size, seed, right) for size, right in sizes for seed in range(3)]
+    points = points_of([*network, *reversed(probe)])
+    table = curve_points(points)
+    assert table["tracks"].tolist() == [5, 20, 80, 5, 20, 80]
+    assert table["accuracy"].tolist() == pytest.approx([0.25, 0.5, 0.555, 0.55, 0.75, 0.8])
+    assert set(table["validation_tracks"]) == {N}
 
-    points = curve_points(lines)
-    mine = points[points["kind"] == "probe"]
-    assert mine["accuracy"].tolist() == pytest.approx([0.5, 0.6, 0.8])
-    assert mine["draws"].tolist() == [2, 2, 2]
-    assert (mine["accuracy_low"] < mine["accuracy"]).all()
-    assert (mine["accuracy"] < mine["accuracy_high"]).all()
-    assert points.loc[points["kind"] == "baseline", "accuracy_deviation"].isna().all()
+    compared = curve_differences(points, margin=3.0)
+    assert set(compared["family_size"]) == {5}  # three sizes, and two smaller ones against all tracks
+    assert set(compared["system"]) == {"probe"} and set(compared["versus_system"]) == {"baseline"}
+    assert compared["tracks"].tolist() == [5, 5, 20, 20, 80]
+    assert compared["versus_tracks"].tolist() == [5, 80, 20, 80, 80]
+    assert compared["verdict"].tolist() == ["better", "undecided", "better", "better", "better"]
+    equal, most = sentences(compared)
+    assert equal == (
+        "probe against baseline with as many training tracks per genre (differences in points): "
+        "better with 5 (+30.0), 20 (+25.0), 80 (+24.5)."
+    )
+    assert "with 80 training" in most
+    assert most.endswith("better with 20 (+19.5), 80 (+24.5); undecided with 5 (-0.5).")
+
+    for form in ("table", "markdown"):
+        text = format_curve(points, 3.0, form)
+        assert f"every system uses {N} validation tracks per fold" in text
+        assert equal in text and " 5.0 " not in text
+
+
+def test_the_margin_decides_what_is_equivalent(record: RunRecord) -> None:
+    one = [saved(record, "probe", None, seed, 300) for seed in range(3)]
+    other = [saved(record, "baseline", None, seed, 300) for seed in range(3)]
+    points = points_of([*one, *other])
+    assert curve_differences(points, margin=1.0)["verdict"].tolist() == ["undecided"]
+    assert curve_differences(points, margin=20.0)["verdict"].tolist() == ["equivalent"]
+    assert "equivalent within 20 points with 80 (+0.0)" in format_curve(points, 20.0)
 
 
 @pytest.mark.parametrize(
-    ("ours", "expected", "words"),
-    [
-        ((220, 240), -np.inf, "5 or fewer training tracks per genre reaches"),
-        ((100, 150), np.inf, "with 80 training tracks per genre (0.375) does not reach"),
-    ],
+    ("size", "random", "verdict"),
+    [(None, True, "one seed"), (None, False, "better"), (5, False, "one seed")],
 )
-def test_lines_that_do_not_cross(
-    record: RunRecord, ours: tuple[int, int], expected: float, words: str
+def test_few_seeds_give_no_verdict_if_seeds_change_anything(
+    record: RunRecord, size: int | None, random: bool, verdict: str
 ) -> None:
-    probe = [saved(record, "probe", size, 0, right) for size, right in zip((5, None), ours, strict=True)]
-    network = [saved(record, "baseline", None, 0, 210)]
-    lines = lines_of([*probe, *network])
-    assert tracks_to_reach(lines[0], lines[1].correct[-1], predicted(0).groups)[0] == expected
-    assert words in sentences(lines)[0]
+    """With all tracks and a head without random numbers there is nothing to repeat; with a size, the seed
+    draws the training tracks."""
+    runs = [saved(record, kind, size, 0, right, random) for kind, right in (("probe", 300), ("floor", 100))]
+    compared = curve_differences(points_of(runs), margin=3.0)
+    assert compared["verdict"].tolist() == [verdict]
 
 
-def test_the_last_crossing_counts(record: RunRecord) -> None:
-    points = [saved(record, "probe", size, 0, right) for size, right in ((5, 300), (20, 100), (None, 300))]
-    line = Line(tuple(System((point,)) for point in points))
-    target = predicted(200)
-    size, _, _ = tracks_to_reach(line, (target.predicted == target.labels).astype(float), target.groups)
-    assert size == pytest.approx(40)  # not 5
+def test_a_single_system_has_points_and_no_comparisons(record: RunRecord) -> None:
+    text = format_curve(points_of([saved(record, "probe", 5, seed, 200) for seed in range(3)]), 3.0)
+    assert "0.500" in text and "verdict" not in text
 
 
 def test_a_dollar_in_a_genre_or_system_is_not_a_formula(music: Path) -> None:
@@ -144,8 +154,14 @@ def test_curve_end_to_end(music: Path) -> None:
     assert points.loc[points["system"] == "logmel + logistic", "per_class"].tolist() == ["2", "all"]
     assert points["tracks"].tolist() == [2, 7, 2, 7]
     assert points["draws"].tolist() == [2, 1, 2, 2]
-    assert {file.suffix for file in here().results.glob("music/curve.*")} == {".csv", ".png", ".svg"}
-    for wrong, why in ((["--sizes", "7"], "largest genre has 7"), (["--sizes", "x"], "sizes")):
+    assert {file.suffix for file in here().results.glob("music/curve.*")} == {".csv", ".md", ".png", ".svg"}
+    assert "logmel + logistic: 2" in done.stdout and "2.0" not in done.stdout
+    assert "validation tracks per fold" in (here().results / "music" / "curve.md").read_text()
+    for wrong, why in (
+        (["--margin", "0"], "margin"),
+        (["--sizes", "7"], "largest genre has 7"),
+        (["--sizes", "x"], "sizes"),
+    ):
         done = CliRunner().invoke(app, [*words[:7], *wrong])
         assert done.exit_code == 2, (done.output, done.exception)
         assert why in done.stderr

@@ -103,14 +103,20 @@ def predictions(correct: int) -> Predictions:
 
 
 @pytest.mark.parametrize(
-    ("pretrained", "untrained", "colour"), [(50, 30, "green"), (31, 30, "amber"), (30, 50, "red")]
+    ("pretrained", "untrained", "colour", "word"),
+    [
+        (50, 30, "green", "better"),
+        (36, 30, "amber", "undecided"),
+        (30, 30, "amber", "equivalent within 3 points"),
+        (30, 50, "red", "worse"),
+    ],
 )
 def test_only_a_significant_loss_against_random_weights_is_red(
-    pretrained: int, untrained: int, colour: str
+    pretrained: int, untrained: int, colour: str, word: str
 ) -> None:
     check = compare_with_twin(predictions(pretrained), predictions(untrained), "music")
     assert check.verdict == colour
-    assert f"{pretrained / 60:.3f} against {untrained / 60:.3f}" in check.detail
+    assert f"{word}: {pretrained / 60:.3f} against {untrained / 60:.3f}" in check.detail
 
 
 def test_a_feature_without_weights_has_no_twin(music: Path) -> None:

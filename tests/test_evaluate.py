@@ -1,9 +1,8 @@
-"""Predictions, scores and the paired comparison: scikit-learn, hand calculations, simulation."""
+"""Predictions and scores: scikit-learn, hand calculations, refusals."""
 
 import contextlib
 import dataclasses
 import json
-import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,20 @@ from sklearn import metrics
 
 from mgc.evaluate import (
     ClassScore,
-    Difference,
     Predictions,
     Scores,
     calibration_error,
+    compare_runs,
     confusion_matrix,
     evaluate,
-    holm,
-    leak,
     log_loss,
-    mcnemar_p,
-    over_seeds,
-    paired,
+    over_runs,
     precision_recall_f1,
     reliability,
     roc_aucs,
     roc_curves,
-    sign_flip_p,
 )
 from mgc.util.errors import MgcError
-
-STATSMODELS = json.loads((Path(__file__).parent / "data" / "statsmodels_cases.json").read_text())
 
 
 def make(labels: Any, predicted: Any, n_classes: int = 2, **changes: Any) -> Predictions:
@@ -218,7 +210,7 @@ def test_classes_and_folds_without_tracks_have_no_area_and_raise_nothing() -> No
         {},
     )
     assert Scores.from_dict(json.loads(json.dumps(scores.to_dict(), allow_nan=False))) == scores
-    assert over_seeds([one_class, one_class]).roc_auc is None
+    assert over_runs([one_class, one_class]).roc_auc is None
 
 
 def test_calibration_by_hand() -> None:
@@ -345,7 +337,7 @@ def test_same_seed_same_numbers_and_another_seed_others() -> None:
     assert evaluate(predictions) == evaluate(other)
     assert evaluate(predictions, seed=1) != evaluate(predictions, seed=0)
     rival = dataclasses.replace(predictions, probabilities=predictions.probabilities[:, ::-1])
-    assert paired([predictions], [rival]) == paired([predictions], [rival])
+    assert compare_runs([predictions], [rival]) == compare_runs([predictions], [rival])
 
 
 def test_stored_scores() -> None:
@@ -362,174 +354,6 @@ def test_stored_scores() -> None:
 # ---- two runs
 
 
-@pytest.mark.parametrize(
-    ("only_a", "only_b", "p"),
-    [
-        (10, 2, 0.03857421875),  # 2 (1 + 12 + 66) / 2^12
-        (2, 10, 0.03857421875),
-        (5, 0, 0.0625),  # 2 / 2^5
-        (6, 0, 0.03125),  # 2 / 2^6
-        (9, 1, 0.021484375),  # 2 (1 + 10) / 2^10
-        (4, 4, 1.0),
-        (1, 0, 1.0),
-        (0, 0, 1.0),
-    ],
-)
-def test_mcnemar_by_hand(only_a: int, only_b: int, p: float) -> None:
-    assert mcnemar_p(only_a, only_b) == pytest.approx(p, rel=1e-12)
-
-
-def test_mcnemar_and_holm_agree_with_statsmodels() -> None:
-    # Made by scripts/make_statsmodels_cases.py with statsmodels 0.15, which is no dependency.
-    for case in STATSMODELS["mcnemar"]:
-        assert mcnemar_p(case["only_a"], case["only_b"]) == pytest.approx(case["p"], rel=1e-9)
-    for case in STATSMODELS["holm"]:
-        assert holm(case["p_values"]) == pytest.approx(case["adjusted"], rel=1e-9)
-    assert holm([]) == []
-
-
-def pair_of(both: int, only_a: int, only_b: int, neither: int) -> tuple[Predictions, Predictions]:
-    right_a = np.array([True] * (both + only_a) + [False] * (only_b + neither))
-    right_b = np.array([True] * both + [False] * only_a + [True] * only_b + [False] * neither)
-    labels = np.arange(len(right_a)) % 2
-    return (
-        make(labels, np.where(right_a, labels, 1 - labels)),
-        make(labels, np.where(right_b, labels, 1 - labels)),
-    )
-
-
-def test_paired_counts_and_verdicts() -> None:
-    a, b = pair_of(both=60, only_a=10, only_b=2, neither=28)
-    better, worse = paired([a], [b]), paired([b], [a])
-    assert (better.only_a, better.only_b, better.n_tracks) == (10, 2, 100)
-    assert better.accuracy_difference == pytest.approx(0.08)
-    assert evaluate(a).accuracy - evaluate(b).accuracy == pytest.approx(better.accuracy_difference)
-    assert better.p_value == worse.p_value == pytest.approx(0.03857421875)
-    assert 0 < better.low < 0.08 < better.high
-    assert worse.low < -0.08 < worse.high < 0
-    assert (better.verdict, worse.verdict) == ("better", "worse")
-
-
-def test_paired_interval_is_that_of_the_normal_approximation() -> None:
-    a, b = pair_of(both=500, only_a=80, only_b=40, neither=380)
-    difference = paired([a], [b])
-    standard_error = np.sqrt((80 + 40) - (80 - 40) ** 2 / 1000) / 1000
-    expected = [0.04 - 1.96 * standard_error, 0.04 + 1.96 * standard_error]
-    assert [difference.low, difference.high] == pytest.approx(expected, abs=0.002)
-
-
-def test_a_run_does_not_differ_from_itself() -> None:
-    a = random_case(0)
-    difference = paired([a], [shuffled(a, 1)])
-    assert (difference.accuracy_difference, difference.low, difference.high) == (0.0, 0.0, 0.0)
-    assert (difference.only_a, difference.only_b, difference.p_value) == (0, 0, 1.0)
-    assert difference.words == "no difference shown (right on the same tracks)"
-
-
-def test_verdict_asks_for_both_the_test_and_the_interval() -> None:
-    # Every difference comes from one artist of twenty: McNemar is sure, the artists are not.
-    a, b = pair_of(both=80, only_a=20, only_b=0, neither=100)
-    groups = tuple("one" if 80 <= i < 100 else f"artist {i % 19}" for i in range(200))
-    by_artist = paired(*([dataclasses.replace(run, groups=groups)] for run in (a, b)))
-    assert by_artist.p_value < 0.001
-    assert by_artist.low == 0.0
-    assert by_artist.verdict == "no difference shown"
-    assert paired([a], [b]).verdict == "better"
-    unsure = dataclasses.replace(paired([a], [b]), p_value=0.05)
-    assert unsure.verdict == "no difference shown"
-    corrected = dataclasses.replace(paired([a], [b]), p_corrected=0.05)
-    assert corrected.verdict == "no difference shown"
-
-
-def test_words_name_how_many_tracks_would_show_the_difference() -> None:
-    a, b = pair_of(both=700, only_a=80, only_b=60, neither=160)
-    found = paired([a], [b])
-    spread = math.sqrt(140 / 1000 - 0.02**2)  # of a track
-    assert found.standard_error == pytest.approx(spread / math.sqrt(1000), rel=0.05)
-    assert found.tracks_needed == pytest.approx((2.802 * spread / 0.02) ** 2, rel=0.1)  # 2,700
-    assert found.words == f"no difference shown (needs about {found.tracks_needed:,} tracks to show 2 points)"
-    # Four copies of a track under one artist know no more than one: four times as many are needed.
-    groups = tuple(f"artist {i // 4}" for i in range(1000))
-    by_artist = paired(*([dataclasses.replace(run, groups=groups)] for run in (a, b)))
-    assert by_artist.tracks_needed == pytest.approx(4 * (2.802 * spread / 0.02) ** 2, rel=0.15)
-    # With as many tracks as it says, the test has the power it promises: 80 %.
-    rng, n = np.random.default_rng(0), found.tracks_needed
-    drawn = rng.multinomial(n, [0.08, 0.06, 0.86], 400)
-    assert np.mean([mcnemar_p(*counts[:2]) < 0.05 for counts in drawn.tolist()]) == pytest.approx(
-        0.8, abs=0.06
-    )
-
-
-@pytest.mark.parametrize(
-    ("difference", "error", "p", "words"),
-    [
-        (0.004, 0.010, 0.8, "no difference shown (needs about 3,200 tracks to show 1 point)"),
-        (0.123, 0.060, 0.2, "no difference shown (needs about 750 tracks to show 12.3 points)"),
-        # Exactly as many as there are: needed is rounded up, never to what is at hand.
-        (0.050, 0.01786, 0.2, "no difference shown (needs about 410 tracks to show 5 points)"),
-        # These tracks suffice, so no number of tracks is named.
-        (0.000, 0.002, 1.0, "no difference shown (1 point would probably have shown)"),
-        (0.050, 0.010, 0.2, "no difference shown (test and interval do not both show one)"),
-        (0.050, 0.010, 0.01, "better"),
-        (-0.050, 0.010, 0.01, "worse"),
-    ],
-)
-def test_words(difference: float, error: float, p: float, words: str) -> None:
-    low, high = difference - 1.96 * error, difference + 1.96 * error
-    found = Difference(400, 100, "group", difference, low, high, 9, 9, 0.001, error, p_corrected=p)
-    assert found.words == words
-
-
-def test_runs_equally_good_are_seldom_differ() -> None:
-    rng = np.random.default_rng(5)
-    differ = 0
-    for _ in range(150):
-        a, b = simulated(rng, 60, 4, 0.3), simulated(rng, 60, 4, 0.3)
-        flipped = np.where((b.predicted == b.labels), a.labels, 1 - a.labels)
-        rival = make(a.labels, flipped, groups=a.groups)
-        differ += paired([a], [rival], n_bootstrap=200).verdict != "no difference shown"
-    assert differ / 150 <= 0.09
-
-
-def test_leak_over_the_same_tracks_is_paired() -> None:
-    honest = random_case(3, n_groups=30)
-    ids = list(honest.track_ids)
-    right = np.eye(len(honest.classes))[honest.labels]
-    leaky = Predictions(
-        honest.classes, ids, honest.labels, right, honest.groups, np.zeros(len(ids), np.int64)
-    )
-    found = leak([leaky], [honest])
-    accuracy = float((honest.predicted == honest.labels).mean())
-    assert found.n_paired == len(honest)
-    assert found.accuracy_difference == pytest.approx(1 - accuracy)
-    assert 0 < found.low < found.accuracy_difference < found.high < 1
-    # What is judged elsewhere as well changes nothing where the honest run has all its tracks in the other.
-    some = range(0, len(ids), 2)
-    part = Predictions(
-        honest.classes,
-        [ids[i] for i in some],
-        honest.labels[::2],
-        honest.probabilities[::2],
-        [honest.groups[i] for i in some],
-        np.zeros(len(some), np.int64),
-    )
-    assert leak([leaky], [part]).n_paired == len(some)
-    assert leak([honest], [part]).accuracy_difference == 0.0
-
-
-def test_leak_over_other_tracks_is_that_of_two_samples() -> None:
-    labels = np.zeros(400, int)
-    others = tuple(f"other{i:05d}" for i in range(400))
-    a = make(labels, (np.arange(400) % 4 == 0).astype(int))
-    b = make(labels, (np.arange(400) % 2 == 0).astype(int), track_ids=others, groups=others)
-    found = leak([a], [b])
-    assert found.n_paired == 0
-    assert found.accuracy_difference == pytest.approx(0.25)
-    spread = np.sqrt(0.75 * 0.25 / 400 + 0.5 * 0.5 / 400)
-    assert found.low == pytest.approx(0.25 - 1.96 * spread, abs=0.012)
-    assert found.high == pytest.approx(0.25 + 1.96 * spread, abs=0.012)
-
-
 def seeds_of(a: Predictions, count: int, flips: int) -> list[Predictions]:
     """Runs like `a`, each with other tracks predicted otherwise."""
     runs = []
@@ -541,54 +365,27 @@ def seeds_of(a: Predictions, count: int, flips: int) -> list[Predictions]:
     return runs
 
 
-def test_over_seeds_keeps_the_two_spreads_apart() -> None:
+def test_over_runs_keeps_the_two_spreads_apart() -> None:
     labels = np.arange(200) % 2
     right = make(labels, labels)
     runs = seeds_of(right, 3, 40)
-    found = over_seeds(runs)
-    assert (found.seeds, found.accuracy, found.accuracy_deviation) == (
+    found = over_runs(runs)
+    assert (found.seeds, found.accuracy, found.seed_sd) == (
         3,
         pytest.approx(0.8),
         pytest.approx(0),
     )
-    uneven = over_seeds([*seeds_of(right, 1, 20), *seeds_of(right, 1, 60)])
+    uneven = over_runs([*seeds_of(right, 1, 20), *seeds_of(right, 1, 60)])
     assert uneven.accuracy == pytest.approx(0.8)
-    assert uneven.accuracy_deviation == pytest.approx(np.std([0.9, 0.7], ddof=1))
+    assert uneven.seed_sd == pytest.approx(np.std([0.9, 0.7], ddof=1))
     # The mean over seeds varies less over tracks than a single run does.
-    single = over_seeds(runs[:1])
-    assert single.accuracy_deviation is None
+    single = over_runs(runs[:1])
+    assert single.seed_sd is None
     assert (single.accuracy_low, single.accuracy_high) == (
         evaluate(runs[0]).accuracy_low,
         evaluate(runs[0]).accuracy_high,
     )
     assert found.accuracy_high - found.accuracy_low < single.accuracy_high - single.accuracy_low
-
-
-def test_sign_flips_are_mcnemar_for_single_runs() -> None:
-    for only_a, only_b in ((10, 2), (30, 18), (5, 5)):
-        gain = np.array([1.0] * only_a + [-1.0] * only_b + [0.0] * 50)
-        assert sign_flip_p(gain) == pytest.approx(mcnemar_p(only_a, only_b), abs=0.012)
-    assert sign_flip_p(np.zeros(9)) == 1.0
-    assert 0 < sign_flip_p(np.ones(500)) < 0.001
-
-
-def test_systems_of_several_seeds_are_paired_by_their_means() -> None:
-    labels = np.arange(300) % 2
-    right = make(labels, labels)
-    good, poor = seeds_of(right, 3, 30), [*seeds_of(right, 5, 120)]
-    found = paired(good, poor)
-    assert found.accuracy_difference == pytest.approx(0.9 - 0.6)
-    assert found.low < 0.3 < found.high
-    assert found.verdict == "better"
-    assert paired(good, good[::-1]).accuracy_difference == 0.0
-    with pytest.raises(MgcError, match="differ in the labels"):
-        paired([right, dataclasses.replace(right, labels=1 - right.labels)], [right])
-
-
-def test_difference_is_ready_for_json() -> None:
-    plain = paired(*([run] for run in pair_of(60, 10, 2, 28))).to_dict()
-    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-    assert plain["verdict"] == "better"
 
 
 BASE = make([0, 1, 1, 0], [0, 1, 0, 0])
@@ -611,14 +408,14 @@ BASE = make([0, 1, 1, 0], [0, 1, 0, 0])
         ({"fold": [0, 0, 0, 1]}, r"folds of 't00003': 't00003' has 0 and 1"),
     ],
 )
-def test_paired_refuses_runs_over_different_splits(changes: dict[str, Any], message: str) -> None:
+def test_compare_refuses_runs_over_different_splits(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(MgcError, match=message):
-        paired([BASE], [dataclasses.replace(BASE, **changes)])
+        compare_runs([BASE], [dataclasses.replace(BASE, **changes)])
 
 
-def test_paired_refuses_runs_of_which_one_covers_less() -> None:
+def test_compare_refuses_runs_of_which_one_covers_less() -> None:
     with pytest.raises(MgcError, match=r"different tracks; only in a: 't00003'\n"):
-        paired([BASE], [make([0, 1, 1], [0, 1, 0])])
+        compare_runs([BASE], [make([0, 1, 1], [0, 1, 0])])
 
 
 # ---- order
@@ -633,7 +430,7 @@ def test_order_of_the_tracks_changes_nothing(seed: int) -> None:
     assert hash(other) == hash(predictions)
     assert other.track_ids == tuple(sorted(predictions.track_ids))
     assert evaluate(other) == evaluate(predictions)
-    assert paired([other], [rival]) == paired([predictions], [shuffled(rival, 9)])
+    assert compare_runs([other], [rival]) == compare_runs([predictions], [shuffled(rival, 9)])
 
 
 def test_constructor_sorts_every_field() -> None:
@@ -738,11 +535,12 @@ def test_check_covers() -> None:
 
 def test_bootstrap_refuses_what_gives_no_interval() -> None:
     one_artist = dataclasses.replace(BASE, groups=("x",) * 4)
-    for score in (evaluate, lambda p, **more: paired([p], [p], **more)):
-        with pytest.raises(MgcError, match="all tracks belong to one group"):
-            score(one_artist)
-        with pytest.raises(MgcError, match="n_bootstrap is 10, must be at least 40"):
-            score(BASE, n_bootstrap=10)
+    with pytest.raises(MgcError, match="all tracks belong to one group"):
+        evaluate(one_artist)
+    with pytest.raises(MgcError, match="all test tracks belong to one group"):
+        compare_runs([one_artist], [one_artist])
+    with pytest.raises(MgcError, match="n_bootstrap is 10, must be at least 40"):
+        evaluate(BASE, n_bootstrap=10)
 
 
 # ---- round trips

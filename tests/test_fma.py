@@ -108,7 +108,7 @@ def test_a_track_without_an_artist_is_its_own_group_and_is_noted(mini: Miniature
     found = listed(mini.root)
     track = next(track for track in found.tracks if track.track_id == row.track_id)
     assert (track.group, track.artist) == (row.track_id, None)
-    assert "1 tracks have no artist; each is a group of its own" in found.notes
+    assert "1 track without an artist, each a group of its own" in found.notes
 
 
 def test_columns_are_found_by_name_and_not_by_position(mini: MiniatureFma) -> None:

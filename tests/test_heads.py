@@ -9,13 +9,24 @@ from conftest import here
 from safetensors.numpy import save_file
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
-from mgc.config import ProbeRecipe
+from mgc.config import BaselineRecipe, ProbeRecipe, is_random
 from mgc.data import Dataset, Track, make_split
 from mgc.probing import fitting as probing
 from mgc.probing.fitting import Embeddings, HeadOfFold, fit_folds
-from mgc.probing.heads import HEADS, Fitted, find_head, fit_head, logistic, weighted
+from mgc.probing.heads import (
+    HEADS,
+    Fitted,
+    Head,
+    find_head,
+    fit_strengths,
+    logistic,
+    probabilities_of,
+    weighted,
+)
 from mgc.probing.heads.logistic import Logistic, logistic_path
 from mgc.probing.heads.neural import WeightedLayers
 from mgc.probing.heads.saving import load_head, save_head
@@ -43,6 +54,36 @@ def clouds(count: int, seed: int, classes: int = 3, copies: int = 1) -> tuple[np
     return np.tile(vectors, (1, copies)), labels
 
 
+Part = tuple[np.ndarray, np.ndarray]
+
+
+def fit_head(head: Head, train: Part, val: Part, seed: int) -> Fitted:
+    """The head with the strength that has the smallest log loss on `val`."""
+    classes = int(max(train[1].max(), val[1].max())) + 1
+    fits = fit_strengths(head, *train, seed)
+    predicted = {strength: probabilities_of(fit, val[0], classes) for strength, fit in fits.items()}
+    tried = {strength: log_loss(val[1], p, labels=range(classes)) for strength, p in predicted.items()}
+    best = min(tried, key=lambda strength: tried[strength])
+    return Fitted(fits[best], best, tried)
+
+
+@pytest.mark.parametrize(("classes", "count"), [(2, 60), (3, 90), (6, 200), (10, 60)])
+def test_the_most_probable_class_of_an_svm_is_its_decision(classes: int, count: int) -> None:
+    """On noise and with rare classes, where one-vs-rest probabilities often have another argmax."""
+    rng = np.random.default_rng(classes)
+    x, noise = rng.normal(size=(count, 5)), rng.normal(size=(500, 5))
+    y = np.minimum(rng.geometric(0.4, count) - 1, classes - 1)
+    y[:classes] = range(classes)
+    for strength, fit in fit_strengths(HEADS["svm"], x, y, 0).items():
+        for slope in (0.05, 1.0, 20.0):
+            fit[-1].slope = slope
+            scaled = fit[0].transform(noise)
+            plain = SVC(C=strength, break_ties=True).fit(fit[0].transform(x), y)
+            probabilities = fit.predict_proba(noise)
+            assert np.array_equal(probabilities.argmax(axis=1), plain.predict(scaled))
+            assert np.allclose(probabilities.sum(axis=1), 1)
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_learn_and_are_the_same_twice(name: str) -> None:
     copies = 50 if name == "mlp768" else 1  # its published learning rate is for vectors as long
@@ -53,6 +94,22 @@ def test_heads_learn_and_are_the_same_twice(name: str) -> None:
     assert np.allclose(probabilities.sum(axis=1), 1)
     assert (probabilities.argmax(axis=1) == test[1]).mean() > 0.7
     assert first.strength == min(first.tried, key=lambda s: first.tried[s])
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_depends_on_the_seed_if_and_only_if_its_recipe_is_random(name: str) -> None:
+    # Any feature tells the class, and a tree draws one of them. In the test set they differ.
+    y, y_val = np.arange(90) % 2, np.arange(30) % 2
+    train_set, val = (np.stack([y] * 9, 1), y), (np.stack([y_val] * 9, 1), y_val)
+    by_seed = [fit_head(QUICK[name], train_set, val, n).probabilities(np.eye(9), 2) for n in (0, 1)]
+    assert is_random(ProbeRecipe(head=name).model_dump()) != np.array_equal(*by_seed)
+
+
+def test_random_weights_and_networks_are_random_unless_the_seed_of_the_weights_is_fixed() -> None:
+    assert is_random(BaselineRecipe().model_dump())
+    assert is_random(ProbeRecipe(model="ast", random_weights=True).model_dump())
+    assert not is_random(ProbeRecipe(model="ast", random_weights=True, random_seed=3).model_dump())
+    assert not is_random(ProbeRecipe(model="ast", layers="weighted").model_dump())
 
 
 @pytest.mark.parametrize("name", ["logistic", "svm"])
@@ -155,7 +212,7 @@ def test_results_do_not_depend_on_the_cores(name: str, monkeypatch: pytest.Monke
         assert np.array_equal(one.validation, other.validation)
     if name == "logistic":
         assert {fold.layer for fold in alone} == {"music"}
-        assert [*alone[0].fits] == [*LAYERS]
+        assert [*alone[0].losses] == [*LAYERS]
 
 
 def fitted(name: str, width: int = 1) -> tuple[Fitted, np.ndarray]:
@@ -225,3 +282,58 @@ def test_an_untrusted_type_is_not_loaded(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(MgcError, match="does not hold a head"):
         load_head(file)
     assert not Path("pwned").exists()
+
+
+# ---- how settings are chosen ------------------------------------------------------------------------------
+
+
+def choose(
+    labels: str, artists: list[int], rows: np.ndarray, recipe: ProbeRecipe, parts: str = ""
+) -> list[HeadOfFold]:
+    """Heads on tracks of one letter per label; `parts` has "t", "v" or "e" (test) for each track."""
+    given = {"t": "train", "v": "val", "e": "test"}
+    tracks = [
+        Track(f"{i:03}", Path("x"), label, f"a{artist}", content=f"{i}", split=given.get(part))
+        for i, (label, artist, part) in enumerate(
+            zip(labels, artists, parts or "x" * len(labels), strict=True)
+        )
+    ]
+    dataset = Dataset("made", tuple(tracks))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probing, "_layers", lambda *_: ["only"])
+        patch.setattr(probing, "_embeddings", lambda *_: Embeddings(rows, np.arange(len(rows) + 1)))
+        store = EmbeddingCache(open_representation("musicnn", workspace=here()), root=here().cache)
+        return fit_folds(store, dataset, make_split(dataset, "given" if parts else "cv5"), recipe)[0]
+
+
+def test_inner_folds_keep_artists_apart() -> None:
+    """Tracks of an artist are nearly equal, so that one neighbour wins unless artists are kept apart."""
+    rng = np.random.default_rng(0)
+    artists = np.repeat(np.arange(40), 5)
+    centres = rng.normal(size=(40, 4)) + 0.6 * (np.arange(40) % 2)[:, np.newaxis]
+    rows = (centres[artists] + 0.01 * rng.normal(size=(200, 4))).astype(np.float32)
+    labels = "".join("ab"[artist % 2] for artist in artists)
+    heads = choose(labels, artists.tolist(), rows, ProbeRecipe(head="knn"))
+    assert all(head.fitted.strength > 5 for head in heads)
+    assert all(head.validation.shape[1] == 2 for head in heads)
+
+
+@pytest.mark.parametrize("head", ["logistic", "svm", "knn", "naive_bayes"])
+@pytest.mark.parametrize(
+    ("labels", "artists", "parts", "note"),
+    [
+        ("abcabcabc", [*range(9)], "tttvvveee", ""),
+        ("aabbab", [0, 0, 1, 1, 2, 3], "ttttve", "too few"),  # class b: one artist
+        ("ababab", [0, 0, 1, 1, 2, 2], "ttvvee", ""),  # two groups
+        ("abcaab", [*range(6)], "tttvve", "too few"),  # c has one track
+    ],
+)
+def test_few_artists_do_not_fail(
+    head: str, labels: str, artists: list[int], parts: str, note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(len(labels), 3)).astype(np.float32)
+    for select in ("cv", "validation"):
+        (fold,) = choose(labels, artists, rows, ProbeRecipe(head=head, select=select), parts)  # type: ignore[arg-type]
+        assert np.isfinite(fold.test).all()
+        assert len(fold.validation) == parts.count("v")
+    assert note in capsys.readouterr().err

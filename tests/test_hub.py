@@ -145,7 +145,7 @@ def test_an_audiofolder_stays_where_it_is(sets: Path, root: Path) -> None:
     ]
     assert [(bad.track_id, bad.label) for bad in found.excluded] == [("gone.wav", "pop")]
     assert "no such file" in found.excluded[0].reason
-    assert "1 files of the folder are in no row of the dataset: unnamed.wav" in found.notes
+    assert "in no row of the dataset: 1 file of the folder: unnamed.wav" in found.notes
     assert not written(root)
 
 
@@ -264,7 +264,7 @@ def test_splits_are_used_only_if_they_are_complete(sets: Path, root: Path) -> No
     assert any("a training or test set is missing" in note for note in half.notes)
     passed_over = of("passed_over", {"train": range(4), "more": range(4, 6)})  # as `datasets` does it
     assert len(passed_over.tracks) == 4
-    assert "1 files of the folder are in no row of the dataset: data/more-0-of-1.parquet" in passed_over.notes
+    assert "in no row of the dataset: 1 file of the folder: data/more-0-of-1.parquet" in passed_over.notes
     parts = {name: datasets.Dataset.from_list(rows(range(4))) for name in "ab"}
     datasets.DatasetDict(parts).save_to_disk(sets)
     strange = listed(sets, root)

@@ -44,10 +44,16 @@ USE = """
 const head = page.querySelectorAll("table.systems thead th button");
 const first = () => page.querySelector("table.systems tbody tr:not([hidden]) th").textContent;
 const result = {buttons: head.length, before: first()};
-head[2].click(); result.most = first(); result.sorted = head[2].parentElement.ariaSort;
-head[2].click(); result.least = first();
+const names = () => [...page.querySelectorAll("table.systems tbody tr th")];
+const order = () => names().map(name => name.textContent.slice(0, 7));
+const accuracy = head[1], p = head[4];
+accuracy.click(); result.most = order(); result.sorted = accuracy.parentElement.ariaSort;
+accuracy.click(); result.least = order();
+p.click(); result.p = order();
+result.values = [...page.querySelectorAll("table.systems tbody tr")].map(r => r.cells[5].dataset.value);
+result.leaky = page.querySelectorAll("table.systems tbody tr")[5].className;
 const input = page.querySelector("input[type=search]");
-input.value = "PROBE whisper"; input.dispatchEvent(new view.Event("input"));
+input.value = "FROZEN whisper"; input.dispatchEvent(new view.Event("input"));
 result.shown = page.querySelectorAll("table.systems tbody tr:not([hidden])").length; result.found = first();
 result.alerts = page.querySelectorAll("script").length;
 result.labelled = page.querySelectorAll("input").length === page.querySelectorAll("label input").length;
@@ -65,11 +71,18 @@ return {page: page.documentElement.scrollWidth, wide: wide.map(e => e.outerHTML.
 
 
 def test_sorting_and_filtering(runs: list[RunRecord], tmp_path: Path) -> None:
+    leaky = {"split_hash": "s1", "split": "random", "leaky": True, "run_id": "leak"}
+    folder = runs[0].folder.with_name("leak")
+    make_run("whisper", "probe", predictions(5, 9.0), folder=folder, **leaky)  # the highest accuracy
     found = in_browser(write_page(content(audio=False), tmp_path), USE)
-    assert found["buttons"] == 8
-    assert found["before"].startswith("majority") and found["least"].startswith("majority")
-    assert found["most"].startswith("musicnn") and found["sorted"] == "descending"
-    assert found["shown"] == 1 and found["found"].startswith("whisper")
+    assert found["buttons"] == 7  # not above the intervals, which the next column sorts
+    assert found["before"].startswith("majority")
+    assert found["most"] == ["musicnn", "whisper", "cnn <sc", "gru <sc", "majorit", "whisper"]
+    assert found["least"] == ["majorit", *found["most"][3::-1], "whisper"]
+    assert found["sorted"] == "descending" and "leaky" in found["leaky"]
+    numbers = [float(value) for value in found["values"][:3]]
+    assert numbers == sorted(numbers) and found["p"][0] == "musicnn"  # the smallest p comes first
+    assert found["shown"] == 2 and found["found"].startswith("whisper")
     assert found["alerts"] == 1 and found["labelled"]
 
 

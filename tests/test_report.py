@@ -254,8 +254,33 @@ def test_damaged_names_of_tracks_are_reported_on_the_page(runs: list[RunRecord],
 
 def test_a_single_floor_makes_a_page() -> None:
     make_run("majority", "floor", predictions(0, 0.0))
-    text = Page(render_page(content())).text
-    assert "There is no network from scratch" in text and "None." in text
+    page = Page(render_page(content()))
+    headings = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    assert not {"training", "maps", "listen", "notes"} & {*headings}  # nothing is empty
+    assert "1 system from 1 run." in page.text
+
+
+def test_every_link_has_a_section_and_every_scroll_area_can_be_focused(runs: list[RunRecord]) -> None:
+    name_tracks(runs[0])
+    page = Page(render_page(content(audio=False)))
+    sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    links = [str(attributes["href"])[1:] for tag, attributes in page.tags if tag == "a"]
+    assert [*links[1:], "missing"] == sections and "maps" not in links
+    areas = [attributes for _, attributes in page.tags if attributes.get("class") == "wide"]
+    assert len(areas) > 5
+    assert all((a["tabindex"], a["role"]) == ("0", "region") and a["aria-label"] for a in areas)
+    assert len({a["aria-label"] for a in areas}) == len(areas)
+
+
+def test_floors_have_no_verdict(runs: list[RunRecord]) -> None:
+    page = render_page(content(audio=False))
+    rows = dict(re.findall(r'<tr class="(\w+)[^"]*">(.*?)</tr>', page, re.DOTALL))
+    assert not re.search("worse|better|one seed|−", rows["floor"])
+    assert "one seed" in rows["probe"]  # as the baseline has
+
+
+def test_artists_of_several_genres_are_explained(runs: list[RunRecord]) -> None:
+    assert "There are 30 artists. Those with tracks of several genres are counted" in render_page(content())
 
 
 def test_writing_replaces_the_page_at_once(runs: list[RunRecord], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from conftest import here, tone
@@ -17,7 +18,8 @@ from mgc.audio.effects import RATE_HZ, Alteration
 from mgc.cli import app
 from mgc.config import DataRecipe
 from mgc.data import load as load_data
-from mgc.experiments.robust import altered_files
+from mgc.evaluate import Predictions
+from mgc.experiments.robust import _rows, altered_files, format_results
 from mgc.representations import ModelSpec, open_representation
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.derived import altered
@@ -173,7 +175,8 @@ def test_a_run_is_evaluated_on_unaltered_and_on_altered_tracks(run: RunRecord, t
     assert [row["alteration"] for row in rows] == ["unaltered", "noise 0 dB SNR", "gain -20 dB"]
     assert float(rows[0]["accuracy"]) == pytest.approx(run.scores["accuracy"])
     # Normalised by track, the log-mel of a clip that is 20 dB quieter is the same.
-    assert float(rows[2]["change"]) == 0
+    assert float(rows[2]["difference"]) == 0
+    assert rows[2]["verdict"] == "equivalent"
     assert {file.suffix for file in here().results.glob("music/robust.*")} == {".csv", ".md", ".png", ".svg"}
 
 
@@ -200,6 +203,7 @@ def test_the_table_shows_no_difference_for_unaltered_tracks(run: RunRecord, trai
     table = mgc("robust", run.run_id, "--data", trained / "music", "--only", "gain=-20").stdout
     (unaltered,) = (line for line in table.splitlines() if re.search(r"  unaltered  ", line))
     assert unaltered.rstrip().endswith("]")  # the interval of the accuracy is the last cell
+    assert "equivalent within 3 points under gain -20 dB (+0.0)" in table
     assert "nan" not in table
 
 
@@ -210,6 +214,61 @@ def test_the_dataset_can_be_given_by_the_name_of_its_results(run: RunRecord) -> 
 def test_limit_takes_some_of_the_test_tracks(run: RunRecord, trained: Path) -> None:
     rows = rows_of("--data", trained / "music", "--only", "gain=-20", "--limit", 2)
     assert {row["n_tracks"] for row in rows} == {"2"}
+
+
+def conditions(*correct: int) -> list[Predictions]:
+    """Predictions of 100 tracks by as many artists; of each, so many of the first tracks are correct."""
+    labels = np.arange(100) % 2
+    ids = tuple(f"t{number:03d}" for number in range(100))
+    return [
+        Predictions(("x", "y"), ids, labels, np.eye(2)[labels ^ (np.arange(100) >= n)], ids, labels * 0)
+        for n in correct
+    ]
+
+
+def test_an_alteration_that_costs_one_system_more_is_named(run: RunRecord) -> None:
+    """Neither "worse" beside "undecided" nor the opposite: the difference of the changes is tested."""
+    alterations = [None, *map(Alteration.parse, ("noise=0", "gain=-20", "mp3=16"))]
+    other = replace(run, run_id="other", name="other")
+    under = [conditions(80, 40, 80, 78), conditions(80, 40, 60, 82)]
+    results = pd.DataFrame(_rows([run, other], alterations, under, margin=3.0))
+    assert set(results["family_size"].dropna()) == {9}
+    between = results[results["versus"] == "other"]
+    assert between["difference"].tolist() == pytest.approx([0.0, 0.2, -0.04])
+    assert between["verdict"].tolist() == ["equivalent", "better", "undecided"]
+    text = format_results(results, "markdown")
+    assert (
+        f"- Change of {run.title} minus change of other, in points: other loses more under gain -20 dB "
+        "(+20.0); undecided under mp3 16 kb/s (-4.0); equivalent within 3 points under noise 0 dB SNR (+0.0)."
+    ) in text
+    assert (
+        f"- {run.title}: 0.800 unaltered; lowest under noise 0 dB SNR (0.400). Changes in points: worse"
+        in text
+    )
+    assert "undecided under mp3 16 kb/s (-2.0); equivalent within 3 points under gain -20 dB (+0.0)." in text
+    assert "p and intervals hold for all 9 comparisons" in text
+    mirrored = pd.DataFrame(_rows([other, run], alterations, under[::-1], margin=3.0))
+    assert "other loses more under gain -20 dB (-20.0)" in format_results(mirrored, "table")
+
+
+def test_two_runs_of_one_name_are_told_apart(run: RunRecord) -> None:
+    records = [run, replace(run, run_id="again", seed=1)]
+    alterations = [None, Alteration.parse("noise=0")]
+    results = pd.DataFrame(_rows(records, alterations, [conditions(80, 40), conditions(80, 70)], margin=3.0))
+    assert f"{run.run_id} loses more under noise 0 dB SNR (-30.0)" in format_results(results, "table")
+
+
+def test_the_margin_decides_what_is_equivalent(run: RunRecord, trained: Path) -> None:
+    results = pd.DataFrame(
+        _rows([run], [None, Alteration.parse("gain=6")], [conditions(80, 76)], margin=15.0)
+    )
+    assert results["verdict"].tolist()[1:] == ["equivalent"]
+    assert "margin" in refused("--data", trained / "music", "--only", "gain=-20", "--margin", "0")
+
+
+def test_no_alteration_is_refused(run: RunRecord, trained: Path) -> None:
+    message = refused("--data", trained / "music", "--only", "gain", "--set", 'alterations=["noise=0"]')
+    assert "no alteration" in message
 
 
 def test_an_unknown_alteration_is_refused(run: RunRecord, trained: Path) -> None:

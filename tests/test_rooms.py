@@ -103,12 +103,12 @@ def test_comparing_runs_loads_nothing_that_trains() -> None:
     """Reads a record and its predictions, and compares two runs."""
     code = """
 import numpy as np
-from mgc.evaluate import Predictions, evaluate, paired
+from mgc.evaluate import Predictions, compare_runs, evaluate
 ids = [str(n) for n in range(40)]
 half = np.full((40, 2), 0.5)
 run = Predictions(classes=("a", "b"), track_ids=tuple(ids), labels=np.arange(40) % 2, probabilities=half,
                   groups=tuple(ids), fold=np.zeros(40, int))
-evaluate(run); paired([run], [run]); run.to_frame()
+evaluate(run); compare_runs([run], [run]); run.to_frame()
 """
     assert not modules_after(code) & LEARNING
 

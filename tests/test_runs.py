@@ -73,6 +73,15 @@ def probed(music: Path) -> RunRecord:
     return written(replace(found, recipe={**found.recipe, "data": data}))
 
 
+def test_a_record_knows_whether_its_run_draws_random_numbers(probed: RunRecord) -> None:
+    assert not probed.random
+    changes: list[dict[str, object]] = [
+        {"head": "mlp"}, {"network": "cnn"},
+        {"random_weights": True}, {"random_weights": True, "random_seed": 7},
+    ]  # fmt: skip
+    assert all(replace(probed, recipe=probed.recipe | change).random for change in changes)
+
+
 def written(record: RunRecord) -> RunRecord:
     """The record, saved with its present predictions."""
     record.save(record.predictions())
@@ -243,7 +252,7 @@ def test_a_study_skips_a_missing_encoder_and_names_it(music: Path, study_file: P
     assert done.exit_code == 0, done.output
     assert "mfcc" in done.stdout
     assert "skipped: probe model=" in done.stderr
-    assert "2 of 3 systems could not run and are not in the table" in done.stderr
+    assert "2 of 3 runs failed and are not in the table" in done.stderr
     assert "no folder, manifest or dataset" in refused("study", study_file, "--data", music / "no")
     study_file.write_text(study_file.read_text().replace('"model=mfcc"', '"model=also-not-there"'))
     assert "not-there" in refused("study", study_file, "--data", music)

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from mgc.util.errors import MgcError, did_you_mean, explaining
 
@@ -23,9 +24,25 @@ EncoderPrecision = Literal["float32", "bfloat16"]
 WINDOWS_AT_ONCE = 8
 # scikit-learn accepts seeds below 2**32, and each fold adds its number.
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+SEEDS_FOR_VERDICT = 3  # fewer do not show how much the seed of a random training matters
+MOST_SEEDS = 100
+
+
+def _seeds(value: Any) -> Any:
+    """A count as the seeds 0, 1, ...; a list of distinct seeds as it is."""
+    if type(value) is int and 1 <= value <= MOST_SEEDS:
+        return [*range(value)]
+    if isinstance(value, list | tuple) and 1 <= len({*map(str, value)}) == len(value) <= MOST_SEEDS:
+        return value
+    expected = f"expected a count from 1 to {MOST_SEEDS} (3 means 0,1,2) or distinct seeds such as 0,2,5"
+    raise PydanticCustomError("seeds", expected)
+
+
 # TOML and JSON have lists, not tuples.
-Seeds = Annotated[tuple[Seed, ...], Field(strict=False)]
+Seeds = Annotated[tuple[Seed, ...], Field(strict=False), BeforeValidator(_seeds)]
 Floats = Annotated[tuple[float, ...], Field(strict=False)]
+# Points of accuracy within which systems are equivalent.
+Margin = Annotated[float, Field(gt=0, le=100)]
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
 
 
@@ -197,27 +214,44 @@ class ProbeRecipe(SystemRecipe, EncoderRecipe):
 
     model: str | None = Field(None, min_length=1, description="default: every one with cached embeddings")
     head: str = "logistic"
-    layers: str = Field("last", description="name of a layer, last, sweep (best on validation) or weighted")
+    layers: str = Field("last", description="name of a layer, last, sweep (the best) or weighted")
+    select: Literal["cv", "validation"] = Field(
+        "cv", description="choose settings by inner folds and fit on training and validation set, or not"
+    )
     pool: Literal["mean", "std", "max", "mean+std", "mean+max", "mean+std+max"] | None = Field(
         None, description="pooling over time; default: the representation's own"
     )
 
 
-class StudyRun(Recipe):
+# These give the same classifier for every seed; other heads draw weights, samples or the order of features.
+_DETERMINISTIC_HEADS = ("logistic", "knn", "svm", "naive_bayes")
+
+
+def is_random(recipe: Mapping[str, Any]) -> bool:
+    """Whether another seed gives another result, for a dumped recipe of `mgc baseline` or `mgc probe`."""
+    drawn = recipe.get("random_weights") and recipe.get("random_seed") is None
+    return bool("network" in recipe or drawn or recipe.get("head") not in _DETERMINISTIC_HEADS)
+
+
+class Repeats(Recipe):
+    """The seeds of a system: one run for each pair of a split seed and a seed."""
+
+    seeds: Seeds = Field((), description="a count, or a list; default: that of the study, or the single seed")
+    split_seeds: Seeds = Field((), description="for cross-validation; as seeds, in place of data.split_seed")
+
+
+class StudyRun(Repeats):
     """One system of a study: its config, and settings that override it."""
 
     config: str = Field(description="config of mgc baseline or probe, relative to the file of the study")
     settings: Strings = Field((), description='as for --set: ["train.epochs=30"]')
-    seeds: Seeds = Field((), description="default: the seeds of the study")
 
 
-class StudyRecipe(Recipe):
+class StudyRecipe(Repeats):
     """`mgc study`: many systems on one dataset."""
 
     hypothesis: str = ""
     data: DataRecipe = Field(default_factory=DataRecipe)
-    seeds: Seeds = Field((0,), min_length=1)
-    seed: Seed | None = Field(None, description="one seed in place of all seeds, also those of single runs")
     device: Device = "auto"
     trust_remote_code: Trust = False
     runs: tuple[StudyRun, ...] = Field((), strict=False, description="[[runs]]; see configs/study/")
@@ -226,11 +260,12 @@ class StudyRecipe(Recipe):
 class CurveRecipe(StudyRecipe):
     """`mgc curve`: accuracy by the number of training tracks, of `runs` if given, else of `systems`."""
 
-    seeds: Seeds = Field((0, 1, 2), min_length=1, description="for the training tracks and the weights")
+    seeds: Seeds = Field((0, 1, 2), description="for the training tracks and the weights")
     systems: Strings = Field(("cnn", "musicnn"), description="networks and encoders")
     sizes: tuple[int | Literal["all"], ...] = Field(
         (), strict=False, description='training tracks per genre: [5, 10, "all"]; default: 5, doubled'
     )
+    margin: Margin = 3.0
 
 
 class RobustRecipe(Recipe):
@@ -247,6 +282,7 @@ class RobustRecipe(Recipe):
     )
     only: Strings = Field((), description="effects or single alterations; default: all")
     limit: int | None = Field(None, ge=1, description="maximum number of test tracks, balanced over genres")
+    margin: Margin = 3.0
     format: Literal["table", "markdown", "csv"] = "table"
     trust_remote_code: Trust = False
     device: Device = "auto"
@@ -257,6 +293,7 @@ class SelectionRecipe(Recipe):
 
     data: DataRecipe = Field(default_factory=DataRecipe)
     baseline: str | None = Field(None, description="id of the run to compare with")
+    margin: Margin = 3.0
     seed: Seed | None = None
     device: str | None = None
 
@@ -275,6 +312,7 @@ class ReportRecipe(SelectionRecipe):
     audio: bool = Field(True, description="include audio excerpts in the page")
     bundle: bool = Field(False, description="also write a zip file with everything")
     out: str | None = Field(None, description="output folder; default: results/<dataset>")
+    overwrite: bool = Field(False, description="replace papers that were edited by hand")
 
 
 class PredictRecipe(Recipe):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from sklearn.metrics import log_loss
 
 from mgc.audio import effects
 from mgc.audio.effects import EFFECTS, Alteration
@@ -22,7 +23,7 @@ from mgc.config import AugmentRecipe, BaselineRecipe, ProbeRecipe, TrainRecipe
 from mgc.data import Dataset, Track, make_split
 from mgc.data import splits as splitting
 from mgc.probing import fitting
-from mgc.probing.heads import HEADS, fit_head, weighted
+from mgc.probing.heads import HEADS, fit_strengths, probabilities_of, weighted
 from mgc.representations import ModelSpec, Representation, open_representation
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.card import PIPELINE_REVISION, Layer
@@ -197,12 +198,14 @@ def three_epochs(name: str, folder: Path, augment: AugmentRecipe | None = None, 
 def one_fit(name: str, folder: Path) -> Outputs:
     """Probabilities of a head for other vectors, and the losses of all strengths."""
     head = weighted(3) if name == "weighted" else HEADS[name]
-    fitted = fit_head(head, vectors(60, 12, 1), vectors(30, 12, 2), seed=0)
-    losses = np.array([*fitted.tried.values()])
-    return {"losses": losses, "probabilities": fitted.probabilities(vectors(12, 12, 3)[0], 3)}
+    x, labels = vectors(30, 12, 2)
+    fits = fit_strengths(head, *vectors(60, 12, 1), seed=0)
+    losses = [log_loss(labels, probabilities_of(fit, x, 3)) for fit in fits.values()]
+    best = [*fits.values()][int(np.argmin(losses))]
+    return {"losses": np.array(losses), "probabilities": probabilities_of(best, vectors(12, 12, 3)[0], 3)}
 
 
-def probed(layers: str, keep: str, folder: Path) -> Outputs:
+def probed(layers: str, keep: str, select: str, folder: Path) -> Outputs:
     """Test probabilities of logistic regression on cached arrays of two layers."""
     dataset = table()
     card = replace(
@@ -216,7 +219,8 @@ def probed(layers: str, keep: str, folder: Path) -> Outputs:
             array = np.random.RandomState(n).standard_normal((3 * windows, 12))
             writer.add(track.content, track.track_id, array + 0.7 * label)
     split = make_split(dataset, "holdout", 0)
-    heads, _ = fitting.fit_folds(cache, dataset, split, ProbeRecipe(layers=layers, pool="mean+std"))
+    recipe = ProbeRecipe(layers=layers, pool="mean+std", select=select)  # type: ignore[arg-type]
+    heads, _ = fitting.fit_folds(cache, dataset, split, recipe)
     return {f"fold{number}": head.test for number, head in enumerate(heads)}
 
 
@@ -295,7 +299,9 @@ def entries() -> dict[str, Entry]:
         head = weighted(3) if name == "weighted" else HEADS[name]
         found[f"head {name}"] = Entry((head.revision,), partial(one_fit, name), 1e-2)
     for layers, keep in (("sweep", "clip"), ("weighted", "clip"), ("last", "windows")):
-        found[f"fitting {layers} {keep}"] = Entry((fitting.REVISION,), partial(probed, layers, keep), 1e-2)
+        for select, name in (("cv", f"{layers} {keep}"), ("validation", f"{layers} {keep} validation")):
+            fit = partial(probed, layers, keep, select)
+            found[f"fitting {name}"] = Entry((fitting.REVISION,), fit, 1e-2)
     for name in ("holdout", "cv5", "random", "given"):
         found[f"split {name}"] = Entry((splitting.REVISION,), partial(split, name), 0.0)
     return found

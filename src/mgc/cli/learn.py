@@ -1,5 +1,6 @@
 """Commands that run systems, evaluate and compare them, and compute and check embeddings."""
 
+import re
 import shlex
 import shutil
 import sys
@@ -8,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mgc.cli.options import ALL, ENCODER, Options, app, command
+from mgc.cli.options import ALL, ENCODER, REPEATS, Options, app, command
 
 if TYPE_CHECKING:
+    from mgc.config import BaselineRecipe, ProbeRecipe
     from mgc.runs.record import RunRecord
 
 
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
 def demo(options: Options, overwrite: bool = False) -> None:
     """Render the demo dataset, run a frozen encoder and a network from scratch on it, and compare them.
 
-    Takes a few minutes on two CPU cores. Needs no download except the weights of musicnn (29 MB from PyPI).
+    The network is trained with three seeds. Takes several minutes on two CPU cores, and needs no download
+    except the weights of musicnn (29 MB from PyPI).
 
-    --overwrite  Train the network again even if its run exists. Default: keep it.
+    --overwrite  Train the network again even if its runs exist. Default: keep them.
 
     Examples:
         mgc demo
@@ -38,7 +41,7 @@ def demo(options: Options, overwrite: bool = False) -> None:
     typer.echo(f"  {mgc} probe --model musicnn --data path/to/your/music    # one folder per genre")
 
 
-@command(app, ALL | {"seeds"})
+@command(app, ALL | REPEATS)
 def baseline(options: Options, overwrite: bool = False) -> None:
     """Train a network from scratch on log-mel spectrograms and evaluate it.
 
@@ -48,16 +51,15 @@ def baseline(options: Options, overwrite: bool = False) -> None:
 
     Examples:
         mgc baseline --data ~/music --split cv5
-        mgc baseline --network cnn_gru --seeds 0,1,2 --set train.epochs=30
+        mgc baseline --network cnn_gru --seeds 3 --split-seeds 0,1,2 --set train.epochs=30
     """
     from mgc.config import BaselineRecipe
-    from mgc.experiments import systems
 
-    for recipe in options.recipes(BaselineRecipe):
-        _print_scores(systems.baseline(recipe, options.workspace, overwrite))
+    recipe = options.recipe(BaselineRecipe)
+    _run(options, recipe, recipe.name or recipe.network, overwrite)
 
 
-@command(app, ALL | ENCODER | {"keep", "precision", "seeds"})
+@command(app, ALL | ENCODER | REPEATS | {"keep", "precision"})
 def probe(options: Options) -> None:
     """Fit a small head on the embeddings of a frozen encoder and evaluate it.
 
@@ -67,8 +69,11 @@ def probe(options: Options) -> None:
         tracks.
     --head NAME  Head: logistic, knn, svm, mlp, random_forest ...; configs/probe/ has an example of each.
         Default: logistic.
-    --layers NAME  Layer of the encoder: a layer's name, last, sweep (the best on the validation set) or
+    --layers NAME  Layer of the encoder: a layer's name, last, sweep (the best, by --select) or
         weighted (a learned sum of all layers). Default: last.
+    --select NAME  How settings of the head are chosen: cv (by inner folds of the training and validation
+        set that keep artists apart; the head is fitted on both) or validation (on the validation set; the
+        head is fitted on the training set). Default: cv.
     --pool NAME  Pooling over time: mean, std, max, mean+std, mean+max or mean+std+max. Default: that of the
         encoder.
 
@@ -77,14 +82,12 @@ def probe(options: Options) -> None:
         mgc probe --model ast --head svm --layers sweep --split cv5
     """
     from mgc.config import ProbeRecipe
-    from mgc.experiments import systems
 
-    for recipe in options.recipes(ProbeRecipe):
-        for record in systems.probe(recipe, options.workspace):
-            _print_scores(record)
+    recipe = options.recipe(ProbeRecipe)
+    _run(options, recipe, recipe.name or " + ".join(filter(None, (recipe.model, recipe.head))))
 
 
-@command(app, ALL - {"config"} | {"trust_remote_code"})
+@command(app, ALL - {"config"} | REPEATS | {"trust_remote_code"})
 def study(options: Options, file: Path) -> None:
     """Run many systems on one dataset and print the table. Runs that exist are not repeated.
 
@@ -92,23 +95,24 @@ def study(options: Options, file: Path) -> None:
 
     Examples:
         mgc study configs/study/emotify.toml
-        mgc study my-study.toml --data ~/music --seed 1
+        mgc study my-study.toml --data ~/music --seeds 3
     """
     from mgc.config import StudyRecipe
     from mgc.experiments.study import study as run_study
     from mgc.runs.tables import compare_records, render
 
-    recipe = Options(options, config=file).recipe(StudyRecipe)
-    typer.echo(render(compare_records(run_study(recipe, file, options.workspace)), "table"))
+    recipe = Options(options, config=file, seed=None).recipe(StudyRecipe)
+    records = run_study(recipe, file, options.workspace, options.repeats())
+    typer.echo(render(compare_records(records), "table"))
 
 
-@command(app, ALL - {"split", "split_seed"})
+@command(app, ALL - {"split", "split_seed"} | {"margin"})
 def compare(options: Options) -> None:
     """Compare all runs on a dataset with the baseline, with intervals and paired tests.
 
     --format NAME  Format: table, markdown, latex, csv or json. Default: table.
-    --baseline RUN  Id of the run that the others are compared with. Default: the newest cnn, or else the
-        newest network from scratch.
+    --baseline RUN  Id of the run that the others are compared with. Default: the cnn with default settings,
+        or else the oldest network from scratch.
     --best N  Show the N best of each kind: floors, networks from scratch, probes, leaky runs. Default: all.
     --limit N  Only runs with this --limit. Default: all runs.
     --seed N  Only runs with this --seed. Default: all runs.
@@ -123,7 +127,8 @@ def compare(options: Options) -> None:
     from mgc.runs.tables import compare_records, render
 
     recipe = options.recipe(CompareRecipe)
-    sections = compare_records(select_records(recipe, options.workspace), recipe.baseline, recipe.best)
+    records = select_records(recipe, options.workspace)
+    sections = compare_records(records, recipe.baseline, recipe.best, recipe.margin)
     typer.echo(render(sections, recipe.format))
 
 
@@ -145,30 +150,32 @@ def tune(options: Options, network: str | None = None) -> None:
     typer.echo(search.format_search(search.tune(recipe, options.workspace, options["config"])))
 
 
-@command(app, ALL - {"seed"} | {"trust_remote_code"})
+@command(app, ALL - {"seed"} | {"margin", "trust_remote_code"})
 def curve(options: Options) -> None:
     """Measure accuracy against the number of training tracks, for networks from scratch and for probes.
 
     --systems NAME,NAME...  Networks and encoders. Default: cnn,musicnn.
     --sizes N,N...  Training tracks per genre, for example 5,10,20,all. Default: 5, doubled up to all.
-    --seeds N,N...  Seeds for the training tracks and for the weights, averaged. Default: 0,1,2.
+    --seeds N|N,N...  Seeds for the training tracks and for the weights, averaged: a count (3 means 0,1,2) or
+        a list. Default: 0,1,2.
 
     Examples:
         mgc curve --data ~/music
-        mgc curve --systems cnn,musicnn --sizes 5,10,20,all --seeds 0,1,2
+        mgc curve --systems cnn,musicnn --sizes 5,10,20,all --seeds 5
     """
     from mgc.config import CurveRecipe
     from mgc.experiments import curve as curves
     from mgc.util.errors import MgcError
 
-    recipe, config = options.recipe(CurveRecipe), options["config"]
+    recipe, config = options.recipe(CurveRecipe, seeds=options["seeds"]), options["config"]
     if recipe.runs and options["systems"]:
         what = "--systems cannot be combined with a config that lists runs"
         raise MgcError(what, where=config, fix="remove one of the two")
-    typer.echo(curves.format_curve(curves.curve(recipe, options.workspace, config)))
+    points = curves.curve(recipe, options.workspace, config)
+    typer.echo(curves.format_curve(points, recipe.margin))
 
 
-@command(app, ALL - {"split", "split_seed", "limit", "seed"} | {"trust_remote_code"})
+@command(app, ALL - {"split", "split_seed", "limit", "seed"} | {"trust_remote_code", "margin"})
 def robust(options: Options, run: list[str] | None = None, limit: int | None = None) -> None:
     """Evaluate trained runs on altered test tracks: noisy, quiet, compressed, filtered or cropped.
 
@@ -180,7 +187,7 @@ def robust(options: Options, run: list[str] | None = None, limit: int | None = N
 
     Examples:
         mgc robust --data ~/music
-        mgc robust cnn-cv5-s0-1a2b3c4d --only noise,mp3=16 --limit 100
+        mgc robust cnn-cv5-s0-1a2b3c4d --only noise,mp3=16 --limit 100 --margin 2
     """
     from mgc.config import RobustRecipe
     from mgc.experiments import robust as robustness
@@ -251,6 +258,25 @@ def doctor(options: Options) -> None:
         any_red |= check.verdict == "red"
     if any_red:
         raise typer.Exit(1)
+
+
+def _run(
+    options: Options, recipe: "BaselineRecipe | ProbeRecipe", title: str, overwrite: bool = False
+) -> None:
+    """Run a system for all seeds and print its scores, and the command that adds missing seeds."""
+    from mgc.config import SEEDS_FOR_VERDICT
+    from mgc.experiments.study import PlannedRun, run_planned
+    from mgc.experiments.systems import cost, missing_seeds
+
+    workspace = options.workspace
+    for record in run_planned([PlannedRun(title, recipe, options.repeats())], workspace, overwrite):
+        _print_scores(record)
+    if missing := missing_seeds(record, workspace):
+        words = re.sub(r" --(overwrite|seeds?[ =]\S+)", "", shlex.join(sys.argv[1:]))
+        typer.echo(
+            f"a verdict needs {SEEDS_FOR_VERDICT} seeds; {missing} more take about {cost(record, missing)}:"
+        )
+        typer.echo(f"  {_program()} {words} --seeds {SEEDS_FOR_VERDICT}")
 
 
 def _print_scores(record: "RunRecord") -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 import typer
 
 if TYPE_CHECKING:
-    from mgc.config import Recipe
+    from mgc.config import Recipe, Repeats
     from mgc.workspace import Workspace
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
@@ -47,17 +47,18 @@ class Options(dict[str, Any]):
         given |= self._columns() | settings
         return read_recipe(kind, self.get("config"), self.get("set") or [], given)
 
-    def recipes(self, kind: type[AnyRecipe]) -> list[AnyRecipe]:
-        """As `recipe`, one for each of `--seeds`; a single one if it is not given."""
+    def repeats(self) -> "Repeats":
+        """`--seeds` and `--split-seeds`, or the one of `--seed` and `--split-seed`; empty if not given."""
+        from mgc.config import Repeats, read_recipe
         from mgc.util.errors import MgcError
 
-        seeds = self.pop("seeds")
-        if seeds is None:
-            return [self.recipe(kind)]
-        if self["seed"] is not None or len({s for s in seeds if isinstance(s, int)}) < len(seeds):
-            what = "expected distinct integers such as 0,1,2; cannot be combined with --seed"
-            raise MgcError(f"--seeds {','.join(map(str, seeds))}: {what}")
-        return [self.recipe(kind, seed=seed) for seed in seeds]
+        given = {}
+        for flag in ("seed", "split-seed"):
+            one, several = self.get(flag.replace("-", "_")), self.get(f"{flag}s".replace("-", "_"))
+            if one is not None and several is not None:
+                raise MgcError(f"--{flag}s cannot be combined with --{flag}", fix="use one of the two")
+            given[f"{flag}s".replace("-", "_")] = several if one is None else [one]
+        return read_recipe(Repeats, options=given)
 
     def _columns(self) -> dict[str, str]:
         from mgc.util.errors import MgcError
@@ -75,7 +76,8 @@ class Options(dict[str, Any]):
 ALL = {"data", "data_root", "split", "split_seed", "limit", "seed", "device", "config", "set", "column"}
 COLUMNS = ("path", "label", "split", "artist", "album", "title", "id")
 ENCODER = {"model", "random_weights", "trust_remote_code"}
-NOT_SETTINGS = {"data_root", "config", "set", "column"}
+NOT_SETTINGS = {"data_root", "config", "set", "column", "seeds", "split_seeds"}
+REPEATS = {"seeds", "split_seeds"}
 PATHS = {"data": "data.source", "split": "data.split", "split_seed": "data.split_seed", "limit": "data.limit"}
 
 
@@ -133,7 +135,14 @@ def _documented(parameter: inspect.Parameter, entries: dict[str, Any]) -> inspec
     annotation: Any = parameter.annotation
     if annotation is inspect.Parameter.empty:
         # A flag has no metavar, and KEY=NAME can be repeated.
-        kind: Any = {"": bool, "N": int, "FILE": Path, "KEY=NAME": list[str], "KEY=VALUE": list[str]}
+        kind: Any = {
+            "": bool,
+            "N": int,
+            "POINTS": float,
+            "FILE": Path,
+            "KEY=NAME": list[str],
+            "KEY=VALUE": list[str],
+        }
         annotation = kind.get(metavar, str) | None
     elif get_origin(annotation) is Annotated:
         annotation, info = get_args(annotation)
@@ -144,11 +153,13 @@ def _documented(parameter: inspect.Parameter, entries: dict[str, Any]) -> inspec
 
 
 def _split(value: Any, metavar: str) -> Any:
-    """The items of a list (N,N... or NAME,NAME...); any other value as it is."""
+    """The items of a list (N,N... or NAME,NAME...), the number of N|N,N...; any other value as it is."""
     if value is None or not metavar.endswith("..."):
         return value
     words = [word.strip() for word in value.split(",")]
-    return [int(word) if word.isdecimal() and metavar == "N,N..." else word for word in words]
+    numbers = metavar.endswith("N,N...")
+    items = [int(word) if numbers and re.fullmatch(r"-?\d+", word) else word for word in words]
+    return items[0] if metavar.startswith("N|") and len(items) == 1 else items
 
 
 _NO_SPACE = "free some space (mgc cache prune, mgc runs rm) and repeat the command; finished work is saved"

@@ -80,15 +80,19 @@ def rerun(options: Options, run: str, tolerance: Annotated[float, typer.Option(m
         raise typer.Exit(1)
 
 
-@command(app, {"data", "data_root", "config", "set"})
+@command(app, {"data", "data_root", "config", "set", "margin"})
 def report(options: Options) -> None:
     """Write a page or a paper about all runs on a dataset, from their records.
 
+    Author, title and answers come from results/<dataset>/notes.md, which the first paper creates.
+
     --format NAME  Format: html (a page), or markdown, latex or pdf (a paper). Default: html.
-    --bundle  Also write a zip with the paper, the page, records and commands. Default: no zip.
+    --bundle  Also write a zip with the paper, the page, records, commands, and your own files (.py, .ipynb,
+        .toml, .md ...) that are beside the runs. Default: no zip.
     --audio/--no-audio  Embed excerpts of tracks in the page. Default: --audio.
     --baseline RUN  Id of the run that the others are compared with. Default: as in mgc compare.
     --out FOLDER  Output folder. Default: results/<dataset>.
+    --overwrite  Replace a paper that was edited by hand. Default: keep it.
 
     Examples:
         mgc report --data ~/music

@@ -9,7 +9,7 @@ from mgc.data.fetch import check_digest, download, unpack
 from mgc.data.sources import demo, fma, gtzan, hub, local
 from mgc.data.sources.local import MANIFEST_SUFFIXES, from_folder, from_manifest, from_zip
 from mgc.util import files
-from mgc.util.errors import MgcError, did_you_mean
+from mgc.util.errors import MgcError, counted, did_you_mean
 from mgc.workspace import Workspace
 
 HUB = "hf:"
@@ -155,7 +155,7 @@ def _unpack(file: Path, archive: Archive, root: Path, whole: bool = False) -> li
         raise MgcError(f"the archive contains no files of {archive.place}", where=file)
     files.write(_marker(archive, root), str(archive.digest))  # last: it marks that everything is unpacked
     refused = [f"not unpacked: {member}: {reason}" for member, reason in unpacked.refused]
-    return [f"{target}: {len(unpacked.files)} files", *refused]
+    return [f"{target}: {counted(len(unpacked.files), 'file')}", *refused]
 
 
 def _marker(archive: Archive, root: Path) -> Path:

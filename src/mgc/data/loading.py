@@ -49,8 +49,9 @@ def describe(recipe: DataRecipe, workspace: Workspace) -> str:
     dataset = load(recipe, workspace)
     split = make_split(dataset, recipe.split, recipe.split_seed)
     seconds = sum(track.seconds for track in dataset.tracks)
+    sizes = f"{counted(len(dataset), 'track')}, {counted(len(dataset.classes), 'genre')}"
     lines = [
-        f"{dataset.name}: {len(dataset)} tracks, {len(dataset.classes)} genres, {clock(seconds)} of audio",
+        f"{dataset.name}: {sizes}, {clock(seconds)} of audio",
         f"  licence: {dataset.licence or 'not stated'}",
         *(f"  {note}" for note in dataset.notes),
     ]
@@ -58,9 +59,10 @@ def describe(recipe: DataRecipe, workspace: Workspace) -> str:
     for label in dataset.classes:
         own = [track for track in dataset.tracks if track.label == label]
         groups = len({track.group for track in own})
-        artists = f"{groups} artists" if any(track.artist for track in own) else "artists unknown"
+        artists = counted(groups, "artist") if any(track.artist for track in own) else "artists unknown"
         shortest, longest = min(t.seconds for t in own), max(t.seconds for t in own)
-        lines.append(f"  {label:<{width}}  {len(own)} tracks, {artists}, {shortest:.1f} to {longest:.1f} s")
+        tracks = counted(len(own), "track")
+        lines.append(f"  {label:<{width}}  {tracks}, {artists}, {shortest:.1f} to {longest:.1f} s")
     lines.append(f"split {split.name}: {split.authority}")
     for number, fold in enumerate(split.folds):
         sizes = ", ".join(f"{len(ids)} {part}" for part, ids in fold.parts.items())

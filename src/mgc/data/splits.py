@@ -170,7 +170,9 @@ def _drawn(dataset: Dataset, name: str, seed: int) -> tuple[tuple[Fold, ...], st
             what = f"the class {label!r} has {size} tracks, but splitting needs at least {count}"
             raise MgcError(what, where=dataset.name, fix="add tracks or remove the class")
     folds = []
-    for number, test in enumerate(_parts(dataset.tracks, count, seed)[: 1 if name == "holdout" else count]):
+    for number, test in enumerate(
+        grouped_parts(dataset.tracks, count, seed)[: 1 if name == "holdout" else count]
+    ):
         rest = _without(dataset.tracks, test)
         val = _validation(rest, 8, seed + number)  # an eighth of four fifths is a tenth of all
         folds.append(Fold(_ids(_without(rest, val)), _ids(val), _ids(test)))
@@ -218,13 +220,13 @@ def _as_large_as_given(dataset: Dataset, seed: int) -> tuple[Fold, ...]:
 
 def _validation(tracks: Sequence[Track], count: int, seed: int) -> list[Track]:
     """The first of `count` parts that leaves every class for training; empty if none does."""
-    for part in _parts(tracks, min(count, len({track.group for track in tracks})), seed):
+    for part in grouped_parts(tracks, min(count, len({track.group for track in tracks})), seed):
         if part and {t.label for t in _without(tracks, part)} == {t.label for t in tracks}:
             return part
     return []
 
 
-def _parts(tracks: Sequence[Track], count: int, seed: int) -> list[list[Track]]:
+def grouped_parts(tracks: Sequence[Track], count: int, seed: int) -> list[list[Track]]:
     """`count` disjoint parts of whole groups, stratified; fewer if no class has so many tracks."""
     from sklearn.model_selection import StratifiedGroupKFold
 

@@ -1,4 +1,4 @@
-"""Predictions in, numbers out: scores with intervals, and the paired comparison of two systems.
+"""Predictions in, numbers out: scores with intervals, and the comparison of systems.
 
 Conventions
 -----------
@@ -13,56 +13,70 @@ Conventions
   since it ranks tracks, and the probabilities of two folds come from two models. It is computed for each
   class against the rest, on the folds that hold both, then averaged over classes; None if no fold holds both.
 * The calibration error is that of the top probability, in 15 bins of equal width (Guo et al. 2017).
-* Intervals are 95 % percentile bootstraps (Efron & Tibshirani 1993, chapter 13). Since tracks of one artist
-  are similar, whole groups (artists) are resampled if any group holds several tracks (the cluster bootstrap:
-  Field & Welsh 2007), otherwise tracks.
-* Intervals describe how far a score would move with other test tracks. They do not include the variation
-  between training seeds; `over_seeds` reports that as a separate deviation. With fewer than about 30 groups
-  they are too narrow, and a run without errors has an interval of width 0.
+* The unit of intervals and tests is the group: the artist, or the track where artists are unknown, since
+  tracks of one artist are similar (Field & Welsh 2007). Intervals of scores are expanded 95 % percentile
+  bootstraps (Efron & Tibshirani 1993, chapter 13; Hesterberg 2015), which hold with few groups too.
+* Differences are tested by `compare`, many at once: flips of whole groups, step-down max-T (Westfall & Young
+  1993; Phipson & Smyth 2010), equivalence by two one-sided tests (Schuirmann 1987). Intervals and tests
+  include the variation between seeds and splits where runs show it (Bouthillier et al. 2021).
 * Order has no effect: `Predictions` sorts itself by track id, so the same tracks in any order are equal and
   give the same numbers for the same seed.
 
 Sources
 -------
-Dietterich, "Approximate Statistical Tests for Comparing Supervised Classification Learning Algorithms",
-Neural Computation 10(7), 1998. Efron & Tibshirani, "An Introduction to the Bootstrap", Chapman & Hall, 1993.
+Bouthillier et al., "Accounting for Variance in Machine Learning Benchmarks", MLSys 2021.
+Efron & Tibshirani, "An Introduction to the Bootstrap", Chapman & Hall, 1993.
 Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27(8), 2006.
 Field & Welsh, "Bootstrapping clustered data", Journal of the Royal Statistical Society B 69(3), 2007.
 Forman & Scholz, "Apples-to-Apples in Cross-Validation Studies", SIGKDD Explorations 12(1), 2010.
 Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
-Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics
-6(2), 1979.
-Kish, "Survey Sampling", Wiley, 1965.
-Lachin, "Introduction to sample size determination and power analysis for clinical trials", Controlled
-Clinical Trials 2(2), 1981.
-McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-Psychometrika 12(2), 1947. Phipson & Smyth, "Permutation P-values Should Never Be Zero", Statistical
-Applications in Genetics and Molecular Biology 9(1), 2010.
+Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69(4), 2015.
+Phipson & Smyth, "Permutation P-values Should Never Be Zero", Statistical Applications in Genetics and
+Molecular Biology 9(1), 2010. Schuirmann, "A comparison of the two one-sided tests procedure and the power
+approach for assessing the equivalence of average bioavailability", Journal of Pharmacokinetics and
+Biopharmaceutics 15(6), 1987. Westfall & Young, "Resampling-Based Multiple Testing", Wiley, 1993.
 """
 
-from mgc.evaluate.comparison import Difference, Leak, Verdict, holm, leak, mcnemar_p, paired, sign_flip_p
-from mgc.evaluate.inference import MARGIN, Comparison, Outcomes, Repeats, compare, compare_runs, repeats
-from mgc.evaluate.predictions import ARTIST_PREFIX, PROBABILITY_PREFIX, Floats, Integers, Predictions
+from mgc.evaluate.bootstrap import unit_numbers
+from mgc.evaluate.inference import (
+    MARGIN,
+    MIN_SEEDS,
+    SIGNIFICANCE,
+    Comparison,
+    Outcomes,
+    Verdict,
+    compare,
+    compare_runs,
+    repeats,
+)
+from mgc.evaluate.predictions import (
+    ARTIST_PREFIX,
+    PROBABILITY_PREFIX,
+    Floats,
+    Integers,
+    Predictions,
+    check_same_tracks,
+)
 from mgc.evaluate.ranking import roc_aucs, roc_curves
 from mgc.evaluate.scores import (
     Bin,
     ClassScore,
-    OverSeeds,
+    OverRuns,
     Scores,
     calibration_error,
     confusion_matrix,
     evaluate,
     log_loss,
-    over_seeds,
+    over_runs,
     precision_recall_f1,
     reliability,
     top2_accuracy,
 )
 
 __all__ = [
-    "ARTIST_PREFIX", "MARGIN", "PROBABILITY_PREFIX", "Bin", "ClassScore", "Comparison", "Difference",
-    "Floats", "Integers", "Leak", "Outcomes", "OverSeeds", "Predictions", "Repeats", "Scores", "Verdict",
-    "calibration_error", "compare", "compare_runs", "confusion_matrix", "evaluate", "holm", "leak",
-    "log_loss", "mcnemar_p", "over_seeds", "paired", "precision_recall_f1", "reliability", "repeats",
-    "roc_aucs", "roc_curves", "sign_flip_p", "top2_accuracy",
+    "ARTIST_PREFIX", "MARGIN", "MIN_SEEDS", "PROBABILITY_PREFIX", "SIGNIFICANCE", "Bin", "ClassScore",
+    "Comparison", "Floats", "Integers", "Outcomes", "OverRuns", "Predictions", "Scores", "Verdict",
+    "calibration_error", "check_same_tracks", "compare", "compare_runs", "confusion_matrix", "evaluate",
+    "log_loss", "over_runs", "precision_recall_f1", "reliability", "repeats", "roc_aucs", "roc_curves",
+    "top2_accuracy", "unit_numbers",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from mgc.evaluate.bootstrap import unit_numbers
+from mgc.evaluate.bootstrap import between_runs, standard_error, unit_numbers
 from mgc.evaluate.predictions import Floats, Integers, Predictions, check_same_split, check_same_tracks
 from mgc.util.errors import MgcError
 
@@ -76,6 +76,11 @@ class Outcomes:
         return self.correct[[own == split for own in self.splits]]
 
     @property
+    def accuracies(self) -> list[float]:
+        """The accuracy of each run."""
+        return [float(accuracy) for accuracy in self.correct.mean(axis=1)]
+
+    @property
     def needs_seeds(self) -> bool:
         """Whether training is random and there are too few runs for a verdict."""
         return self.random and len(self.splits) < MIN_SEEDS
@@ -97,8 +102,10 @@ class Comparison:
         Corrected for the family.
     group_error, repeat_error
         Standard errors of `difference` from the sample of groups, and from training seeds and splits.
-    reach
-        How many standard errors a true difference must measure to be shown with a power of 80 %.
+    critical
+        How many standard errors a difference without an effect stays below with 95 %, in the whole family.
+    concentration
+        The sum of squares of the groups' shares of the tracks; 1 / G for groups of one size.
     needs_seeds
         Whether one of the systems has random training and fewer than three runs.
     """
@@ -111,7 +118,8 @@ class Comparison:
     p_value: float
     group_error: float
     repeat_error: float
-    reach: float
+    critical: float
+    concentration: float
     n_tracks: int
     n_groups: int
     family_size: int
@@ -128,19 +136,28 @@ class Comparison:
     @property
     def detectable(self) -> float:
         """The smallest true difference that these tracks, seeds and splits show with a power of 80 %."""
-        return min(1.0, self.reach * float(np.hypot(self.group_error, self.repeat_error)))
+        return self._detectable(self.n_groups)
 
     def groups_needed(self, difference: float = MARGIN) -> int | None:
         """About how many groups of this kind show a true `difference` with a power of 80 %, to two digits.
 
         None if no number of groups would, because seeds and splits vary too much.
         """
-        left = (difference / self.reach) ** 2 - self.repeat_error**2
-        if left <= 0:
-            return None
-        needed = max(1.0, self.n_groups * self.group_error**2 / left)
-        step = 10 ** max(0, int(np.log10(needed)) - 1)
-        return int(step * np.ceil(needed / step))
+        numbers = [*range(2, 10), *(digits * 10**zeros for zeros in range(6) for digits in range(10, 100))]
+        return next((number for number in numbers if self._detectable(number) <= difference), None)
+
+    def _detectable(self, n_groups: int) -> float:
+        """The smallest d with d - z(0.8) se = critical sqrt(se^2 + concentration d^2).
+
+        The right side is what the observed difference must exceed: the squares of the gains, which scale the
+        statistic, include those of the difference itself.
+        """
+        fewer, power = self.n_groups / n_groups, NormalDist().inv_cdf(POWER)
+        error = np.sqrt(fewer * self.group_error**2 + self.repeat_error**2)
+        lead = 1 - fewer * self.concentration * self.critical**2
+        if not lead > 0:
+            return 1.0
+        return min(1.0, error * (power + np.sqrt(power**2 + lead * (self.critical**2 - power**2))) / lead)
 
 
 @dataclass(frozen=True)
@@ -149,7 +166,8 @@ class Repeats:
 
     Each entry is a variance of a single run and its degrees of freedom; (0, 0) if no runs show it.
 
-    seed: between seeds on one split, for systems whose training is random.
+    seed: between seeds on one split, for systems whose training is random. A system that varies more by
+    itself has its own variance.
     interaction: between splits, beyond what all systems have in common; without several seeds on a split, it
     includes `seed`.
     split: between splits, in common for all systems.
@@ -162,8 +180,10 @@ class Repeats:
     def of_mean(self, system: Outcomes) -> tuple[float, float]:
         """The variances of the system's mean accuracy that come from its seeds and from its splits."""
         names = set(system.splits)
-        seeds = sum(1 / system.splits.count(name) for name in names) / len(names) ** 2
-        return self.seed[0] * seeds * system.random, self.interaction[0] / len(names)
+        own, _, _ = between_runs(system.accuracies, system.splits)
+        share = sum(1 / system.splits.count(name) for name in names) / len(names) ** 2
+        seeds = max(self.seed[0], own or 0.0) * share if system.random else 0.0
+        return seeds, self.interaction[0] / len(names)
 
 
 def repeats(systems: Sequence[Outcomes]) -> Repeats:
@@ -171,7 +191,8 @@ def repeats(systems: Sequence[Outcomes]) -> Repeats:
 
     Seeds: the pooled variance within a system and split. Splits: mean accuracies by system and split are
     fitted by system plus split (least squares, for systems on several splits); the residual is the
-    interaction, from which the part of the seeds is subtracted.
+    interaction, from which the part of the seeds is subtracted. If too few systems share splits to tell both
+    apart, all variance between splits counts as interaction, which is never too small.
     """
     within, freedom = 0.0, 0
     cells: list[tuple[int, str, float, float]] = []  # system, split, accuracy, share of the seed variance
@@ -189,15 +210,18 @@ def repeats(systems: Sequence[Outcomes]) -> Repeats:
         return Repeats(seed, (0.0, 0), (0.0, 0))
     number, split = np.array([cell[0] for cell in cells]), np.array([cell[1] for cell in cells])
     observed, shares = np.array([cell[2:] for cell in cells]).T
-    columns = np.unique(split)
-    design = np.hstack([number[:, None] == np.unique(number), split[:, None] == columns]).astype(np.float64)
+    by_system = (number[:, None] == np.unique(number)).astype(np.float64)  # (M, S)
+    design = np.hstack([by_system, split[:, None] == np.unique(split)])
     fit, _, rank, _ = np.linalg.lstsq(design, observed, rcond=None)
-    if (left := len(cells) - int(rank)) <= 0:
-        return Repeats(seed, (0.0, 0), (0.0, 0))
-    residual = float(((observed - design @ fit) ** 2).sum()) / left
+    fitted = design @ fit
+    own_mean = by_system @ (by_system.T @ fitted / by_system.sum(axis=0))
+    shared = float(((fitted - own_mean) ** 2).sum()) / (len(cells) - by_system.shape[1])
+    shared_freedom, left = int(rank) - by_system.shape[1], len(cells) - int(rank)
+    residual = float(((observed - fitted) ** 2).sum()) / left if left else shared
     beyond_seeds = max(0.0, residual - seed[0] * float(shares.mean()))
-    shared = float(np.var(fit[-len(columns) :], ddof=1))
-    return Repeats(seed, (beyond_seeds, left), (shared, len(columns) - 1))
+    if not left:
+        return Repeats(seed, (beyond_seeds, shared_freedom), (0.0, 0))
+    return Repeats(seed, (beyond_seeds, left), (shared, shared_freedom))
 
 
 def compare(
@@ -252,16 +276,15 @@ def compare(
     rejected = p_values < SIGNIFICANCE
     low = np.where(rejected & (differences > 0), low.clip(min=0), low)
     high = np.where(rejected & (differences < 0), high.clip(max=0), high)
-    residual = ((gains - differences[:, None] * sizes) ** 2).sum(axis=1)
-    group_error = np.sqrt(residual * n_groups / (n_groups - 1)) / n_tracks
     columns = {
         "difference": differences, "low": low, "high": high, "low90": low90, "high90": high90,
-        "p_value": p_values, "group_error": group_error, "repeat_error": np.sqrt(noise),
+        "p_value": p_values, "group_error": standard_error(gains, sizes), "repeat_error": np.sqrt(noise),
     }  # fmt: skip
     return [
         Comparison(
             **{name: float(values[number]) for name, values in columns.items()},
-            reach=critical + NormalDist().inv_cdf(POWER),
+            critical=critical,
+            concentration=float((sizes**2).sum() / n_tracks**2),
             n_tracks=int(n_tracks),
             n_groups=n_groups,
             family_size=len(contrasts),

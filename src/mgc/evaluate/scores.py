@@ -1,4 +1,4 @@
-"""`evaluate`: the scores of one run with intervals, and the mean scores of runs that differ in their seed."""
+"""`evaluate`: the scores of one run with intervals; `over_runs`: their means over seeds and splits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -7,12 +7,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mgc.evaluate.bootstrap import Unit, interval, resample, unit_numbers, unit_of
-from mgc.evaluate.predictions import Floats, Integers, Predictions, check_same_split, few
+from mgc.evaluate.bootstrap import (
+    RESAMPLES,
+    Unit,
+    Variance,
+    between_runs,
+    interval,
+    resample,
+    standard_error,
+    unit_numbers,
+    unit_of,
+)
+from mgc.evaluate.inference import Outcomes
+from mgc.evaluate.predictions import Floats, Integers, Predictions, few
 from mgc.evaluate.ranking import nan_mean, resampled_macro_auc, roc_aucs
 from mgc.util.errors import MgcError, did_you_mean
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
+RANKING_RESAMPLES = 2000  # areas under ROC curves are no function of counts, so each resample costs much
 
 
 @dataclass(frozen=True)
@@ -30,9 +42,9 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True)
 class _MeanScores:
-    """The scores that are averaged over seeds, in 0..1; `log_loss` is in nats per track.
+    """The scores that are averaged over runs, in 0..1; `log_loss` is in nats per track.
 
-    *_low, *_high: 95 % percentile bootstrap interval over artists or tracks.
+    *_low, *_high: 95 % bootstrap interval over artists or tracks.
     top2_accuracy: share of tracks whose class is among the two of highest probability.
     roc_auc: mean over classes, each against the rest; None if no class has one.
     log_loss, calibration_error: lower is better; the latter is of the top probability, in 15 bins.
@@ -112,8 +124,8 @@ def _check_keys(what: str, kind: type[Scores] | type[ClassScore], plain: object)
         raise MgcError(f"{what} hold unknown keys: {few(unknown)}", fix=did_you_mean(unknown[0], known))
 
 
-def evaluate(predictions: Predictions, *, n_bootstrap: int = 2000, seed: int = 0) -> Scores:
-    """Score one run, with 95 % intervals from `n_bootstrap` resamples.
+def evaluate(predictions: Predictions, *, n_bootstrap: int = RESAMPLES, seed: int = 0) -> Scores:
+    """Score one run, with 95 % intervals from `n_bootstrap` resamples (ROC areas: at most 2000).
 
     The bootstrap resamples groups if any group holds several tracks, otherwise tracks.
 
@@ -144,55 +156,85 @@ def evaluate(predictions: Predictions, *, n_bootstrap: int = 2000, seed: int = 0
         calibration_error=calibration_error(predictions),
         per_class=tuple(ClassScore(*row) for row in rows),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
-        **_intervals([predictions], n_bootstrap, seed),
+        **_intervals([predictions], np.ones(1), {}, n_bootstrap, seed),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverSeeds(_MeanScores):
-    """Mean scores of runs of one system that differ in their seed only.
+class OverRuns(_MeanScores):
+    """Mean scores of runs of one system that differ in their training seed or their split.
 
-    accuracy_deviation: sample standard deviation of the accuracy over the seeds, None for a single seed. The
-        intervals answer another question: how far the mean would move with other tracks.
+    Every split has the same weight. Intervals include the variance between artists (or tracks), and that
+    between training seeds and splits as far as runs show it.
+
+    seeds: the number of runs on a split, the largest if splits differ.
+    group_error: standard error of the accuracy from the sample of artists (or tracks).
+    seed_sd: standard deviation of the accuracy between seeds on one split; None with one run on each.
+    split_sd: between splits, beyond what seeds explain; None with one split. With one run on each split, it
+        includes the variation between seeds.
     """
 
+    runs: int
     seeds: int
-    accuracy_deviation: float | None
+    splits: int
+    group_error: float
+    seed_sd: float | None
+    split_sd: float | None
 
 
-def over_seeds(
-    runs: Sequence[Predictions], scores: Sequence[Scores] = (), *, n_bootstrap: int = 2000, seed: int = 0
-) -> OverSeeds:
-    """Mean and deviation over seeds, and the intervals over tracks of the means.
+def over_runs(
+    runs: Sequence[Predictions],
+    scores: Sequence[Scores] = (),
+    *,
+    splits: Sequence[str] = (),
+    n_bootstrap: int = RESAMPLES,
+    seed: int = 0,
+) -> OverRuns:
+    """Mean scores of the runs of one system, which are all on one split unless `splits` names that of each.
 
     `scores` are those of each run, if they are known; otherwise they are computed.
 
     Raises:
-        MgcError: as `paired`, if the runs have different splits.
+        MgcError: the runs differ in their tracks, labels or groups, or runs on one split in their folds.
     """
-    for other in runs[1:]:
-        check_same_split(runs[0], other)
+    splits = tuple(splits) or ("",) * len(runs)
+    correct, unit = Outcomes.of(runs, splits).mean, unit_numbers(runs[0])
     scores = scores or [evaluate(run, n_bootstrap=n_bootstrap, seed=seed) for run in runs]
+    weights = np.array([1 / splits.count(split) / len(set(splits)) for split in splits])
     values = {field.name: [getattr(score, field.name) for score in scores] for field in fields(_MeanScores)}
-    means = {name: None if None in each else float(np.mean(each)) for name, each in values.items()}
-    deviation = None
+    means = {name: None if None in each else float(weights @ each) for name, each in values.items()}
     if len(runs) > 1:
-        means |= _intervals(runs, n_bootstrap, seed)
-        deviation = float(np.std(values["accuracy"], ddof=1))
-    return OverSeeds(seeds=len(runs), accuracy_deviation=deviation, **means)  # type: ignore[arg-type]
+        noise = {name: between_runs(values[name], splits)[2] for name in means if means[name] is not None}
+        means |= _intervals(runs, weights, noise, n_bootstrap, seed)
+    between_seeds, between_splits, _ = between_runs(values["accuracy"], splits)
+    return OverRuns(
+        runs=len(runs),
+        seeds=max(splits.count(split) for split in splits),
+        splits=len(set(splits)),
+        group_error=float(standard_error(np.bincount(unit, correct), np.bincount(unit))),
+        seed_sd=None if between_seeds is None else between_seeds**0.5,
+        split_sd=None if between_splits is None else between_splits**0.5,
+        **means,  # type: ignore[arg-type]
+    )
 
 
-def _intervals(runs: Sequence[Predictions], n_bootstrap: int, seed: int) -> dict[str, Any]:
-    """`<score>_low` and `<score>_high` of the means over runs of one split, all on the same resamples."""
+def _intervals(
+    runs: Sequence[Predictions], weights: Floats, noise: Mapping[str, Variance], n_bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """`<score>_low` and `<score>_high` of the weighted means over (S,) runs, all on the same resamples.
+
+    `noise` is the variance between runs of the mean of each score.
+    """
     counts = np.stack([_counts_by_unit(run) for run in runs], axis=1)  # (U, S, 3, C)
-    hits, support, guesses = np.moveaxis(resample(counts, n_bootstrap, seed), 2, 0)  # (R, S, C) each
-    resampled = {name: each.mean(axis=1) for name, each in _means(hits, support, guesses).items()}
-    resampled["roc_auc"] = np.mean([resampled_macro_auc(run, n_bootstrap, seed) for run in runs], axis=0)
+    drawn = [_means(*np.moveaxis(sums, 2, 0)) for sums in resample(counts, n_bootstrap, seed)]  # (r, S) each
+    resampled = {name: np.concatenate([part[name] @ weights for part in drawn]) for name in drawn[0]}
+    rankings = min(n_bootstrap, RANKING_RESAMPLES)
+    resampled["roc_auc"] = weights @ [resampled_macro_auc(run, rankings, seed) for run in runs]
     intervals: dict[str, Any] = {}
     for name, values in resampled.items():
         known = values[~np.isnan(values)]
-        low, high = interval(known) if len(known) else (None, None)
-        intervals |= {f"{name}_low": low, f"{name}_high": high}
+        ends = interval(known, len(counts), noise.get(name, (0.0, 1)), seed) if len(known) else (None, None)
+        intervals |= dict(zip((f"{name}_low", f"{name}_high"), ends, strict=True))
     return intervals
 
 

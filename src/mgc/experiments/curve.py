@@ -7,15 +7,17 @@ and test sets. Runs that exist are not repeated.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe
+from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe, Repeats
+from mgc.evaluate import Outcomes, compare
+from mgc.evaluate.bootstrap import unit_numbers
+from mgc.experiments import differences
 from mgc.experiments.study import PlannedRun, plan_runs, run_recipe
 from mgc.experiments.systems import load_dataset_and_split
 from mgc.representations import open_representation
@@ -25,41 +27,18 @@ from mgc.training.networks import NETWORKS
 from mgc.util import files
 from mgc.util.errors import MgcError
 from mgc.util.progress import say
-from mgc.util.text import text_table
+from mgc.util.text import markdown_table, text_table
 from mgc.workspace import Workspace
 
 SMALLEST_SIZE = 5  # training tracks per genre; the default sizes double from here
-RESAMPLES = 1000
+KINDS = ("probe", "baseline", "floor")  # of two systems that are compared, the first one of these is first
 
 
-@dataclass(frozen=True)
-class Line:
-    """The curve of one system: its points by rising number of training tracks, each a system over seeds."""
-
-    points: tuple[System, ...]
-
-    @property
-    def title(self) -> str:
-        """Name and head."""
-        return self.points[0].title
-
-    @cached_property
-    def tracks(self) -> np.ndarray:
-        """(K,) training tracks per genre, the mean over genres, folds and seeds."""
-        return np.array([_tracks_per_genre(point) for point in self.points])
-
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """(K, N) share of the seeds of a point that predict each test track correctly."""
-        runs = [point.predictions for point in self.points]
-        return np.array([np.mean([p.predicted == p.labels for p in point], axis=0) for point in runs])
-
-
-def curve(recipe: CurveRecipe, workspace: Workspace, file: Path | None = None) -> list[Line]:
+def curve(recipe: CurveRecipe, workspace: Workspace, file: Path | None = None) -> list[System]:
     """Run every system for every size and seed, small sizes first.
 
-    The points are also written to `curve.csv`, `.png` and `.svg` in `results/<dataset>/`. `file` is the
-    config of the recipe; configs named in `recipe.runs` are relative to it.
+    The points are also written to `curve.csv`, `.md`, `.png` and `.svg` in `results/<dataset>/`. `file` is
+    the config of the recipe; configs named in `recipe.runs` are relative to it.
 
     Raises:
         MgcError: no such system, an invalid config, sizes that no genre has, systems on several splits, or as
@@ -73,29 +52,29 @@ def curve(recipe: CurveRecipe, workspace: Workspace, file: Path | None = None) -
         data = one.recipe.data.model_copy(update={"per_class": size, "per_class_seed": seed})
         say(f"curve: {number} of {len(jobs)}: {one.title}, {size or 'all'} tracks per genre, seed {seed}")
         records.append(run_recipe(one.recipe.model_copy(update={"seed": seed, "data": data}), workspace))
-    lines = lines_of([*_floors(records, workspace), *records])
-    folder = workspace.results_of(records[0].data)
-    points = curve_points(lines)
-    files.write(folder / "curve.csv", points.to_csv(index=False))
-    _plot(points, folder)
-    return lines
+    points = points_of([*_floors(records, workspace), *records])
+    table, folder = curve_points(points), workspace.results_of(records[0].data)
+    files.write(folder / "curve.csv", table.to_csv(index=False))
+    files.write(folder / "curve.md", format_curve(points, recipe.margin, "markdown") + "\n")
+    _plot(table, folder)
+    return points
 
 
 def _planned_runs(recipe: CurveRecipe, workspace: Workspace, file: Path | None) -> list[PlannedRun]:
+    if recipe.split_seeds or any(one.split_seeds for one in recipe.runs):
+        raise MgcError("a curve uses one split", where=file, fix="replace split_seeds by data.split_seed")
     if recipe.runs:
         assert file
-        return plan_runs(recipe, file)
-    seeds = recipe.seeds if recipe.seed is None else (recipe.seed,)
+        return plan_runs(recipe, file, Repeats())
     shared: dict[str, Any] = {"data": recipe.data, "device": recipe.device}
     planned = []
     for name in recipe.systems:
         if name in NETWORKS:
-            planned.append(PlannedRun(name, BaselineRecipe(network=name, **shared), seeds))
+            planned.append(PlannedRun(name, BaselineRecipe(network=name, **shared), recipe))
         else:
             open_representation(name, workspace)  # an unknown name fails before a network is trained
-            trust = recipe.trust_remote_code
-            probe = ProbeRecipe(model=name, trust_remote_code=trust, **shared)
-            planned.append(PlannedRun(name, probe, seeds))
+            probe = ProbeRecipe(model=name, trust_remote_code=recipe.trust_remote_code, **shared)
+            planned.append(PlannedRun(name, probe, recipe))
     return planned
 
 
@@ -122,116 +101,127 @@ def _floors(records: Sequence[RunRecord], workspace: Workspace) -> list[RunRecor
     return [*{r.split_hash: r for r in floors if r.split_hash in splits}.values()]
 
 
-def lines_of(records: Sequence[RunRecord]) -> list[Line]:
-    """Group records into lines: those of one recipe are a line, those of one size in it a point."""
+def points_of(records: Sequence[RunRecord]) -> list[System]:
+    """Group records into points: those of one recipe and size. The points of a recipe follow one another, by
+    rising size."""
     groups: dict[str, dict[int | None, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         recipe = {key: value for key, value in record.recipe.items() if key not in {*NAMES_ONLY, "seed"}}
         key = json.dumps([record.system, record.kind, record.name, recipe], sort_keys=True)
         groups[key][record.recipe["data"].get("per_class")].append(record)
-    points = [[System(tuple(point)) for point in sizes.values()] for sizes in groups.values()]
-    lines = [Line(tuple(sorted(line, key=_tracks_per_genre))) for line in points]
-    if len({p.track_ids for line in lines for point in line.points for p in point.predictions}) > 1:
+    lines = [[System(tuple(point)) for point in sizes.values()] for sizes in groups.values()]
+    points = [point for line in lines for point in sorted(line, key=_tracks_per_genre)]
+    if len({predictions.track_ids for point in points for predictions in point.predictions}) > 1:
         what = "the systems of a curve are evaluated on different tracks"
         raise MgcError(what, fix="give all of them one split")
-    return lines
+    return points
 
 
 def _tracks_per_genre(point: System) -> float:
     return float(np.mean([r.training_tracks / len(r.scores["per_class"]) for r in point.records]))
 
 
-def curve_points(lines: Sequence[Line]) -> pd.DataFrame:
+def curve_points(points: Sequence[System]) -> pd.DataFrame:
     """A row for each system and size, with the columns of curve.csv.
 
-    `tracks` are training tracks per genre; `accuracy_low` and `accuracy_high` are over artists (or tracks),
-    `accuracy_deviation` is over seeds.
+    `tracks` are training tracks per genre, and `validation_tracks` are those of a fold, of all genres.
+    `accuracy_low` and `accuracy_high` are over `interval_over`, `accuracy_deviation` is over seeds.
     """
-    scores = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_deviation")
+    scores = ("accuracy", "accuracy_low", "accuracy_high")
     rows = [
         {
-            "system": line.title,
+            "system": point.title,
             "kind": point.record.kind,
             "per_class": point.record.recipe["data"].get("per_class") or "all",
-            "tracks": tracks,
+            "tracks": _tracks_per_genre(point),
+            "validation_tracks": np.mean([len(fold) for fold in point.record.validation()]),
             "draws": point.scores.seeds,
             **{name: getattr(point.scores, name) for name in scores},
-            "interval_over": point.record.evaluation.interval_unit,
+            "accuracy_deviation": point.scores.seed_sd,
+            "interval_over": f"{point.record.evaluation.interval_unit}s",
             "n_tracks": point.record.evaluation.n_tracks,
             "run_id": " ".join(r.run_id for r in point.records),
         }
-        for line in lines
-        for point, tracks in zip(line.points, line.tracks, strict=True)
+        for point in points
     ]
     return pd.DataFrame(rows)
 
 
-def tracks_to_reach(line: Line, target: np.ndarray, groups: Sequence[str]) -> tuple[float, float, float]:
-    """Training tracks per genre from which on a system keeps the accuracy of a target.
+def curve_differences(points: Sequence[System], margin: float) -> pd.DataFrame:
+    """Every pair of systems at every size, and every probe at every size against each network at its largest.
 
-    `target` is the (N,) share of seeds in which the target predicts each test track correctly, `groups` are
-    the (N,) artists. Returns the number, interpolated over its logarithm, and its 95 % bootstrap interval
-    over groups, in which both systems are resampled together. -inf: the smallest point or fewer; inf: not at
-    the largest.
+    Their comparisons are one family. `margin` is in points of accuracy. Of two systems, the probe comes
+    first, then the network, then the floor.
     """
-    unit = np.unique(groups, return_inverse=True)[1]
-    units = unit.max() + 1
-    sums = np.array([np.bincount(unit, row) for row in (*line.correct, target)])  # (K + 1, U)
-    # Sums in place of means: division by the number of tracks drawn would not change a comparison.
-    drawn = np.random.default_rng(0).multinomial(units, np.full(units, 1 / units), RESAMPLES)
-    totals = [sums.sum(axis=1), *(drawn @ sums.T)]  # the sample itself, then the resamples
-    sizes = [_crossing(line.tracks, row[:-1], row[-1]) for row in totals]
-    low, high = np.quantile(sizes[1:], [0.025, 0.975], method="nearest")
-    return sizes[0], float(low), float(high)
-
-
-def _crossing(tracks: np.ndarray, values: np.ndarray, target: float) -> float:
-    """Where `values` (K,) over `tracks` (K,) rise to `target` for the last time."""
-    below = np.flatnonzero(values < target)
-    if not len(below):
-        return -np.inf
-    last = below[-1]
-    if last == len(values) - 1:
-        return np.inf
-    share = (target - values[last]) / (values[last + 1] - values[last])
-    return float(tracks[last] * (tracks[last + 1] / tracks[last]) ** share)
-
-
-def sentences(lines: Sequence[Line]) -> list[str]:
-    """For each probe and network: the training tracks with which the probe equals the network with all."""
-    probes, networks = (
-        [line for line in lines if line.points[0].record.kind == kind] for kind in ("probe", "baseline")
-    )
-    return [_sentence(probe, network) for network in networks for probe in probes]
-
-
-def _sentence(probe: Line, network: Line) -> str:
-    predictions = network.points[0].predictions[0]
-    size, low, high = tracks_to_reach(probe, network.correct[-1], predictions.groups)
-    first, last = probe.tracks[0], probe.tracks[-1]
-    target = f"accuracy of {network.title} with {network.tracks[-1]:.0f} ({network.correct[-1].mean():.3f})"
-    if size == np.inf:
-        most = f"{last:.0f} training tracks per genre ({probe.correct[-1].mean():.3f})"
-        return f"{probe.title} with {most} does not reach the {target}."
-    words = {-np.inf: f"{first:.0f} or fewer", np.inf: f"more than {last:.0f}"}
-    unit = "artists" if predictions.has_groups else "tracks"
-    least, most = (words.get(x, f"{x:.0f}") for x in (low, high))
-    return (
-        f"{probe.title} with {words.get(size, f'about {size:.0f}')} training tracks per genre reaches the "
-        f"{target}; 95 % interval over {unit}: {least} to {most}, interpolated between sizes."
+    points = sorted(points, key=lambda point: KINDS.index(point.record.kind))
+    table = curve_points(points)
+    kind, size, tracks = table["kind"], table["per_class"], table["tracks"]
+    largest = {*table[kind == "baseline"].groupby("system")["tracks"].idxmax()}
+    pairs = [
+        (a, b)
+        for a, b in combinations(range(len(points)), 2)
+        if size[a] == size[b] or (kind[a] == "probe" and b in largest)
+    ]
+    pairs.sort(key=lambda pair: (tracks[pair[0]], tracks[pair[1]]))
+    # Seeds draw the training tracks as well as the weights.
+    drawn = [point.record.random or one != "all" for point, one in zip(points, size, strict=True)]
+    systems = [Outcomes.of(point.predictions, random=one) for point, one in zip(points, drawn, strict=True)]
+    groups = unit_numbers(points[0].predictions[0])
+    found = compare(systems, [{a: 1, b: -1} for a, b in pairs], groups)
+    names = table[["kind", "system", "tracks"]]
+    first, second = names.to_dict("records"), names.add_prefix("versus_").to_dict("records")
+    return pd.DataFrame(
+        first[a] | second[b] | differences.columns(one, margin)
+        for (a, b), one in zip(pairs, found, strict=True)
     )
 
 
-def format_curve(lines: Sequence[Line]) -> str:
-    """The points as a table, and the sentences."""
-    rows = []
-    for line in lines:
-        for tracks, s in zip(line.tracks, (point.scores for point in line.points), strict=True):
-            accuracy = f"{s.accuracy:.3f} [{s.accuracy_low:.3f}, {s.accuracy_high:.3f}]"
-            deviation = "" if s.accuracy_deviation is None else f"±{s.accuracy_deviation:.3f} ({s.seeds})"
-            rows.append([line.title, f"{tracks:.1f}", accuracy, deviation])
-    header = ["system", "tracks per genre", "accuracy [95 %]", "over seeds"]
-    return "\n".join([text_table(header, rows), "", *sentences(lines)])
+def sentences(compared: pd.DataFrame) -> list[str]:
+    """For each probe and network: the verdicts with as many tracks, and against the network with its most."""
+    own = compared[(compared["kind"] == "probe") & (compared["versus_kind"] == "baseline")]
+    own = own.assign(label=own["tracks"].map(_number))
+    found = []
+    for (probe, network), rows in own.groupby(["system", "versus_system"], sort=False):
+        most = rows["versus_tracks"].max()
+        for number, other in ((rows["tracks"], "as many"), (most, _number(most))):
+            verdicts = differences.by_verdict(rows[rows["versus_tracks"] == number], "label", "with")
+            start = f"{probe} against {network} with {other} training tracks per genre"
+            found.append(f"{start} (differences in points): {verdicts}")
+    return found
+
+
+def format_curve(points: Sequence[System], margin: float, form: str = "table") -> str:
+    """The points, their differences and the sentences, as "table" or "markdown"."""
+    results, compared = curve_points(points), curve_differences(points, margin)
+    rows, pairs = [], []
+    for one in results.to_dict("records"):
+        accuracy = f"{one['accuracy']:.3f} [{one['accuracy_low']:.3f}, {one['accuracy_high']:.3f}]"
+        deviation = "" if one["draws"] == 1 else f"±{one['accuracy_deviation']:.3f} ({one['draws']})"
+        rows.append([one["system"], _number(one["tracks"]), accuracy, deviation])
+    for one in compared.to_dict("records"):
+        names = [f"{one['system']}: {_number(one['tracks'])}"]
+        names += [f"{one['versus_system']}: {_number(one['versus_tracks'])}"]
+        pairs.append([*names, *differences.cells(one)])
+    table, bullet = (markdown_table, "- ") if form == "markdown" else (text_table, "")
+    first, record = results.iloc[0], points[0].record
+    text = [
+        table(["system", "training tracks per genre", "accuracy [95 %]", "over seeds"], rows),
+        f"\n{record.data}, {first['n_tracks']} test tracks, split {record.split}. Besides training tracks, "
+        f"every system uses {_number(first['validation_tracks'])} validation tracks per fold.",
+    ]
+    if pairs:
+        header = ["system: tracks", "against", "difference [95 %]", "p", "verdict"]
+        text[1:1] = ["", table(header, pairs)]
+        text += [
+            differences.note(compared, first["interval_over"]),
+            "Seeds draw training tracks and weights; their variance is pooled over systems and sizes.\n",
+            *(bullet + line for line in sentences(compared)),
+        ]
+    return "\n".join(text)
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
 
 
 def _plot(points: pd.DataFrame, folder: Path) -> None:
@@ -258,10 +248,14 @@ def _plot(points: pd.DataFrame, folder: Path) -> None:
     axis.set_xscale("log")
     axis.set_xticks(sizes, [*map(str, sizes)], minor=False)
     axis.xaxis.set_minor_locator(NullLocator())
-    unit = f"{points['interval_over'].iloc[0]}s"
+    first = points.iloc[0]
     shade = f"; shaded: deviation over {points['draws'].max()} seeds" if several else ""
-    ylabel = f"accuracy (share of {points['n_tracks'].iloc[0]} test tracks)\nbars: 95 % over {unit}{shade}"
-    axis.set(xlabel="training tracks per genre (logarithmic)", ylabel=ylabel, ylim=(0, 1))
+    ylabel = f"accuracy (share of {first['n_tracks']} test tracks)\n"
+    ylabel += f"bars: 95 % over {first['interval_over']}{shade}"
+    xlabel = (
+        f"training tracks per genre, besides {_number(first['validation_tracks'])} validation tracks per fold"
+    )
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     for suffix in ("png", "svg"):

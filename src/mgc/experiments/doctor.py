@@ -15,7 +15,7 @@ import torch
 from mgc import audio, data
 from mgc.config import DoctorRecipe, ProbeRecipe
 from mgc.data import Dataset, Track
-from mgc.evaluate import Predictions, Verdict, paired
+from mgc.evaluate import MARGIN, Predictions, compare_runs
 from mgc.experiments.systems import probe
 from mgc.representations import Representation, open_representation, spec_of
 from mgc.representations.card import Encoder
@@ -28,7 +28,6 @@ from mgc.util.progress import Progress
 from mgc.workspace import Workspace
 
 Colour = Literal["green", "amber", "red"]
-COLOURS: dict[Verdict, Colour] = {"better": "green", "no difference shown": "amber", "worse": "red"}
 TWIN = "better than random weights"
 TOLERANCE = 1e-3  # relative to the largest value: what another order of float32 sums may change
 CONSTANT = 1e-5  # relative to the largest value: below this, float32 hardly distinguishes clips
@@ -177,9 +176,13 @@ def _check_against_twin(
 
 
 def compare_with_twin(pretrained: Predictions, untrained: Predictions, data_name: str) -> Check:
-    """Green if the pretrained weights are significantly better than random ones, red if worse, else amber."""
-    gain = paired([pretrained], [untrained])
+    """Green if the pretrained weights are shown to be better than random ones, red if worse, else amber."""
+    gain = compare_runs([pretrained], [untrained])
     own, other = (float(np.mean(p.predicted == p.labels)) for p in (pretrained, untrained))
-    points, low, high = (f"{100 * x:+.1f}" for x in (gain.accuracy_difference, gain.low, gain.high))
+    points, low, high = (f"{100 * x:+.1f}" for x in (gain.difference, gain.low, gain.high))
     difference = f"{points} points [{low}, {high}] on {gain.n_tracks} tracks of {data_name}"
-    return Check(COLOURS[gain.verdict], TWIN, f"{gain.words}: {own:.3f} against {other:.3f}, {difference}")
+    colours: dict[str, Colour] = {"better": "green", "worse": "red"}
+    verdict = gain.verdict()
+    word = f"equivalent within {100 * MARGIN:g} points" if verdict == "equivalent" else verdict
+    detail = f"{word}: {own:.3f} against {other:.3f}, {difference}"
+    return Check(colours.get(verdict, "amber"), TWIN, detail)

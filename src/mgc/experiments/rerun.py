@@ -16,7 +16,7 @@ from mgc.runs.commands import recipe_from_record
 from mgc.runs.listing import Run
 from mgc.runs.record import RunRecord, load_records
 from mgc.util import files
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, counted
 from mgc.workspace import Workspace
 
 RERUNS = ".rerun"  # in the results folder; names of datasets never begin with a dot
@@ -51,7 +51,7 @@ def rerun(
     except MgcError as error:
         fix = f"give their present place by --data or --data-root{f'; {error.fix}' if error.fix else ''}"
         raise MgcError(f"the tracks of this run: {error.what}", where=error.where, fix=fix) from None
-    with files.locked(workspace.results / RERUNS / record.run_id):
+    with files.lock(workspace.results / RERUNS / record.run_id):
         place, created = _place(record, workspace)
         new = _reproduce(record, recipe, replace(workspace, results=place))
     after = new.predictions()
@@ -95,17 +95,17 @@ def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspac
 def _compare_predictions(before: Predictions, after: Predictions, tolerance: float) -> tuple[bool, str]:
     """Whether both are the same, and their differences in words."""
     if before == after:
-        return True, f"bit-identical, {len(before)} tracks"
+        return True, f"bit-identical, {counted(len(before), 'track')}"
     if before.classes != after.classes:
         changed = ", ".join(sorted({*before.classes} ^ {*after.classes})) or "their order"
         return False, f"the genres differ: {changed}"
     _, then, now = np.intersect1d(before.track_ids, after.track_ids, return_indices=True)
     count = int((before.predicted[then] != after.predicted[now]).sum())
     change = float(np.abs(before.probabilities[then] - after.probabilities[now]).max(initial=0.0))
-    words = f"{count} of {len(then)} tracks predicted differently"
+    words = f"{count} of {counted(len(then), 'track')} predicted differently"
     words += f", probabilities differ by at most {change:.2g}"
     if before.track_ids != after.track_ids:
-        words = f"{len(before)} tracks then, {len(after)} now; of the tracks in both, {words}"
+        words = f"{counted(len(before), 'track')} then, {len(after)} now; of the tracks in both, {words}"
     same = (before.track_ids, before.groups) == (after.track_ids, after.groups) and change <= tolerance
     same = same and np.array_equal(before.labels, after.labels) and np.array_equal(before.fold, after.fold)
     return same, words

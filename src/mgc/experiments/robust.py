@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from mgc.audio.effects import EFFECTS, Alteration
 from mgc.config import CompareRecipe, DataRecipe, Device, RobustRecipe
 from mgc.data import Dataset, Track
 from mgc.data.loading import limit_tracks
-from mgc.evaluate import Predictions, evaluate, holm, paired
+from mgc.evaluate import Outcomes, Predictions, compare, evaluate
+from mgc.evaluate.bootstrap import unit_numbers
+from mgc.experiments import differences
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import Representation
 from mgc.representations.cache.embed import embed_tracks
@@ -45,9 +48,10 @@ MAX_CHANGED = 0.02  # share of unaltered tracks that the loaded models may predi
 def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
     """Evaluate every run on its test tracks, unaltered and under every alteration.
 
-    Returns a row for each run and alteration, with the columns of `robust.csv`; accuracies are in 0..1, and
-    `change` compares with the unaltered tracks. The results are also written to `robust.csv`, `.md`, `.png`
-    and `.svg` in `results/<dataset>/`.
+    Returns a row for each run and alteration, with the columns of `robust.csv`: accuracies are in 0..1, and
+    `difference` is the change against the unaltered tracks. In further rows, it is the change of a system
+    minus that of the system `versus`. All comparisons are one family. The results are also written to
+    `robust.csv`, `.md`, `.png` and `.svg` in `results/<dataset>/`.
 
     Raises:
         MgcError: no such run or alteration, a run without models, runs on different tracks, tracks other than
@@ -70,8 +74,9 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
         _embed_altered(alteration, representations, tracks, device, workspace)
         for own, run, representation, unaltered in zip(under, runs, representations, clean, strict=True):
             own.append(_predict(run, representation, dataset, unaltered))
-    rows = [row for one in zip(records, clean, under, strict=True) for row in _rows(alterations, *one)]
-    results, folder = pd.DataFrame(rows), workspace.results_of(records[0].data)
+    conditions = [[unaltered, *own] for unaltered, own in zip(clean, under, strict=True)]
+    results = pd.DataFrame(_rows(records, [None, *alterations], conditions, recipe.margin))
+    folder = workspace.results_of(records[0].data)
     for form, suffix in (("csv", "csv"), ("markdown", "md")):
         files.write(folder / f"robust.{suffix}", format_results(results, form) + "\n")
     _plot(results, folder)
@@ -79,34 +84,43 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
 
 
 def _rows(
-    alterations: Sequence[Alteration], record: RunRecord, clean: Predictions, under: Sequence[Predictions]
+    records: Sequence[RunRecord],
+    alterations: Sequence[Alteration | None],
+    under: Sequence[Sequence[Predictions]],
+    margin: float,
 ) -> Iterator[dict[str, Any]]:
-    differences = [paired([predictions], [clean]) for predictions in under]
-    corrected = holm([difference.p_value for difference in differences])
-    versus = [replace(one, p_corrected=p) for one, p in zip(differences, corrected, strict=True)]
-    conditions = zip([None, *alterations], [clean, *under], [None, *versus], strict=True)
-    for alteration, predictions, difference in conditions:
-        scores = evaluate(predictions)
+    """The rows of the results, from the predictions of each run `under` each of `alterations`, first None."""
+    runs, size = range(len(records)), len(alterations)
+    changes = {(run, run, k): {size * run + k: 1, size * run: -1} for run in runs for k in range(1, size)}
+    contrasts = changes | {
+        (a, b, k): changes[a, a, k] | {system: -sign for system, sign in changes[b, b, k].items()}
+        for a, b in combinations(runs, 2)
+        for k in range(1, size)
+    }
+    systems = [Outcomes.of([predictions]) for own in under for predictions in own]
+    found = compare(systems, [*contrasts.values()], unit_numbers(under[0][0]))
+    compared = dict(zip(contrasts, found, strict=True))
+    titles = [record.title for record in records]
+    names = [one.title if titles.count(one.title) == 1 else one.run_id for one in records]
+    order = [(run, run, k) for run in runs for k in range(size)]
+    for a, b, k in order + [key for key in contrasts if key not in changes]:
+        scores, alteration = evaluate(under[a][k]), alterations[k]
         yield {
-            "system": record.title,
-            "run_id": record.run_id,
-            "data": record.data,
-            "split": record.split,
+            "system": names[a],
+            "run_id": records[a].run_id,
+            "versus": names[b] if a != b else "",
+            "data": records[a].data,
+            "split": records[a].split,
             "effect": alteration.effect if alteration else "none",
             "strength": alteration.strength if alteration else "",
             "alteration": alteration.label if alteration else "unaltered",
+            **(differences.columns(compared[a, b, k], margin) if alteration else {"verdict": None}),
             "n_tracks": scores.n_tracks,
             "majority": max(row.support for row in scores.per_class) / scores.n_tracks,
             "accuracy": scores.accuracy,
             "accuracy_low": scores.accuracy_low,
             "accuracy_high": scores.accuracy_high,
-            "change": difference.accuracy_difference if difference else None,
-            "change_low": difference.low if difference else None,
-            "change_high": difference.high if difference else None,
-            "p_holm": difference.p_corrected if difference else None,
-            "verdict": difference.verdict if difference else None,
             "interval_over": f"{scores.interval_unit}s",
-            "n_units": scores.n_groups,
         }
 
 
@@ -118,6 +132,8 @@ def _alterations(recipe: RobustRecipe) -> list[Alteration]:
     named = [word for word in recipe.only if "=" in word]
     known = dict.fromkeys(map(Alteration.parse, (*recipe.alterations, *named)))
     chosen = [one for one in known if not recipe.only or {one.effect, one.text} & {*recipe.only}]
+    if not chosen:
+        raise MgcError(f"no alteration is left by {', '.join(recipe.only)}", where="--only")
     order = [*EFFECTS]
     return sorted(chosen, key=lambda one: (order.index(one.effect), EFFECTS[one.effect].stronger * one.value))
 
@@ -238,59 +254,66 @@ def format_results(results: pd.DataFrame, form: str) -> str:
     """The results of `robust` as "table", "markdown" or "csv"."""
     if form == "csv":
         return results.to_csv(index=False).rstrip()
-    header = ["system", "test tracks", "accuracy [95 %]", "against unaltered [95 %]", "p (Holm)"]
+    runs = results[results["versus"] == ""]
+    pairs = [own for _, own in results.drop(runs.index).groupby(["system", "versus"], sort=False)]
     rows = []
-    for one in results.to_dict("records"):
-        difference = p_value = ""
-        if pd.notna(one["verdict"]):  # missing for the unaltered tracks
-            difference = f"{one['change']:+.3f} [{one['change_low']:+.3f}, {one['change_high']:+.3f}]"
-            p_value = "<0.001" if one["p_holm"] < 0.001 else f"{one['p_holm']:.3f}"
+    for one in runs.to_dict("records"):
         accuracy = f"{one['accuracy']:.3f} [{one['accuracy_low']:.3f}, {one['accuracy_high']:.3f}]"
-        rows.append([one["system"], one["alteration"], accuracy, difference, p_value])
-    first = results.iloc[0]
-    units = f"{first['n_units']} {first['interval_over']}"
-    caption = [
+        rows.append([one["system"], one["alteration"], accuracy, *differences.cells(one)])
+    header = ["system", "test tracks", "accuracy [95 %]", "against unaltered [95 %]", "p", "verdict"]
+    table = markdown_table if form == "markdown" else text_table
+    parts = [table(header, rows), ""]
+    for own in pairs:
+        title = "change of {system} minus change of {versus} [95 %]".format(**own.iloc[0])
+        rows = [[one["alteration"], *differences.cells(one)] for one in own.to_dict("records")]
+        parts += [table(["test tracks", title, "p", "verdict"], rows), ""]
+    first = results.iloc[-1]
+    parts += [
         f"{first['data']}, {first['n_tracks']} test tracks, split {first['split']}. The models were trained "
-        "on unaltered tracks.",
+        "on unaltered tracks. The results are about these trained models; other training seeds may differ.",
         "Noise: white, up to 22 kHz, its level relative to that of the whole clip. Gain: clipped at full "
         "scale. mp3: LAME, constant bitrate, mono. Filters: Butterworth, 48 dB per octave.",
-        f"Intervals: 95 % bootstrap over {units}, paired for the differences. p: exact McNemar test against "
-        "the unaltered tracks, Holm-corrected for all alterations of a system.",
+        differences.note(results.dropna(subset="verdict"), first["interval_over"]),
+        "",
     ]
-    summary = [_sentence(own) for _, own in results.groupby("run_id", sort=False) if len(own) > 1]
-    if form == "markdown":
-        return "\n".join([markdown_table(header, rows), "", *caption, "", *(f"- {line}" for line in summary)])
-    return "\n".join([text_table(header, rows), "", *caption, *summary])
+    costs = [_cost(own) for _, own in runs.groupby("run_id", sort=False)]
+    lines = costs + [_interaction(own) for own in pairs]
+    return "\n".join(parts + [f"- {line}" if form == "markdown" else line for line in lines])
 
 
-def _sentence(results: pd.DataFrame) -> str:
-    """The largest loss of a system, the alterations with a significant loss, and the others."""
+def _cost(results: pd.DataFrame) -> str:
+    """What each alteration costs a system."""
     unaltered, others = results.iloc[0], results.iloc[1:]
-    worst = others.sort_values("change").iloc[0]
-    change, low, high = (f"{100 * worst[key]:+.1f}" for key in ("change", "change_low", "change_high"))
-    significant = others["verdict"] == "worse"
-    worse, not_worse = (", ".join(others.loc[own, "alteration"]) for own in (significant, ~significant))
+    worst = others.sort_values("difference").iloc[0]
     chance = unaltered["accuracy_low"] <= unaltered["majority"]
     return (
         f"{unaltered['system']}: {unaltered['accuracy']:.3f} unaltered"
         f"{' (not shown to beat the most common genre)' if chance else ''}; lowest under "
-        f"{worst['alteration']} ({change} points [{low}, {high}]). "
-        f"Worse under: {worse or 'none'}. No loss shown under: {not_worse or 'none'}."
+        f"{worst['alteration']} ({worst['accuracy']:.3f}). Changes in points: "
+        + differences.by_verdict(others, "alteration", "under")
     )
+
+
+def _interaction(results: pd.DataFrame) -> str:
+    """Which alterations cost one system more than the other."""
+    one, other = results.iloc[0][["system", "versus"]]
+    words = {"worse": f"{one} loses more", "better": f"{other} loses more"}
+    found = differences.by_verdict(results, "alteration", "under", **words)
+    return f"Change of {one} minus change of {other}, in points: {found}"
 
 
 def _plot(rows: pd.DataFrame, folder: Path) -> None:
     """One panel per effect: accuracy on unaltered and on increasingly altered tracks, one line per system."""
     from matplotlib.figure import Figure
 
+    rows = rows[rows["versus"] == ""]
     effects = {str(name): own["strength"].unique() for name, own in rows.groupby("effect", sort=False)}
     del effects["none"]
     widths = [1.5 + len(strengths) for strengths in effects.values()]
     figure = Figure(figsize=(max(5.0, 0.62 * sum(widths)), 4.2), layout="constrained")
-    panels = max(1, len(effects))
-    [axes] = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=widths or None)
+    [axes] = figure.subplots(1, len(effects), sharey=True, squeeze=False, width_ratios=widths)
     systems = rows.groupby("run_id", sort=False)
-    for axis, (name, strengths) in zip(axes, effects.items(), strict=False):
+    for axis, (name, strengths) in zip(axes, effects.items(), strict=True):
         effect, crop = EFFECTS[name], name == "crop"
         for number, (_, own) in enumerate(systems):
             line = own[own["effect"].isin(["none", name])]

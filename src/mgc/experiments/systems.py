@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 import torch
 
 from mgc import data
-from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe
+from mgc.config import SEEDS_FOR_VERDICT, BaselineRecipe, DataRecipe, ProbeRecipe
 from mgc.data import Dataset, Split, unevaluated_classes
 from mgc.data.splits import REVISION as SPLIT
 from mgc.evaluate import Predictions, evaluate
@@ -26,24 +27,27 @@ from mgc.representations import ModelSpec, Representation, open_representation, 
 from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.embeddings import EmbeddingCache, cards
 from mgc.representations.derived import STRETCH_REVISION
+from mgc.runs.commands import variant_of
 from mgc.runs.record import (
     NAMES_ONLY,
     RunRecord,
     environment,
     is_complete,
+    load_records,
     load_run,
     save_curves,
     save_tracks,
 )
-from mgc.runs.tables import write_tables
+from mgc.runs.tables import systems_of, write_tables
 from mgc.training.augment import Augment
-from mgc.training.folds import clear_partial, prepare, representations_of, train_folds
+from mgc.training.folds import FoldResult, clear_partial, prepare, representations_of, train_folds
 from mgc.training.loop import REVISION as TRAINING
 from mgc.training.networks import find_network, resolved
 from mgc.util import files
 from mgc.util.devices import make_accelerator, precision_of
-from mgc.util.errors import MgcError
-from mgc.util.progress import say
+from mgc.util.errors import MgcError, counted
+from mgc.util.progress import duration, say
+from mgc.util.workers import cores
 from mgc.workspace import Workspace
 
 AnyRecipe = BaselineRecipe | ProbeRecipe
@@ -57,42 +61,102 @@ def baseline(recipe: BaselineRecipe, workspace: Workspace, overwrite: bool = Fal
     Raises:
         MgcError: unknown data, split, network or representation, or a network that cannot take it.
     """
-    recipe = resolved(recipe)  # a wrong name, option or device fails before any work
-    precision_of(recipe.train.precision, make_accelerator(recipe.device).device)
-    dataset, split = load_dataset_and_split(recipe.data, workspace)
-    Augment(recipe.augment, dataset.classes)
-    representation = representations_of(recipe, workspace)[0]
-    run = _new_run(recipe.network, "baseline", "", recipe, split, representation, workspace)
-    _run_floors(recipe, split, workspace)
-    with files.locked(run.folder):
-        return _train(run, recipe, split, workspace, overwrite)
+    [run] = baselines([recipe], workspace, overwrite)
+    if isinstance(run, MgcError):
+        raise run
+    return run
+
+
+def baselines(
+    recipes: Sequence[BaselineRecipe], workspace: Workspace, overwrite: bool = False
+) -> Iterator[RunRecord | MgcError]:
+    """As `baseline`, for recipes that differ in their seeds: the folds of all of them are trained together.
+
+    Yields the runs that exist, then the others, or the error of a training. The first run shows how long the
+    others take, which is reported.
+    """
+    recipes = [resolved(recipe) for recipe in recipes]  # a wrong name, option or device fails before any work
+    precision_of(recipes[0].train.precision, make_accelerator(recipes[0].device).device)
+    splits = {data: load_dataset_and_split(data, workspace)[1] for data in {r.data: 0 for r in recipes}}
+    runs = []
+    for recipe in recipes:
+        split = splits[recipe.data]
+        Augment(recipe.augment, split.dataset.classes)
+        representation = representations_of(recipe, workspace)[0]
+        run = _new_run(recipe.network, "baseline", "", recipe, split, representation, workspace)
+        _run_floors(recipe, split, workspace)
+        runs.append((recipe, split, run))
+    with ExitStack() as locks:
+        for folder in sorted(run.folder for _, _, run in runs):  # in one order: no deadlock
+            locks.enter_context(files.lock(folder))
+        existing, todo = [], []
+        for recipe, split, run in runs:
+            if (run.folder / "record.json").exists() and not overwrite:
+                say(f"run exists: {run.folder} (use --overwrite to repeat it)")
+                existing.append(load_run(run.folder, weights=True))
+                continue
+            seconds = {"represent": prepare(recipe, split.dataset, split, workspace)}
+            locks.enter_context(run.replacing())
+            todo.append((recipe, split, replace(run, seconds=seconds)))
+        yield from existing
+        yield from _train(todo, existing[-1:], workspace, overwrite)
 
 
 def _train(
-    run: RunRecord, recipe: BaselineRecipe, split: Split, workspace: Workspace, overwrite: bool
-) -> RunRecord:
-    if (run.folder / "record.json").exists() and not overwrite:
-        say(f"run exists: {run.folder} (use --overwrite to repeat it)")
-        return load_run(run.folder, weights=True)
-    dataset = split.dataset
-    seconds = {"represent": prepare(recipe, dataset, split, workspace)}
-    with run.replacing():
-        results = train_folds(recipe, dataset, split, workspace, run.folder, overwrite)
+    runs: Sequence[tuple[BaselineRecipe, Split, RunRecord]],
+    known: list[RunRecord],
+    workspace: Workspace,
+    overwrite: bool,
+) -> Iterator[RunRecord | MgcError]:
+    """Train and save; `known` is a run of the same recipe that exists, if there is one."""
+    trained = train_folds([(recipe, split, run.folder) for recipe, split, run in runs], workspace, overwrite)
+    for number, (_, split, run) in enumerate(runs):
+        if len(known) == 1 and number < 2:
+            left = len(runs) - number
+            say(f"{counted(left, 'more run')} of {run.title}: about {cost(known[0], left)}")
+        results = next(trained)
+        if isinstance(results, MgcError):
+            yield MgcError(results.what, where=results.where or run.run_id, fix=results.fix)
+            continue
+        known.append(_save_trained(run, split, results))
+        write_tables(run.data, workspace)
+        yield known[-1]
+
+
+def _save_trained(run: RunRecord, split: Split, results: Sequence[FoldResult]) -> RunRecord:
     curves = pd.DataFrame(
         {"fold": number, **asdict(epoch), "best": epoch.epoch == result.best_epoch}
         for number, result in enumerate(results)
         for epoch in result.history
     )
     save_curves(run.folder, curves)
-    seconds["train"] = sum(curves["seconds"].tolist())  # of all folds, also of those trained by earlier calls
+    # Of all folds, also of those that earlier calls trained.
+    seconds = run.seconds | {"train": sum(curves["seconds"].tolist())}
     chosen = [{"fold": n, "epoch": r.best_epoch, "epochs": len(r.history)} for n, r in enumerate(results)]
     run = replace(
         run, parameters=results[0].parameters, chosen=chosen, seconds=seconds, frames=results[0].frames
     )
     record = _finish(run, split, [r.probabilities for r in results], [r.validation for r in results])
     clear_partial(run.folder)
-    write_tables(dataset.name, workspace)
     return record
+
+
+def cost(record: RunRecord, runs: int) -> str:
+    """How long as many more runs of its recipe take on this machine, in words."""
+    seconds = {"train": 0.0, "head": 0.0} | record.seconds
+    at_once = cores() if record.device.startswith("cpu") and len(record.chosen) > 1 else 1
+    embedding = seconds["represent"] if record.recipe.get("random_weights") else 0
+    return duration(runs * (seconds["train"] / at_once + seconds["head"] + embedding))
+
+
+def missing_seeds(record: RunRecord, workspace: Workspace) -> int:
+    """How many runs with other seeds a verdict on this system needs."""
+    systems = systems_of(load_records(record.data, workspace))
+    [own] = [s.records for s in systems if record.run_id in {one.run_id for one in s.records}]
+    seeds = {one.seed for one in own}
+    if not record.random or record.leaky or len(seeds) >= SEEDS_FOR_VERDICT:
+        return 0
+    return len({*range(SEEDS_FOR_VERDICT)} - seeds)
 
 
 def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:
@@ -154,7 +218,7 @@ def _fit_heads(
     run = replace(
         run,
         parameters=heads[0].fitted.parameters,
-        chosen=[{"fold": number, **head.to_record()} for number, head in enumerate(heads)],
+        chosen=[{"fold": number, **head.to_record(recipe.select)} for number, head in enumerate(heads)],
         seconds={"represent": embedded.seconds, "head": seconds},
     )
     with run.replacing():
@@ -301,7 +365,7 @@ def _new_run(
     run_id, revisions = run_id_of(system, kind, head, recipe, split, representation)
     dataset, device = split.dataset, make_accelerator(recipe.device).device
     cores = f"{platform.machine()}, {os.cpu_count()} cores"
-    return RunRecord(
+    run = RunRecord(
         run_id=run_id,
         folder=workspace.results_of(dataset.name) / run_id,
         system=system,
@@ -330,6 +394,7 @@ def _new_run(
         seconds={},
         created="",
     )
+    return replace(run, variant="" if kind == "floor" else variant_of(run))
 
 
 def _finish(

@@ -208,4 +208,4 @@ def _head(
     record.read(file.name)
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
-    return _Head(Fitted(load_head(file), 0.0, {}, 0), one, representation, classes)
+    return _Head(Fitted(load_head(file), 0.0, {}), one, representation, classes)

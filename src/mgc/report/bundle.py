@@ -18,18 +18,27 @@ from pathlib import Path
 import pandas as pd
 
 from mgc.config import recipe_toml
-from mgc.report.content import Content
+from mgc.report.content import Content, without_folders
 from mgc.report.page import render_page
-from mgc.report.paper import FORMS, write_papers
+from mgc.report.paper import FORMS, is_edited, write_papers
 from mgc.report.paper.text import paper_of
-from mgc.runs.record import RUN_FILES, WEIGHTS, RunRecord, load_records, sealed, without_places
+from mgc.runs.record import (
+    RUN_FILES,
+    WEIGHTS,
+    RunRecord,
+    load_records,
+    sealed,
+    text_without_places,
+    without_places,
+)
 from mgc.runs.tables import render
 from mgc.util import files
 from mgc.util.progress import say
 from mgc.util.text import one_line
 
 NAME = "hand-in.zip"
-KEPT = (".json", ".parquet", ".csv", ".md", ".png", ".svg", ".toml")
+TEXTS = (".json", ".csv", ".md", ".svg", ".toml", ".html", ".tex", ".txt", ".bib", ".py", ".ipynb", ".sh")
+KEPT = (*TEXTS, ".parquet", ".png")
 MOST_WEIGHTS = 256 * 1024  # bytes of a file: heads and the small networks; all of them would be gigabytes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
 
@@ -48,7 +57,11 @@ def write_bundle(content: Content, folder: Path) -> Path:
         )
     records = [without_places(record) for record in load_records(content.data, content.workspace)]
     trained = [record for record in records if record.kind != "floor"]
-    members = {path.name: path.read_bytes() for path in write_papers(content, [*FORMS], folder)}
+    edited = [] if content.recipe.overwrite else [form for form in FORMS if is_edited(folder / FORMS[form])]
+    for form in edited:
+        say(f"{folder / FORMS[form]} was edited by hand and is included as it is; --overwrite replaces it")
+    write_papers(content, [form for form in FORMS if form not in edited], folder)
+    members = {name: (folder / name).read_bytes() for name in FORMS.values()}
     paper = paper_of(content)
     names = [f"tables/{name}.csv" for name in paper.tables]
     names += [f"figures/{name}.{kind}" for name in paper.names("figure") for kind in ("pdf", "png")]
@@ -71,6 +84,11 @@ def write_bundle(content: Content, folder: Path) -> Path:
         omitted="".join(f"\n- {one_line(line)}" for line in sorted(omitted)) or "nothing.",
     )
     members["README.md"] = readme.encode()
+    for name in members:
+        if name.endswith(TEXTS):
+            text = without_folders(members[name].decode(errors="surrogateescape"), content.workspace)
+            text = text_without_places(text) if name in ("check.md", "check.json") else text
+            members[name] = text.encode(errors="surrogateescape")
     sums = [f"{hashlib.sha256(members[name]).hexdigest()}  {name}\n" for name in sorted(members)]
     members["MANIFEST"] = "".join(sums).encode()
     return files.write(folder / NAME, _zipped(members))

@@ -5,6 +5,8 @@ A page, a paper and a bundle are three ways to present the same `Content`. It is
 records name no folders of this machine.
 """
 
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from scipy.special import entr
 from mgc.config import CompareRecipe, ReportRecipe
 from mgc.data.checking.check import Check
 from mgc.evaluate import Predictions
+from mgc.report.notes import Notes, read_notes
 from mgc.runs import tables
 from mgc.runs.record import (
     RunRecord,
@@ -31,7 +34,7 @@ from mgc.runs.record import (
     without_places,
 )
 from mgc.runs.tables import Row, System
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, counted
 from mgc.workspace import Workspace
 
 CLIPS = 8  # tracks of each kind that are worth listening to
@@ -75,13 +78,14 @@ class Content:
     """Everything that a report shows.
 
     `tracks` has one row per track id and the columns label, artist, title, album and seconds, empty where
-    unknown. `missing` are sentences on what is not available, and why.
+    unknown. `notes` is what the author wrote. `missing` are sentences on what is not available, and why.
     """
 
     recipe: ReportRecipe
     sections: Sequence[tables.Section]
     tracks: pd.DataFrame
     check: Check | None
+    notes: Notes
     missing: Sequence[str]
     workspace: Workspace
 
@@ -109,7 +113,18 @@ class Content:
     @property
     def systems(self) -> list[Row]:
         """The rows of the first table on its honest split, with unique titles."""
-        return [row for row in self.sections[0].rows if not row.leak]
+        return [row for row in self.sections[0].rows if not row.twin]
+
+    @property
+    def counts(self) -> str:
+        """The numbers of systems and runs in the first table, in sentences."""
+        leaky = [row.system.records for row in self.sections[0].rows if row.twin]
+        honest = [row.system.records for row in self.systems]
+        again = (
+            f" {len(leaky)} of them also on a split that leaks, from {counted(len(sum(leaky, ())), 'run')}."
+        )
+        first = f"{counted(len(honest), 'system')} from {counted(len(sum(honest, ())), 'run')}."
+        return first + (again if leaky else "")
 
     @property
     def predictions(self) -> Predictions:
@@ -171,30 +186,45 @@ class Content:
 
     @cached_property
     def main_rows(self) -> list[Row]:
-        """The rows of a paper's main table, in the order of the table: the best floors, the baseline, then in
-        turn the best of each representation and of each network, up to MOST_ROWS."""
+        """The rows of a paper's main table, in the order of the table: the best floors, `compared`,
+        then in turn the best of each representation and of each network, up to MOST_ROWS."""
         floors = [row for row in self.systems if row.record.kind == "floor"][-3:]
         turns = [row for turn in zip_longest(self.probes, self.networks) for row in turn]
-        return self._in_order([*floors, self.baseline, *turns], MOST_ROWS)
+        return self._in_order([*floors, *self.compared, *turns], MOST_ROWS)
 
     def _in_order(self, rows: Iterable[Row | None], most: int) -> list[Row]:
         titles = [*dict.fromkeys(row.title for row in rows if row)][:most]
         return [row for row in self.systems if row.title in titles]
 
     @cached_property
-    def pair(self) -> list[Row]:
-        """The best network from scratch and the best probe, as far as there are any; else the best system.
-        Probes of pretrained encoders are preferred."""
-        probes = [row for row in self.probes if tables.is_pretrained(row.record)] or self.probes
-        found = [row for row in (self.best("baseline"), *probes[:1]) if row]
-        return found or [max(self.systems, key=lambda row: row.scores.accuracy)]
+    def gain(self) -> tables.BestPair | None:
+        """The comparison of two categories of systems that the first answer is about, if there are two."""
+        pairs = (self.sections[0].best_against(*question) for question in tables.QUESTIONS)
+        return next(filter(None, pairs), None)
 
     @cached_property
-    def trained_network(self) -> tuple[Row, pd.DataFrame] | None:
-        """The best network from scratch and its training curves, if they are available."""
-        best = self.best("baseline")
-        curves = training_curves(best) if best else None
-        return (best, curves) if best and curves is not None else None
+    def pair(self) -> list[Row]:
+        """The two systems that the first answer compares, the simpler one first; else the best system."""
+        if gain := self.gain:
+            return [row for of in (gain.other, gain.one) for row in self.systems if row.system is of]
+        return [max(self.systems, key=lambda row: row.scores.accuracy)]
+
+    @cached_property
+    def compared(self) -> list[Row]:
+        """The baseline, and the pair."""
+        rows = {row.title: row for row in (self.baseline, *self.pair) if row}
+        return [*rows.values()]
+
+    @property
+    def matrices(self) -> list[Row]:
+        """Those of `compared` whose confusion matrices find room in a paper: of many genres, two."""
+        return self.compared if len(self.classes) <= 6 else [*self.compared[:1], *self.compared[1:][-1:]]
+
+    @cached_property
+    def trained_networks(self) -> list[tuple[Row, pd.DataFrame]]:
+        """The networks among these, with their training curves where they are available."""
+        curves = [(row, training_curves(row)) for row in self.compared if row.record.kind == "baseline"]
+        return [(row, table) for row, table in curves if table is not None]
 
     @property
     def representations(self) -> dict[str, dict[str, Any]]:
@@ -291,11 +321,12 @@ def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
     """
     wanted = CompareRecipe(data=recipe.data, baseline=recipe.baseline, seed=recipe.seed, device=recipe.device)
     records = [*map(without_places, select_records(wanted, workspace))]
-    sections = tables.compare_records(records, recipe.baseline)
+    sections = tables.compare_records(records, recipe.baseline, margin=recipe.margin)
     missing: list[str] = []
     tracks = _tracks(sections[0].rows[0].system, missing)
-    check = _check(workspace.results_of(records[0].data) / "check.json", missing)
-    return Content(recipe, sections, tracks, check, [*map(text_without_places, missing)], workspace)
+    folder = workspace.results_of(records[0].data)
+    check, notes = _check(folder / "check.json", workspace, missing), read_notes(folder)
+    return Content(recipe, sections, tracks, check, notes, [*map(text_without_places, missing)], workspace)
 
 
 def _tracks(system: System, missing: list[str]) -> pd.DataFrame:
@@ -313,14 +344,25 @@ def _tracks(system: System, missing: list[str]) -> pd.DataFrame:
     return known.astype({"seconds": float})
 
 
-def _check(file: Path, missing: list[str]) -> Check | None:
+def without_folders(text: str, workspace: Workspace) -> str:
+    """`text` without the absolute folders of the workspace, the current folder and the home folder."""
+    folders = {Path.cwd(), Path.home(), *(folder for folder in vars(workspace).values() if folder)}
+    places = {str(place) for folder in folders for place in (folder.absolute(), folder.resolve())} - {"/"}
+    for place in sorted(places, key=len, reverse=True):
+        for written in (place, json.dumps(place)[1:-1]):
+            text = re.sub(rf"(?<![\w.~-]){re.escape(written)}(/|(?![\w.-]))", "", text)
+    return text
+
+
+def _check(file: Path, workspace: Workspace, missing: list[str]) -> Check | None:
     if not file.exists():
         missing.append(
             "The audio was not checked for damaged, duplicated or mislabelled clips: run mgc data check."
         )
         return None
     try:
-        return TypeAdapter(Check).validate_json(file.read_text(encoding="utf-8"))
+        text = text_without_places(without_folders(file.read_text(encoding="utf-8"), workspace))
+        return TypeAdapter(Check).validate_json(text)
     except (OSError, ValueError) as error:
         fix = "run mgc data check again"
         raise MgcError(f"the result of the data check cannot be read: {error}", where=file, fix=fix) from None

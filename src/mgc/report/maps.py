@@ -9,7 +9,7 @@ from mgc.report.content import Content
 from mgc.runs.record import RunRecord, load_record
 from mgc.runs.tables import Row
 from mgc.util import files
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, counted
 from mgc.util.progress import say
 from mgc.workspace import Workspace
 
@@ -45,7 +45,7 @@ def make_map(content: Content, row: Row, dataset: Dataset) -> pd.DataFrame:
         ids = tuple(ids[i] for i in sorted(sample))
     clips = [dataset.by_id[track_id].content for track_id in ids]
     embeddings = _embeddings(load_record(row.record.folder / "record.json"), content.workspace, clips)
-    say(f"map of {len(ids)} tracks by {row.title}")
+    say(f"map of {counted(len(ids), 'track')} by {row.title}")
     scaled = StandardScaler().fit_transform(embeddings)
     reduced = PCA(min(DIMS, *scaled.shape), random_state=0).fit_transform(scaled)
     perplexity = min(PERPLEXITY, (len(ids) - 1) / 3)
@@ -70,7 +70,8 @@ def _embeddings(record: RunRecord, workspace: Workspace, clips: list[str]) -> np
         raise MgcError("the encoder has changed since the run", fix="run mgc probe again")
     store = EmbeddingCache(representation, workspace.cache)
     if missing := store.missing(clips):
-        raise MgcError(f"{len(missing)} tracks have no cached embeddings", fix="mgc embed computes them")
+        what = f"no cached embeddings of {counted(len(missing), 'track')}"
+        raise MgcError(what, fix="mgc embed computes them")
     layer = str(record.chosen[0]["layer"]) if record.chosen else "last"
     known = {key: value for key, value in record.recipe.items() if key in ProbeRecipe.model_fields}
     recipe = ProbeRecipe.model_validate({**known, "layers": "last" if layer == "weighted" else layer})

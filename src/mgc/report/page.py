@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from mgc import __version__
 from mgc.config import recipe_toml
@@ -19,8 +20,9 @@ from mgc.report.audio import Excerpt, FoundDataset, excerpt, find_dataset
 from mgc.report.content import NAMES, Content, training_curves
 from mgc.report.figures import Axis, Chart, Line, axis_for, scaled
 from mgc.report.maps import MAPS, kept_map, make_map
+from mgc.report.notes import BOLD
 from mgc.runs.record import text_without_places
-from mgc.runs.tables import KINDS, Section, as_dict, caption, verdicts
+from mgc.runs.tables import CATEGORIES, Section, as_dict, caption, further_verdicts
 from mgc.util.errors import MgcError
 from mgc.util.files import write
 from mgc.util.progress import Progress
@@ -62,6 +64,7 @@ def render_page(content: Content) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
+        "bold": lambda text: Markup(BOLD.sub(r"<b>\1</b>", str(escape(text)))),
         "percent": lambda x: f"{100 * x:.0f} %",
         "base64": lambda x: base64.b64encode(x).decode(),
         "f2": lambda x: f"{x:.2f}",
@@ -75,7 +78,7 @@ def render_page(content: Content) -> str:
     return environment.get_template("page.html").render(
         c=content,
         tables=[_table(section) for section in content.sections],
-        kinds=KINDS,
+        kinds=CATEGORIES,
         as_dict=as_dict,
         others=[row for row in content.systems if row.title not in front],
         f1={row.title: row.system.per_class("f1") for row in content.systems},
@@ -114,8 +117,8 @@ def _table(section: Section) -> dict[str, Any]:
     rows = []
     for row, (low, high) in zip(section.rows, ends, strict=True):
         rows.append((row, axis.position([low, row.scores.accuracy, high, *against], 4, 186).round(1)))
-    sentences = {"caption": caption(section), "verdicts": verdicts(section)}
-    return {"rows": rows, "axis": axis, "baseline": section.baseline, **sentences}
+    sentences = {"caption": caption(section), "verdicts": further_verdicts(section)}
+    return {"rows": rows, "axis": axis, "section": section, "baseline": section.baseline, **sentences}
 
 
 def _rocs(content: Content) -> dict[str, Chart]:

@@ -9,8 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from mgc.config import BaselineRecipe, ProbeRecipe, toml_value
-from mgc.runs.record import RunRecord
+from mgc.runs.record import NAMES_ONLY, RunRecord
 from mgc.util.errors import MgcError
+
+# Settings that are no variant of a system: they name it, or cannot change its result.
+PART_OF_NAME = {*NAMES_ONLY, "seed", "network", "head", "layers", "pool"}
 
 
 def changed_settings(record: RunRecord) -> dict[str, Any]:
@@ -25,6 +28,18 @@ def changed_settings(record: RunRecord) -> dict[str, Any]:
     defaults = _flat(default.model_dump(mode="json"))
     own = _flat(record.recipe)
     return {key: own[key] for key in own if key not in defaults or defaults[key] != own[key]}
+
+
+def variant_of(record: RunRecord) -> str:
+    """The settings of a run that differ from those of a plain run of its system: `label_smoothing 0.1`."""
+    if record.variant is not None:
+        return record.variant
+    changed = {
+        key.rpartition(".")[2]: value
+        for key, value in changed_settings(record).items()
+        if not key.startswith("data.") and key not in PART_OF_NAME
+    }
+    return ", ".join(f"{key} {value}" for key, value in changed.items())
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

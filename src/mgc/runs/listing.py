@@ -13,7 +13,7 @@ from mgc.data import name_of
 from mgc.runs.commands import changed_settings, command_line
 from mgc.runs.record import RERUN, RunRecord, load_records, load_run
 from mgc.runs.tables import systems_of, write_tables
-from mgc.util.errors import MgcError, did_you_mean, printable
+from mgc.util.errors import MgcError, counted, did_you_mean, printable
 from mgc.util.text import render_template, text_table
 from mgc.workspace import Workspace
 
@@ -141,7 +141,7 @@ def format_runs(runs: Sequence[Run], form: str, workspace: Workspace) -> str:
         ]
         for row, run in zip(rows, runs, strict=True)
     ]
-    return f"{text_table(header, cells)}\n{len(rows)} runs in {printable(str(workspace.results))}"
+    return f"{text_table(header, cells)}\n{counted(len(rows), 'run')} in {printable(str(workspace.results))}"
 
 
 def describe_run(run: Run) -> str:
@@ -171,9 +171,10 @@ def remove_runs(words: Sequence[str], apply: bool, workspace: Workspace) -> list
             raise MgcError(what, where=folder, fix="remove the link")
         files = [file for file in folder.rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in files) / 1e6
-        lines.append(f"{size:9.2f} MB  {folder}: {len(files)} files, {run.state}")
+        lines.append(f"{size:9.2f} MB  {folder}: {counted(len(files), 'file')}, {run.state}")
     if not apply:
-        return [*lines, f"{len(lines)} runs can be removed; nothing was removed: repeat with --apply"]
+        what = f"{counted(len(lines), 'run')} can be removed; nothing was removed"
+        return [*lines, f"{what}: repeat with --apply"]
     for folder in chosen:
         # The record goes first: a folder that is only partly removed must not pass for a run.
         (folder / "record.json").unlink(missing_ok=True)
@@ -182,4 +183,4 @@ def remove_runs(words: Sequence[str], apply: bool, workspace: Workspace) -> list
         for table in () if load_records(name, workspace) else ("table.md", "table.csv"):
             (workspace.results_of(name) / table).unlink(missing_ok=True)
         write_tables(name, workspace)
-    return [*lines, f"{len(lines)} runs removed; the tables were updated"]
+    return [*lines, f"{counted(len(lines), 'run')} removed; the tables were updated"]

@@ -1,8 +1,7 @@
 """`RunRecord`: what was asked for and what came out, in a folder of its own; and the learning curves.
 
 The folder of a run is `results/<data>/<run_id>/`. It holds `record.json`, `predictions.parquet`, curves and
-weights. The record has a checksum of itself and of every one of these files; docs/security.md says what they
-detect.
+weights. The record has checksums of itself and of these files, see docs/security.md.
 """
 
 import json
@@ -10,17 +9,18 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from mgc.config import CompareRecipe
+from mgc.config import CompareRecipe, is_random
 from mgc.data import Dataset, name_of
 from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from matplotlib.figure import Figure
-
-Parsed = TypeVar("Parsed")
 
 RERUN = "run its command again with --overwrite, or copy the file again"
 WEIGHTS = ".safetensors"
@@ -83,6 +81,7 @@ class RunRecord:
     training_tracks: float = 0.0  # training tracks, the mean over folds
     notes: list[str] = field(default_factory=list)  # facts about the data that a reader should know
     name: str = ""  # in tables, if the name of the system is not enough
+    variant: str | None = None  # the settings that differ from the defaults; None in older records
     reported: str = ""  # the result that others published for this system
     frames: int = 0  # of a crop, as a network takes it
     sha256: dict[str, str] = field(default_factory=dict)  # of each file beside it; none in older records
@@ -100,14 +99,20 @@ class RunRecord:
         return ", ".join(f"{what} {number}" for what, number in self.revisions.items())
 
     @property
+    def random(self) -> bool:
+        """Whether its training or its encoder's weights are drawn, so that a single run shows no spread."""
+        return is_random({**self.recipe, "random_seed": None})
+
+    @property
     def display_name(self) -> str:
         """The name of the system in tables."""
         return self.name or self.system
 
     @property
     def title(self) -> str:
-        """Display name and head: `musicnn + logistic`."""
-        return " + ".join(word for word in (self.display_name, self.head) if word)
+        """Display name, head and, without a name of its own, the variant: `cnn + label_smoothing 0.1`."""
+        parts = self.display_name, self.head, "" if self.name else self.variant
+        return " + ".join(word for word in parts if word)
 
     @cached_property
     def evaluation(self) -> Scores:
@@ -123,40 +128,28 @@ class RunRecord:
 
     def predictions(self) -> Predictions:
         """Its predictions of the test tracks; raises MgcError if they are missing or damaged."""
-        return self._table("predictions", lambda table: Predictions.from_columns(table.to_pydict()))
+        with self._reading("predictions.parquet") as table:
+            return Predictions.from_columns(table.to_pydict())
 
     def validation(self) -> list[Predictions]:
         """Each fold's predictions of its validation set; raises MgcError if they are missing or damaged."""
-
-        def parse(table: "pa.Table") -> list[Predictions]:
+        with self._reading("validation.parquet") as table:
             folds = table.to_pandas().groupby("fold", sort=True)
             return [Predictions.from_frame(fold) for _, fold in folds]
 
-        return self._table("validation", parse)
-
-    def _table(self, name: str, parse: "Callable[[pa.Table], Parsed]") -> Parsed:
-        content = self.read(f"{name}.parquet")
-        file = self.folder / f"{name}.parquet"
-        with explaining(f"the {name} of a run cannot be read", file, RERUN, _DAMAGED):
-            return parse(files.read_parquet(content))
+    @contextmanager
+    def _reading(self, name: str) -> "Iterator[pa.Table]":
+        content = self.read(name)
+        with explaining(f"{name} cannot be read", self.folder / name, RERUN, _DAMAGED):
+            yield files.read_parquet(content)
 
     def read(self, name: str) -> bytes:
         """The bytes of a file beside the record; raises MgcError unless they are those of its checksum."""
-        file = self.folder / name
-        with explaining(f"{name} cannot be read", file, RERUN):
-            content = files.read(file)
-        if self.sha256 and self.sha256.get(name) != files.sha256(content):
-            what = f"{name} is damaged, or was not saved with this record"
-            raise MgcError(what, where=file, fix=RERUN)
+        with explaining(f"{name} cannot be read", self.folder / name, RERUN, _DAMAGED):
+            content = files.read(self.folder / name)
+            if self.sha256 and self.sha256.get(name) != sha256(content).hexdigest():
+                raise ValueError("it is damaged, or was not saved with this record")
         return content
-
-    def verify(self, weights: bool) -> None:
-        """Compare files with their checksums, also the `weights` that exist; MgcError if one is damaged."""
-        names = [name for name in self.sha256 if not name.endswith(WEIGHTS)]
-        for name in [*names, *(file.name for file in self.folder.glob(f"*{WEIGHTS}") if weights)]:
-            self.read(name)
-        if not self.sha256:
-            self.predictions()
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `record.json`."""
@@ -172,7 +165,7 @@ class RunRecord:
         if self.run_id != self.folder.name or self.folder.is_symlink():
             what = f"not the folder of the run {self.run_id!r}, or a link to another place"
             raise MgcError(what, where=self.folder, fix="remove it")
-        with files.locked(self.folder):
+        with files.lock(self.folder):
             (self.folder / "record.json").unlink(missing_ok=True)
             yield
 
@@ -186,19 +179,16 @@ class RunRecord:
                 frame = pd.concat([fold.to_frame() for fold in validation])
                 files.write(self.folder / "validation.parquet", frame.to_parquet())
             found = sorted(file for pattern in KEPT_FILES for file in self.folder.glob(pattern))
-            new = replace(self, sha256={file.name: files.sha256(file.read_bytes()) for file in found})
-            files.write(self.folder / "record.json", sealed(new.to_dict()))
-        return new
+            sums = {file.name: sha256(file.read_bytes()).hexdigest() for file in found}
+            files.write(self.folder / "record.json", sealed({**self.to_dict(), "sha256": sums}))
+        return replace(self, sha256=sums)
 
 
 def sealed(content: dict[str, Any]) -> str:
-    """The content of a record as JSON with a checksum of itself."""
-    return json.dumps({**content, SEAL: _seal(content)}, indent=2)
-
-
-def _seal(content: dict[str, Any]) -> str:
-    bare = json.loads(json.dumps({key: value for key, value in content.items() if key != SEAL}))
-    return files.sha256(json.dumps(bare, sort_keys=True).encode())
+    """The content of a record as JSON that ends with a checksum of itself."""
+    bare = {key: value for key, value in content.items() if key != SEAL}
+    seal = sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**bare, SEAL: seal}, indent=2)
 
 
 _adapter = cache(lambda: TypeAdapter(RunRecord))
@@ -214,7 +204,8 @@ def load_record(file: Path) -> RunRecord:
     with explaining("the record cannot be read", file, fix, _DAMAGED):
         text = files.read(file)
         content = json.loads(text)
-        if content.get(SEAL, "") != (_seal(content) if SEAL in content or content.get("sha256") else ""):
+        # Records of earlier versions have neither.
+        if {SEAL, "sha256"} & {*content} and sealed(content) != json.dumps(content, indent=2):
             raise ValueError("it was damaged or changed after it was written")
         record = replace(_adapter().validate_json(text, strict=True), folder=file.parent)
         record.recipe["data"]["limit"]  # tables need it
@@ -228,14 +219,17 @@ def load_record(file: Path) -> RunRecord:
 def load_run(folder: Path, weights: bool = False) -> RunRecord:
     """The record in a folder of the results, after its files were verified, also its `weights` if asked.
 
+    The dataset has the name of the folder of its results, which may have been renamed.
+
     Raises:
-        MgcError: as `load_record` and `RunRecord.verify`, or the run is on another dataset.
+        MgcError: the record or one of the files is damaged.
     """
-    record = load_record(folder / "record.json")
-    if record.data != folder.absolute().parent.name:
-        fix = "move it to the results of its dataset"
-        raise MgcError(f"the record is of a run on {record.data!r}", where=folder, fix=fix)
-    record.verify(weights)
+    record = replace(load_record(folder / "record.json"), data=folder.absolute().parent.name)
+    found = [file.name for file in folder.glob(f"*{WEIGHTS}") if weights]  # weights need not be kept
+    for name in [*(name for name in record.sha256 if not name.endswith(WEIGHTS)), *found]:
+        record.read(name)
+    if not record.sha256:
+        record.predictions()
     return record
 
 
@@ -369,7 +363,7 @@ def save_curves(folder: Path, curves: "pd.DataFrame") -> None:
 def draw_curves(figure: "Figure", curves: "pd.DataFrame") -> None:
     """Draw loss and accuracy by epoch: a thin line for each fold, and the epochs that were kept."""
     best = curves[curves["best"]]
-    units = {"loss": "nats", "accuracy": "share of tracks"}
+    units = {"loss": "nats", "accuracy": "share"}
     for axis, (quantity, unit) in zip(figure.subplots(1, 2), units.items(), strict=True):
         for part, name, colour in (("train", "training", "#999999"), ("val", "validation", "#0072b2")):
             by_fold = curves.pivot(index="epoch", columns="fold", values=f"{part}_{quantity}")
@@ -378,4 +372,5 @@ def draw_curves(figure: "Figure", curves: "pd.DataFrame") -> None:
         axis.plot(best["epoch"] + 1, best[f"val_{quantity}"], "o", color="#d55e00", ms=4, label="epoch kept")
         axis.set(xlabel="epoch", ylabel=f"{quantity} ({unit})")
         axis.grid(alpha=0.25)
-    figure.axes[0].legend(frameon=False)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)

@@ -1,10 +1,10 @@
 """Train a network on every fold of a split, in parallel on a CPU, and predict the test sets; resumable."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -79,28 +79,28 @@ def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Rep
 
 
 def train_folds(
-    recipe: BaselineRecipe,
-    dataset: Dataset,
-    split: Split,
-    workspace: Workspace,
-    folder: Path,
-    overwrite: bool,
-) -> list[FoldResult]:
-    """Train on every fold, under the lock of the run. Unless `overwrite`, an interrupted call is resumed.
+    runs: Sequence[tuple[BaselineRecipe, Split, Path]], workspace: Workspace, overwrite: bool
+) -> Iterator[list[FoldResult] | MgcError]:
+    """Train on every fold of each run, given by its recipe, split and folder, under their locks.
 
-    On a CPU folds are trained in parallel, each in one single-threaded process, since small networks gain
-    little from a second thread. The result of a fold does not depend on the others. The embedding cache must
-    hold what `prepare` computes.
+    Yields the results in this order. Unless `overwrite`, an interrupted call is resumed. An error of one run
+    is yielded in its place, and the others are trained. On a CPU the folds of all runs are trained in
+    parallel, each in one single-threaded process, since small networks gain little from a second thread. The
+    result of a fold does not depend on the others. The embedding cache must hold what `prepare` computes.
     """
-    jobs = [_Job(recipe, workspace, folder, dataset, fold, number) for number, fold in enumerate(split.folds)]
-    if overwrite:
+    jobs = [
+        [_Job(recipe, workspace, folder, split.dataset, fold, n) for n, fold in enumerate(split.folds)]
+        for recipe, split, folder in runs
+    ]
+    for _, _, folder in runs if overwrite else ():
         clear_partial(folder)
-    on_cpu = make_accelerator(recipe.device).device.type == "cpu"
-    processes = min(len(jobs), cores()) if on_cpu else 1
-    with Progress(f"train {recipe.network}", len(jobs) * recipe.train.epochs, "epochs at most") as progress:
-        if processes == 1:
-            return _train_in_turn(jobs, progress)
-        return _train_in_pool(jobs, processes, progress)
+    every = [job for own in jobs for job in own]
+    on_cpu = all(make_accelerator(recipe.device).device.type == "cpu" for recipe, _, _ in runs)
+    # A single fold has all threads. Runs must not depend on which others are trained by the same call.
+    processes = min(len(every), cores()) if on_cpu and len(every) > len(jobs) else 1
+    most = sum(job.recipe.train.epochs for job in every)
+    with Progress(f"train {every[0].recipe.network}", most, "epochs at most") as progress:
+        yield from _train_in_pool(jobs, processes, progress) if processes > 1 else _in_turn(jobs, progress)
 
 
 def fit_fold(
@@ -194,6 +194,12 @@ class _Job:
     fold: Fold
     number: int
 
+    def note(self, epoch: Epoch) -> str:
+        """One line about an epoch."""
+        losses = f"loss {epoch.train_loss:.3f}, validation {epoch.val_loss:.3f}"
+        where = f"seed {self.recipe.seed} fold {self.number} epoch {epoch.epoch + 1}"
+        return f"{where}: {losses}, accuracy {epoch.val_accuracy:.3f}"
+
     def run(self, report: Callable[[Epoch], None]) -> FoldResult:
         """Train, predict the test set and save the best weights. A finished training is not repeated."""
         data = _FoldData.of(self.recipe, self.dataset, self.fold, self.workspace)
@@ -214,43 +220,50 @@ class _Job:
         )  # fmt: skip
 
 
-def _train_in_turn(jobs: list[_Job], progress: Progress) -> list[FoldResult]:
-    results = []
-    for job in jobs:
-        results.append(job.run(lambda epoch, number=job.number: progress.step(note=_note(number, epoch))))  # type: ignore[misc]
-        progress.expect_less(job.recipe.train.epochs - len(results[-1].history))
-    return results
+def _in_turn(runs: list[list[_Job]], progress: Progress) -> Iterator[list[FoldResult] | MgcError]:
+    for jobs in runs:
+        try:
+            yield [_train(job, partial(_show, progress)) for job in jobs]
+        except MgcError as error:
+            yield error
 
 
-def _train_in_pool(jobs: list[_Job], processes: int, progress: Progress) -> list[FoldResult]:
+def _train_in_pool(
+    runs: list[list[_Job]], processes: int, progress: Progress
+) -> Iterator[list[FoldResult] | MgcError]:
     with multiprocessing.get_context("spawn").Manager() as manager, workers(processes, True) as pool:
         messages = manager.Queue()
-        futures = [pool.submit(_run_in_process, job, messages) for job in jobs]
-        for number, message in _messages(messages, futures):
-            if isinstance(message, Epoch):
-                progress.step(note=_note(number, message))
-            else:
-                progress.expect_less(message)
-        return [future.result() for future in futures]
+        for futures in [[pool.submit(_train, job, messages.put) for job in jobs] for jobs in runs]:
+            try:
+                for message in _messages(messages, futures):
+                    _show(progress, message)
+                yield [future.result() for future in futures]
+            except MgcError as error:
+                for future in futures:
+                    future.cancel()
+                yield error
 
 
-def _run_in_process(job: _Job, messages: Any) -> FoldResult:
-    result = job.run(lambda epoch: messages.put((job.number, epoch)))
-    messages.put((job.number, job.recipe.train.epochs - len(result.history)))
+def _train(job: _Job, tell: Callable[[str | int], None]) -> FoldResult:
+    """Run the job; `tell` gets a note on every epoch, and the number of epochs that were not needed."""
+    result = job.run(lambda epoch: tell(job.note(epoch)))
+    tell(job.recipe.train.epochs - len(result.history))
     return result
 
 
-def _messages(messages: Any, futures: list["Future[FoldResult]"]) -> Iterator[tuple[int, Epoch | int]]:
-    """Every epoch of every fold and, at the end of a fold, the number of epochs that it did not need."""
+def _show(progress: Progress, message: str | int) -> None:
+    progress.step(note=message) if isinstance(message, str) else progress.expect_less(message)
+
+
+def _messages(messages: Any, futures: list["Future[FoldResult]"]) -> Iterator[str | int]:
+    """What `_train` tells, also of other runs, until all `futures` are done or one of them fails."""
     while True:
         running = [future for future in futures if not future.done()]
         wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
         while not messages.empty():
             yield messages.get()
-        if not running or any(f.done() and f.exception() for f in futures):
+        for future in futures:
+            if future.done():
+                future.result()
+        if not running:
             return
-
-
-def _note(number: int, epoch: Epoch) -> str:
-    losses = f"loss {epoch.train_loss:.3f}, validation {epoch.val_loss:.3f}"
-    return f"fold {number} epoch {epoch.epoch + 1}: {losses}, accuracy {epoch.val_accuracy:.3f}"

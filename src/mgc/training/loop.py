@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,10 +162,10 @@ def train(
         The loss is infinite or NaN.
     """
     tune_cpu()
-    owner = f"{checkpoint.parent.name} {seed} {crop_frames} {recipe.model_dump_json()}"
-
     new = partial(Learner, make, train_set, recipe, crop_frames, seed, device, augment)
-    learner, history, best_weights = _resumed(checkpoint, owner, new()) or (new(), [], {})
+    owner = f"{checkpoint.parent.name} {seed} {crop_frames} {recipe.model_dump_json()}"
+    resumed = _resumed(checkpoint, owner, new()) if checkpoint.exists() else None
+    learner, history, best_weights = resumed or (new(), [], {})
     for epoch in history:
         report(epoch)
     last_saved = time.monotonic()
@@ -181,37 +182,35 @@ def train(
             best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
         report(epoch)
         if time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS or _finished(history, recipe):
-            learned = {name: part.state_dict() for name, part in learner.parts.items()}
-            state = {"owner": owner, "learner": learned, "history": [asdict(epoch) for epoch in history]}
-            _save(checkpoint, state | {"best_weights": best_weights})
+            state = {name: part.state_dict() for name, part in learner.parts.items()}
+            epochs = [asdict(epoch) for epoch in history]
+            _save(checkpoint, owner=owner, learner=state, history=epochs, best_weights=best_weights)
             last_saved = time.monotonic()
     learner.plain.load_state_dict(best_weights)
     return Trained(learner.plain, _best_epoch(history, recipe), history)
 
 
-def _save(checkpoint: Path, content: dict[str, Any]) -> None:
-    """`torch.save`, followed by a checksum (64 hexadecimal digits)."""
+def _save(checkpoint: Path, **content: Any) -> None:
+    """`torch.save`, followed by a checksum of 32 bytes."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    files.write(checkpoint, [buffer.getvalue(), files.sha256(buffer.getvalue()).encode()])
+    files.write(checkpoint, [buffer.getbuffer(), sha256(buffer.getbuffer()).digest()])
 
 
 def _resumed(
     checkpoint: Path, owner: str, learner: "Learner"
 ) -> tuple["Learner", list[Epoch], dict[str, Tensor]] | None:
-    """The learner, history and best weights of a checkpoint; None if there is none that can be used."""
+    """The learner, history and best weights of a checkpoint. One that cannot be used is renamed."""
     try:
         data = files.read(checkpoint)
-        if files.sha256(data[:-64]).encode() != data[-64:]:
+        if sha256(data[:-32]).digest() != data[-32:]:
             raise ValueError("it is damaged, or of another version of mgc")
-        saved = torch.load(io.BytesIO(data[:-64]), "cpu", weights_only=True)
+        saved = torch.load(io.BytesIO(data[:-32]), "cpu", weights_only=True)
         if saved["owner"] != owner:
             raise ValueError("it belongs to another training")
         for name, part in learner.parts.items():
             part.load_state_dict(saved["learner"][name])
         return learner, [Epoch(**epoch) for epoch in saved["history"]], saved["best_weights"]
-    except FileNotFoundError:
-        return None
     except (MemoryError, torch.OutOfMemoryError, PermissionError):
         raise
     except Exception as error:  # torch.load and load_state_dict raise exceptions of many unrelated types

@@ -1,12 +1,11 @@
 """Files that are written completely or not at all, and whose damage is found when they are read."""
 
 import errno
-import hashlib
 import io
 import os
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from mgc.util.progress import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from filelock import AcquireReturnProxy
 
 Bytes = bytes | memoryview
 MAX_ROWS, MAX_BYTES = 2_000_000, 1 << 30  # of a Parquet file, uncompressed
@@ -56,11 +56,6 @@ def read(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def sha256(content: bytes) -> str:
-    """The checksum that `sha256sum` prints."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def read_parquet(content: bytes) -> "pa.Table":
     """The table in a Parquet file, unless it would fill the memory: 200 kB can hold forty million rows.
 
@@ -72,11 +67,11 @@ def read_parquet(content: bytes) -> "pa.Table":
 
     try:
         file = ParquetFile(pa.BufferReader(content))
-        about = file.metadata
-        size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
-        if about.num_rows > MAX_ROWS or size > MAX_BYTES:
+        rows, groups = file.metadata.num_rows, range(file.num_row_groups)
+        size = sum(file.metadata.row_group(number).total_byte_size for number in groups)
+        if rows > MAX_ROWS or size > MAX_BYTES:
             limits = f"at most {MAX_ROWS:,} rows and {MAX_BYTES:,} bytes are read"
-            raise ValueError(f"it has {about.num_rows:,} rows of {size:,} bytes in all; {limits}")
+            raise ValueError(f"it has {rows:,} rows of {size:,} bytes in all; {limits}")
         table = file.read()
         table.validate(full=True)
     except Exception as error:
@@ -84,9 +79,8 @@ def read_parquet(content: bytes) -> "pa.Table":
     return table
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Only one process at a time works on `folder`; another one says that it waits. It may be nested.
+def lock(folder: Path) -> "AcquireReturnProxy":
+    """For `with`: only one process at a time works on `folder`; another one says that it waits. It nests.
 
     The files in `.locks/` beside the folder are kept: removing one that a process waits for breaks its lock.
     """
@@ -94,16 +88,12 @@ def locked(folder: Path) -> Iterator[None]:
 
     file = folder.absolute().parent / ".locks" / folder.name
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file, is_singleton=True)
+    found = FileLock(file, is_singleton=True)
     try:
-        lock.acquire(timeout=0)
+        return found.acquire(timeout=0)
     except Timeout:
         say(f"another process works on {folder}: waiting for it to end")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return found.acquire()
 
 
 def is_file(path: Path, size: int | None = None) -> bool:

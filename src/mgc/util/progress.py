@@ -5,7 +5,7 @@ import time
 
 from tqdm import tqdm
 
-from mgc.util.errors import printable
+from mgc.util.errors import counted, printable
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -18,6 +18,11 @@ def say(line: str) -> None:
 def clock(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
     return str(tqdm.format_interval(round(seconds))).removeprefix("0")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, for an estimate: `40 seconds`, `14 minutes`."""
+    return counted(round(seconds), "second") if seconds < 90 else counted(round(seconds / 60), "minute")
 
 
 class Progress:

@@ -9,7 +9,7 @@ from textwrap import indent
 from mgc.data.checking.check import Check, Finding
 from mgc.data.dataset import MAX_NAMED
 from mgc.util import files
-from mgc.util.errors import MgcError, did_you_mean, printable
+from mgc.util.errors import MgcError, counted, did_you_mean, printable
 from mgc.util.text import escape_markdown, listed, markdown_table, text_table
 from mgc.workspace import Workspace
 
@@ -43,7 +43,7 @@ def save(check: Check, workspace: Workspace) -> None:
 
 
 def _sections(check: Check) -> Iterator[_Section]:
-    heading = f"{check.data}: {check.tracks} tracks checked, {check.used} can be used"
+    heading = f"{check.data}: {counted(check.tracks, 'track')} checked, {check.used} can be used"
     yield heading, [f"split {check.split}", *check.notes], (), ()
     yield _excluded(check)
     yield _copies(check)
@@ -51,10 +51,11 @@ def _sections(check: Check) -> Iterator[_Section]:
     if check.properties:
         yield _properties(check)
     yield _classes(check)
-    crossing = [
-        f"{what}: {len(ids)} ({listed(ids, MAX_NAMED)})".removesuffix(" ()")
-        for what, ids in check.crossing.items()
-    ]
+    crossing = []
+    for what, ids in check.crossing.items():
+        known = any(counts[what] for counts in check.classes.values())
+        named = f"{len(ids)} ({listed(ids, MAX_NAMED)})" if ids else "none"
+        crossing.append(f"{what}: {named if known else 'unknown, so a leak cannot be seen'}")
     yield "In several parts of the split", crossing, (), ()
 
 

@@ -13,7 +13,7 @@ from mgc.data.dataset import Listing, Source, Track
 from mgc.data.sources import published
 from mgc.data.sources.local import artist_group
 from mgc.data.splits import side_of
-from mgc.util.errors import MgcError, explaining
+from mgc.util.errors import MgcError, counted, explaining
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ def _listing(subset: str, root: Path, recipe: DataRecipe) -> Listing:
         f"{without_genre:,} tracks have no genre_top (several root genres, or none) and are not used: the "
         "task needs one label per track": without_genre,
         f"tracks.csv lists {len(rows):,} tracks of {subset}; {count:,} were published": len(rows) != count,
-        f"{without_artist:,} tracks have no artist; each is a group of its own": without_artist,
+        f"{counted(without_artist, 'track')} without an artist, each a group of its own": without_artist,
         f"{len(unlisted):,} mp3 files in {folder.name} are not tracks of {subset} and not used": unlisted,
     }
     applying = [note for note, applies in notes.items() if applies]

@@ -25,7 +25,7 @@ from mgc.data.dataset import Excluded, Listing, Track, as_text
 from mgc.data.sources import local
 from mgc.data.sources.hub_export import Address, Row, Table, export, plain
 from mgc.data.splits import side_of
-from mgc.util.errors import MgcError, explaining
+from mgc.util.errors import MgcError, counted, explaining
 from mgc.util.files import is_file, write
 from mgc.util.progress import say
 
@@ -85,7 +85,7 @@ def listing(address: str, root: Path, recipe: DataRecipe) -> Listing:
     notes = [table.origin, f"columns: {used_text}", *split_notes, *id_notes]
     if table.unread:
         first = ", ".join(table.unread[:5])
-        notes.append(f"{len(table.unread)} files of the folder are in no row of the dataset: {first}")
+        notes.append(f"in no row of the dataset: {counted(len(table.unread), 'file')} of the folder: {first}")
     return Listing(name_of(address), tracks, excluded, notes, table.licence, split_authority=authority)
 
 

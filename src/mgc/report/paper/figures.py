@@ -12,7 +12,7 @@ from mgc.evaluate import roc_aucs, roc_curves
 from mgc.report.content import Content
 from mgc.report.paper.forms import displayable
 from mgc.runs.record import draw_curves
-from mgc.runs.tables import KINDS, Row
+from mgc.runs.tables import CATEGORIES, Row
 from mgc.util.files import write_figure
 from mgc.util.text import shortened
 
@@ -32,17 +32,18 @@ WIDE = 6.46  # inches, the width of the text
 # Okabe & Ito (2008): colours that people with colour vision deficiency can distinguish.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f"]
 BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], COLOURS[-1]
-MARKS = {"floor": (GREY, "s"), "baseline": (BLUE, "o"), "probe": (ORANGE, "D")}
-OPTIONAL = ("curves", "roc")  # figures that are dropped, the first one first, if a paper gets too long
+MARKS = {"floor": (GREY, "s"), "untrained": (COLOURS[3], "v"), "features": (COLOURS[2], "^")}
+MARKS |= {"scratch": (BLUE, "o"), "frozen": (ORANGE, "D")}
+OPTIONAL = ("roc", "curves")  # figures that are dropped, the first one first, if a paper gets too long
 
 
 def draw_figures(content: Content, names: Sequence[str], folder: Path) -> None:
     """Write `<name>.pdf` and `<name>.png` of figures into `folder`."""
     draw = {
-        "accuracies": (_accuracies, 0.1 + 0.026 * len(content.main_rows)),  # height / width
-        "confusion": (_confusion, 0.42),
-        "roc": (_roc, 0.45),
-        "curves": (_curves, 0.34),
+        "accuracies": (_accuracies, 0.13 + 0.026 * len(content.main_rows)),  # height / width
+        "confusion": (_confusion, 0.42 if len(content.matrices) < 3 else 0.35),
+        "roc": (_roc, 0.45 + 0.025 * min(MOST_CLASSES, len(content.classes)) / 2),
+        "curves": (_curves, 0.02 + 0.31 * len(content.trained_networks)),
     }
     for name in names:
         figure, height = draw[name]
@@ -56,29 +57,30 @@ def draw_figures(content: Content, names: Sequence[str], folder: Path) -> None:
 def _accuracies(canvas: Any, content: Content) -> None:
     axis, rows = canvas.subplots(), content.main_rows
     for place, row in enumerate(rows):
-        s, (colour, mark) = row.scores, MARKS[row.record.kind]
+        s, (colour, mark) = row.scores, MARKS[row.system.category]
         axis.plot([s.accuracy_low, s.accuracy_high], [place, place], color=colour, lw=1.3)
-        axis.plot(s.accuracy, place, mark, color=colour, ms=4.5, label=KINDS[row.record.kind])
+        axis.plot(s.accuracy, place, mark, color=colour, ms=4.5, label=CATEGORIES[row.system.category])
     if content.baseline:
         axis.axvline(content.baseline.scores.accuracy, color="black", lw=0.7, ls=(0, (4, 3)), zorder=0)
     axis.set_yticks(range(len(rows)), [_short(row.title, 46) for row in rows])
     axis.set(xlabel="accuracy", ylim=(-0.7, len(rows) - 0.3))
     axis.grid(axis="x", alpha=0.25)
     names = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))  # one handle for each kind
-    axis.legend(names.values(), names, loc="upper left")
+    canvas.legend(names.values(), names, loc="outside upper center", ncols=len(names))
 
 
 def _short(text: str, length: int) -> str:
     return displayable(shortened(text, length))
 
 
-def _for_pair(canvas: Any, content: Content, draw: Callable[[Any, Row], None]) -> None:
-    """One half of the canvas for each system of the pair."""
-    for axis, row in zip(canvas.subplots(1, 2), content.pair, strict=False):
-        axis.set_title(_short(row.title, 44), fontsize=9.5)
+def _for_each(canvas: Any, rows: Sequence[Row], draw: Callable[[Any, Row], None]) -> None:
+    """A part of the canvas for each system."""
+    axes = canvas.subplots(1, max(2, len(rows)))
+    for axis, row in zip(axes, rows, strict=False):
+        axis.set_title(_short(row.title, 88 // len(axes)), fontsize=9.5)
         draw(axis, row)
-    for axis in canvas.axes:
-        axis.set_visible(axis.has_data())
+    for axis in axes[len(rows) :]:
+        axis.set_visible(False)
 
 
 def _confusion(canvas: Any, content: Content) -> None:
@@ -100,7 +102,7 @@ def _confusion(canvas: Any, content: Content) -> None:
         axis.spines[:].set_visible(False)
         axis.tick_params(length=0)
 
-    _for_pair(canvas, content, draw)
+    _for_each(canvas, content.matrices, draw)
 
 
 def _roc(canvas: Any, content: Content) -> None:
@@ -116,11 +118,13 @@ def _roc(canvas: Any, content: Content) -> None:
         axis.plot([0, 1], [0, 1], color="#bbbbbb", lw=0.7, zorder=0)
         axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
         if few:
-            axis.legend(title="area", loc="lower right", fontsize=8, title_fontsize=8)
+            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8)
 
-    _for_pair(canvas, content, draw)
+    _for_each(canvas, content.pair, draw)
 
 
 def _curves(canvas: Any, content: Content) -> None:
-    assert content.trained_network
-    draw_curves(canvas, content.trained_network[1])
+    parts = canvas.subfigures(len(content.trained_networks), 1, squeeze=False).ravel()
+    for part, (row, table) in zip(parts, content.trained_networks, strict=True):
+        part.suptitle(_short(row.title, 88), fontsize=9.5)
+        draw_curves(part, table)

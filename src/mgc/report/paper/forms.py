@@ -6,7 +6,7 @@ template of each form escapes every text where it prints it.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -51,11 +51,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Paper:
-    """Its blocks in order, and its tables by name. Figures are `figures/<name>.pdf` and `.png`."""
+    """Its blocks in order, and its tables by name. Figures are `figures/<name>.pdf` and `.png`. `questions`
+    are those of its discussion by topic, and `author` is "" if the author's name is left blank."""
 
     title: str
+    author: str
     blocks: list[Block]
     tables: dict[str, Table]
+    questions: dict[str, list[str]] = field(default_factory=dict)
 
     def names(self, kind: str) -> list[str]:
         """The names of its tables or figures, in order."""
@@ -89,7 +92,7 @@ def write_as(form: str, paper: Paper) -> str:
     def marked(key: str) -> str:
         kind, _, name = key.partition(":")
         if kind == "bold":
-            return bold(name)
+            return bold(escape(name))
         # A figure that was dropped is mentioned by its file.
         return mention(key, numbers[key]) if key in numbers else escape(f"figures/{name}.pdf")
 
@@ -132,6 +135,6 @@ FORMS = {
         lambda key, number: rf"{number.split()[0]}~\ref{{{key}}}",
     ),
     "typst": Form(
-        "paper.typ", lambda text: f"#{_quoted(text)}", "*{}*".format, lambda key, _: f"#ref(<{key}>)"
+        "paper.typ", lambda text: f"#{_quoted(text)}", "#strong[{}]".format, lambda key, _: f"#ref(<{key}>)"
     ),
 }  # fmt: skip

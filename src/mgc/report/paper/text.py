@@ -3,16 +3,19 @@
 import json
 import re
 import shlex
-from collections import Counter
-from collections.abc import Sequence
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from importlib import resources
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mgc.evaluate import Difference, Leak, paired
+from mgc.evaluate import Comparison
 from mgc.report.content import MOST_ROWS, Content, largest_confusion
+from mgc.report.notes import BOLD, Notes
 from mgc.report.paper.figures import MOST_CLASSES
 from mgc.report.paper.forms import MINUS, Block, Paper, Table, mark
 from mgc.runs import tables
@@ -44,13 +47,37 @@ def paper_of(content: Content) -> Paper:
     blocks: list[Block] = []
     for paragraph in filter(None, re.split(r"\n\s*\n", text.strip())):
         kind, _, words = " ".join(paragraph.split()).partition(" ")
-        if kind in ("item", "code") and blocks[-1].kind == kind:
+        end = {"table": " ", "figure": " ", "ask": ": "}.get(kind)
+        name, _, words = words.partition(end) if end else ("", "", words)
+        if kind in ("item", "code", "ask") and (blocks[-1].kind, blocks[-1].name) == (kind, name):
             blocks[-1].lines.append(words)
-            continue
-        name, _, caption = words.partition(" ") if kind in ("table", "figure") else ("", "", words)
-        blocks.append(Block(kind, [caption], name))
+        else:
+            blocks.append(Block(kind, [words], name))
     [title] = blocks.pop(0).lines
-    return Paper(title, blocks, named)
+    questions = {block.name: block.lines for block in blocks if block.kind == "ask"}
+    return Paper(title, content.notes.author, [*_with_notes(blocks, content.notes)], named, questions)
+
+
+def _with_notes(blocks: Sequence[Block], notes: Notes) -> Iterator[Block]:
+    """The blocks, each topic of questions followed by the author's answer, and the author's other texts in
+    place of the block "notes"."""
+    topics = {block.name.casefold() for block in blocks if block.kind == "ask"}
+    for block in blocks:
+        if block.kind == "ask":
+            yield Block("item", [f"{mark('bold', f'{block.name}.')} {line}" for line in block.lines])
+            yield from _written(notes, block.name)
+        elif block.kind == "notes":
+            for heading in (name for name in notes.others if name.casefold() not in topics):
+                yield from _written(notes, heading, f"**{heading}.** " if heading else "")
+        else:
+            yield block
+
+
+def _written(notes: Notes, heading: str, start: str = "") -> Iterator[Block]:
+    for kind, lines in notes.blocks(heading):
+        shown = [start + lines[0], *lines[1:]]
+        yield Block(kind, [BOLD.sub(lambda words: mark("bold", words[1]), line) for line in shown])
+        start = ""
 
 
 def _plain(value: object) -> str:
@@ -58,7 +85,7 @@ def _plain(value: object) -> str:
     return value if isinstance(value, Markup) else printable(re.sub(r"\s", " ", str(value)))
 
 
-def _points(difference: Difference | Leak) -> str:
+def _points(difference: Comparison) -> str:
     """A difference of accuracies and its interval, with minus signs."""
     return tables.points(difference).replace("-", MINUS)
 
@@ -71,9 +98,11 @@ def _facts(content: Content) -> dict[str, Any]:
     excluded = [f"{bad.get('track_id', '')}: {bad.get('reason', '')}" for bad in first.excluded]
     faults = Counter(finding.kind for finding in check.findings if not finding.excluded) if check else {}
     telling = [p for p in (check.properties if check else ()) if p.p_value < 0.05]
-    right = np.stack([row.system.probabilities.argmax(axis=1) for row in pair]) == content.predictions.labels
+    # (S, N) shares of the seeds that are right about a track: the accuracies in tables are means over seeds.
+    answers = [[run.predicted == run.labels for run in row.system.predictions] for row in pair]
+    right = np.stack([np.mean(own, axis=0) for own in answers])
     cards = [(name, card) for name, card in content.representations.items() if card.get("cut")]
-    pretrained = [r.record.representation for r in content.trained if tables.is_pretrained(r.record)]
+    pretrained = [r.record.representation for r in content.trained if r.system.category == "frozen"]
     reproduced = {row.record.run_id: row.record for row in (content.baseline, *pair) if row}
     # The first sentence describes the dataset, as the template does; the others concern other tables.
     notes = [s for s in tables.caption(content.sections[0])[1:] if not s.startswith(("Reported", "LEAKY"))]
@@ -90,17 +119,36 @@ def _facts(content: Content) -> dict[str, Any]:
         "telling": max(telling, key=lambda p: p.accuracy - p.chance, default=None),
         "inputs": [f"{name} ({_input(card)})" for name, card in cards],
         "encoders": [*dict.fromkeys(pretrained)],
+        "cited": [*_cited(content)],
+        "settings": _settings(content.baseline.record) if content.baseline else [],
+        "layers": _layers(content.baseline.record) if content.baseline else "",
         "untested": [*content.genres.query("tracks == 0")["label"]],
         "titled": (content.tracks["title"] != "").any(),
         "leaky": [row for row in content.sections[0].rows if row.leak],
+        "unseeded": [row.title for row in content.trained if row.system.outcomes.needs_seeds],
         "versus": [row.versus for row in content.systems if row.versus],
-        "gain": paired(pair[1].system.predictions, pair[0].system.predictions) if pair[1:] else None,
-        "correct": right.all(axis=0).sum(),
-        "incorrect": (~right).all(axis=0).sum(),
+        "gain": content.gain,
+        "correct": f"{right.prod(axis=0).sum():.0f}",
+        "incorrect": f"{(1 - right).prod(axis=0).sum():.0f}",
         "notes": notes,
         "reproduced": [record for record in reproduced.values() if record.kind != "floor"],
         "data": shlex.quote(one_line(content.data)),
     }
+
+
+def _cited(content: Content) -> Iterator[str]:
+    """The publications of the dataset and, with their names and sources, of the representations."""
+    file = resources.files("mgc.report") / "templates" / "references.toml"
+    known = tomllib.loads(file.read_text(encoding="utf-8"))
+    yield from [text for key, text in known["datasets"].items() if content.data.startswith(key)][:1]
+    names = defaultdict(list)
+    for name, card in content.representations.items():
+        names[card.get("source")].append(name)
+    for source, own in names.items():
+        if source:
+            where = f"{own[0]} {source}"
+            found = [t for key, t in known["representations"].items() if re.search(rf"\b{key}", where, re.I)]
+            yield f"{', '.join(own)}: " + (f"{found[0]} ({source})" if found else source)
 
 
 def _input(card: dict[str, Any]) -> str:
@@ -135,6 +183,23 @@ def _changes(record: RunRecord, base: Row | None) -> str:
     return listed([f"{k} {v}" for k, v in own.items() if v != theirs.get(k) and v not in ("", None)], 7)
 
 
+def _settings(record: RunRecord) -> list[str]:
+    """All settings of a network that are set, in words."""
+    own = _flat(record.recipe)
+    idle = {"scheduler_patience", "warmup"} if own.get("scheduler") == "none" else set()
+    idle |= set() if own.get("strong_class") else {"strong_factor"}
+    off: tuple[object, ...] = (None, "", [], 0, "none", "default", "all")
+    return [f"{k.replace('_', ' ')} {v}" for k, v in own.items() if k not in idle and v not in off]
+
+
+def _layers(record: RunRecord) -> str:
+    """The layers of a network; "" if this version does not have it."""
+    from mgc.training.networks import NETWORKS
+
+    network = NETWORKS.get(str(record.recipe.get("network")))
+    return one_line(getattr(network.make, "func", network.make).__doc__ or "") if network else ""
+
+
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
     """The settings of a recipe, then those of its tables."""
     own = {key: value for key, value in recipe.items() if key not in {*NAMES_ONLY, "seed", "representation"}}
@@ -143,12 +208,13 @@ def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _systems(content: Content) -> Table:
-    head = ["system", "accuracy [95 %]", "macro-F1", "vs baseline [95 %]", "p (Holm)"]
+    head = ["system", "accuracy [95 %]", "macro-F1", "vs baseline [95 %]", "p", "verdict"]
     rows = {}
     for row in content.systems:
-        cells = tables.cells(row)
+        cells = tables.cells(row, content.sections[0])
         cells |= {"system": row.title, head[3]: cells[head[3]].replace("-", MINUS)}
-        cells[head[1]] += f" {cells['over seeds']}"
+        if row.scores.seed_sd is not None:
+            cells[head[1]] += f" ±{row.scores.seed_sd:.3f} ({row.scores.seeds})"
         rows[row.title] = [cells[name] for name in head]
     shown = [rows[row.title] for row in content.main_rows]
     return _table([head, *shown], 0.33, full=[head, *rows.values()])

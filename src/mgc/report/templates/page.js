@@ -7,20 +7,23 @@ for (const table of document.querySelectorAll("table.sortable")) {
     return Number.isNaN(number) ? cell.textContent.trim().toLowerCase() : number;
   };
   [...table.tHead.rows[0].cells].forEach((head, column) => {
+    if (head.classList.contains("scale")) return;  // intervals, which the next column sorts
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
       const numbers = rows.some(row => typeof value(row, column) === "number");
-      const first = numbers ? "descending" : "ascending";
-      const order = head.ariaSort === first ? (numbers ? "ascending" : "descending") : first;
+      const first = head.dataset.first ?? (numbers ? "descending" : "ascending");
+      const second = first === "ascending" ? "descending" : "ascending";
+      const order = head.ariaSort === first ? second : first;
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", order);
       const sign = order === "ascending" ? 1 : -1;
-      const empty = row => row.cells[column].textContent.trim() === "";
+      // Rows on a split that leaks are last, whatever their numbers, and before them those without a number.
+      const last = row => 2 * row.classList.contains("leaky") + (row.cells[column].textContent.trim() === "");
       body.append(...rows.slice().sort((a, b) => {
-        if (empty(a) || empty(b)) return empty(a) - empty(b);
+        if (last(a) !== last(b)) return last(a) - last(b);
         const x = value(a, column), y = value(b, column);
         return sign * (x < y ? -1 : x > y ? 1 : 0);
       }));

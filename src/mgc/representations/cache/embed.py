@@ -26,7 +26,7 @@ from mgc.data import Dataset, Track
 from mgc.data.clips import state_of
 from mgc.representations import STATISTICS, Representation, open_representation, spec_of
 from mgc.representations.cache.embeddings import EmbeddingCache, library_versions
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, counted
 from mgc.util.progress import Progress, say
 from mgc.workspace import Workspace
 
@@ -205,7 +205,7 @@ def _compute(
             if progress:
                 progress.step()
     if changed:
-        text = f"{len(changed)} files changed while they were read: {', '.join(changed[:5])}"
+        text = f"{counted(len(changed), 'file')} changed while being read: {', '.join(changed[:5])}"
         raise MgcError(text, fix="the other clips are kept; run the same command again")
 
 

@@ -37,7 +37,7 @@ import pyarrow as pa
 from mgc.data.clips import state_of
 from mgc.representations import STATISTICS, Representation
 from mgc.util import files
-from mgc.util.errors import MgcError, explaining, reason_of
+from mgc.util.errors import MgcError, counted, explaining, reason_of
 from mgc.util.progress import Progress, say
 
 SHARD_BYTES = 64 << 20  # arrays held in memory before they are written
@@ -91,7 +91,8 @@ class Damaged:
 
     def __str__(self) -> str:
         some = ", ".join(self.track_ids[:5]) + (" ..." if len(self.track_ids) > 5 else "")
-        clips = f"{len(self.track_ids)} clips: {some}" if self.track_ids else "its clips are unknown"
+        number = counted(len(self.track_ids), "clip")
+        clips = f"{number}: {some}" if self.track_ids else "its clips are unknown"
         return f"{self.path} is damaged: {self.why} ({clips})"
 
     def set_aside(self) -> str:

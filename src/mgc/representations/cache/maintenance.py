@@ -27,7 +27,7 @@ from mgc.representations.cache.embeddings import (
     read_card,
     scan,
 )
-from mgc.util.errors import MgcError, did_you_mean, printable
+from mgc.util.errors import MgcError, counted, did_you_mean, printable
 from mgc.util.progress import Progress
 from mgc.util.text import text_table
 from mgc.workspace import Workspace
@@ -81,7 +81,7 @@ def render(rows: Sequence[Held], form: str, cache: Path) -> str:
         for row in rows
     ]  # fmt: skip
     head = ["name", "clips", "shards", "MB", "seconds", "state", "written", "source"]
-    return f"{text_table(head, cells)}\n{len(rows)} representations in {printable(str(cache))}"
+    return f"{text_table(head, cells)}\n{counted(len(rows), 'representation')} in {printable(str(cache))}"
 
 
 def verify(apply: bool, cache: Path) -> tuple[list[str], int]:
@@ -104,9 +104,9 @@ def verify(apply: bool, cache: Path) -> tuple[list[str], int]:
                     lines.append(f"{damaged}{f'; set aside as {damaged.set_aside()}' if apply else ''}")
                 progress.step()
     if not problems + lines:
-        return [f"{total} shards are intact"], 0
+        return [f"{counted(total, 'shard')} checked, none is damaged"], 0
     fix = "mgc embed computes their clips again" if apply else "mgc cache verify --apply sets them aside"
-    last = f"{len(lines)} of {total} shards are damaged: {fix}"
+    last = f"{len(lines)} of {counted(total, 'shard')} damaged: {fix}"
     return [*problems, *lines, last], len(problems) + (0 if apply else len(lines))
 
 
@@ -136,7 +136,7 @@ def recomputed(tracks: Sequence[Track], clips: int, workspace: Workspace) -> tup
         differing += worst > TOLERANCE
         verdict = "differs" if worst > TOLERANCE else "agrees"
         measured = f"{verdict}, largest deviation {100 * worst:.2g} % ({100 * TOLERANCE:g} % is accepted)"
-        clips_of = f"{len(found)} clips recomputed" if found else "none of these tracks is cached"
+        clips_of = f"{counted(len(found), 'clip')} recomputed" if found else "none of these tracks is cached"
         lines.append(f"{folder.name}: {clips_of}{f': {measured}' if found else ''}")
     return lines or ["the embedding cache is empty"], differing
 

@@ -1,58 +1,174 @@
-"""The sentences below a table: how its rows are to be read, and what they show."""
+"""The sentences around a table: what the runs at hand answer, and how the rows are to be read."""
 
-from dataclasses import replace
+import re
 
-from mgc.evaluate import Difference, Leak, paired
-from mgc.runs.record import RunRecord
-from mgc.runs.tables.comparing import Section, System
+from mgc.evaluate import MIN_SEEDS, Comparison
+from mgc.runs.tables.comparing import BestPair, Row, Section, System
 from mgc.util.errors import counted
+from mgc.util.text import listed
 
 REPORTED = "Reported elsewhere"
+FEW_GROUPS = 30  # with fewer, captions warn
+# What a section can answer, the main question first: pairs of categories, and the article of each.
+QUESTIONS = (("frozen", "scratch"), ("frozen", "features"), ("scratch", "features"))
+NOUNS = {
+    "frozen": "a frozen pretrained encoder",
+    "scratch": "a network trained from scratch on audio",
+    "features": "a classifier of hand-made features",
+    "untrained": "an untrained encoder",
+    "floor": "the floor",
+}
+
+
+def verdict_sentence(section: Section) -> str:
+    """The answer to the main question that the runs at hand can answer, with numbers and certainty."""
+    return answers(section)[0]
+
+
+def further_verdicts(section: Section) -> list[str]:
+    """The other answers, and one sentence for each leak."""
+    leaks = [_leak_sentence(row, row.twin) for row in section.shown if row.twin]
+    return [*answers(section)[1:], *leaks]
+
+
+def answers(section: Section) -> list[str]:
+    """Which category of systems is best, where two have runs; else what is better than the baseline or floor.
+
+    Each answer compares the best system of one category with the best of another. All pairs from which these
+    were chosen are one family, so that p and interval account for the choice.
+    """
+    found = []
+    for category, other in QUESTIONS:
+        if pair := section.best_against(category, other):
+            found.append(_answer(section, pair, NOUNS[category], NOUNS[other]))
+    if not found and (pair := _best_variant(section)):
+        found.append(_answer(section, pair, pair.one.title, pair.other.title))
+    for category in ("frozen", "scratch", "features", "untrained"):
+        if (pair := section.best_against(category, "floor")) and (
+            not found or pair.comparison.difference < 0 or pair.comparison.verdict(section.margin) != "better"
+        ):
+            found.append(_answer(section, pair, NOUNS[category], NOUNS["floor"]))
+    prefix = "On a split that leaks: " if section.first.leaky else ""
+    found = found or [f"only {listed([s.title for s in section.systems])} at hand: nothing to compare"]
+    return [f"{prefix}{_capitalised(sentence)}." for sentence in found]
+
+
+def _capitalised(sentence: str) -> str:
+    """With a capital letter, unless it starts with the name of a system."""
+    plain = re.match(r"(an?|the|whether|no|only) ", sentence)
+    return f"{sentence[0].upper()}{sentence[1:]}" if plain else sentence
+
+
+def _best_variant(section: Section) -> BestPair | None:
+    """The best system that is compared with the baseline, from the family of all of them."""
+    compared = [row for row in section.rows if row.versus]
+    if section.baseline is None or not compared:
+        return None
+    best = max(compared, key=lambda row: row.scores.accuracy)
+    assert best.versus
+    return BestPair(best.system, section.baseline, best.versus, (len(compared), 1))
+
+
+def _answer(section: Section, pair: BestPair, one: str, other: str) -> str:
+    result, first = pair.comparison, section.first.evaluation
+    margin = f"{100 * section.margin:g}"
+    verdict = {
+        "better": f"{one} is better than {other}",
+        "worse": f"{one} is worse than {other}",
+        "equivalent": f"{one} and {other} are equivalent within {margin} points",
+        "undecided": f"whether {one} is better than {other} is undecided",
+        "one seed": f"no verdict on {one} against {other}",
+    }[result.verdict(section.margin)]
+    sides = [
+        f"{system.title} ({system.scores.accuracy:.3f}{f', the best of {count}' if count > 1 else ''})"
+        for system, count in zip((pair.one, pair.other), pair.candidates, strict=True)
+    ]
+    p = "p < 0.001" if result.p_value < 0.001 else f"p = {result.p_value:.3f}"
+    family = f", corrected for {result.family_size} pairs" if result.family_size > 1 else ""
+    by = "" if first.interval_unit == "track" else f" by {counted(result.n_groups, first.interval_unit)}"
+    where = f"on {counted(result.n_tracks, 'track')}{by}"
+    sentence = f"{verdict}: {sides[0]} against {sides[1]}, {points(result)}, {p}{family}, {where}"
+    if result.verdict(section.margin) == "undecided":
+        sentence += f"; {_power(section, result)}"
+    return sentence + (f"; {_lacking_seeds(pair)}" if result.needs_seeds else "")
+
+
+def _power(section: Section, result: Comparison) -> str:
+    """What the data could show, and how much more of it the margin would need."""
+    needed, unit = result.groups_needed(section.margin), section.first.evaluation.interval_unit
+    margin = f"{100 * section.margin:g} points"
+    more = (
+        f"for {margin}, about {needed:,} {unit}s are needed"
+        if needed
+        else (f"{margin} cannot be shown with so few seeds and splits")
+    )
+    return f"a difference of {100 * result.detectable:.0f} points would be shown with a power of 80 %; {more}"
+
+
+def _lacking_seeds(pair: BestPair) -> str:
+    lacking = [system for system in (pair.one, pair.other) if system.outcomes.needs_seeds]
+    have = " and ".join(f"{s.title} has {counted(len(s.records), 'seed')}" for s in lacking)
+    record = lacking[0].record
+    if record.kind == "baseline" and record.variant == "":
+        network = "" if record.system == "cnn" else f" --network {record.system}"
+        return f"{have}: run mgc baseline{network} --seeds {MIN_SEEDS}"
+    return f"{have}: repeat its command (mgc runs show {record.run_id}) with --seeds {MIN_SEEDS}"
 
 
 def caption(section: Section) -> list[str]:
     """What a reader must know about the rows, in sentences."""
     first, scores = section.first, section.first.evaluation
-    unit = f"{scores.interval_unit}s"
-    compared = [row for row in section.rows if row.p_holm is not None]
-    lines = [
-        f"{first.data}, {scores.n_tracks} tracks, split {first.split}: {first.split_authority}.",
-        f"Intervals: 95 % bootstrap over {scores.n_groups} {unit}.",
-    ]
+    compared = [row.versus for row in section.rows if row.versus]
+    records = [record for system in section.systems for record in system.records]
+    seeds = sorted({int(record.recipe["data"].get("split_seed") or 0) for record in records})
+    rule = first.split_authority
+    if len({record.split_hash for record in records}) > 1:
+        rule = re.sub(r"seed \d+", f"seeds {', '.join(map(str, seeds))}", rule, count=1)
+    units = f"{scores.interval_unit}s"
+    lines = [f"{first.data}, {counted(scores.n_tracks, 'track')}, split {first.split}: {rule}."]
     if not section.distinct:
-        last = max(record.created for row in section.rows for record in row.system.records)
+        last = max(record.created for record in records)
         lines[0] += (
             " Another table has the same dataset and number of tracks but other labels, audio, artists or "
             f"splits. Here: tracks {first.data_hash}, split {first.split_hash}, last run on {last[:10]}."
         )
-    if compared:
-        lines[-1] += (
-            f" p is from the exact McNemar test against the baseline, Holm-corrected for the {len(compared)} "
-            "systems that are compared with it; floors are not among them and have no p. Better or worse "
-            "means that p < 0.05 and that the interval of the difference excludes 0."
+    lines.append(
+        f"Intervals of the accuracy: 95 %, bootstrap over {counted(scores.n_groups, scores.interval_unit)}"
+        + (
+            ", with the variation between seeds and splits."
+            if any(r.system.runs_text for r in section.rows)
+            else "."
         )
-    if any(row.versus.tracks_needed for row in compared if row.versus):
-        each = ", with as many tracks per artist," if unit == "artists" else ""
+    )
+    if compared and section.baseline:
+        size = compared[0].family_size
         lines.append(
-            f"Tracks needed: how many tracks of this kind{each} a single two-sided test at the 5 % level "
-            "needs to detect a difference as large as this one, but at least 1 point, with a power of 80 %."
+            f"Against {section.baseline.title}: the {counted(size, 'difference')} and their intervals hold "
+            f"together with 95 %; p is corrected for all of them (sign flips of {units}, step-down max-T). "
+            "Floors are not compared."
         )
-    if all(_frozen_and_scratch(section)):
         lines.append(
-            "Best of several: selected by its accuracy on these same test tracks, which is optimistic. Its p "
-            "is multiplied by the number of candidates; its difference and interval are not corrected."
+            f"Verdict: better or worse if p < 0.05; equivalent if the difference is shown to be within "
+            f"{100 * section.margin:g} points; else undecided. One seed: training is random and has fewer "
+            f"than {MIN_SEEDS} seeds, so there is no verdict."
         )
-    if any(len(row.system.records) > 1 for row in section.shown):
+        least, most = (100 * of(result.detectable for result in compared) for of in (min, max))
         lines.append(
-            "Rows of several seeds show means over seeds. Over seeds: the standard deviation of the accuracy "
-            "between seeds; intervals are over tracks. Their p is from a sign-flip test on the share of "
-            "seeds that are right about a track."
+            f"A true difference of {least:.0f} to {most:.0f} points, depending on the systems, is "
+            "shown with a power of 80 %."
         )
+    if scores.n_groups < FEW_GROUPS:
+        lines.append(
+            f"There are only {counted(scores.n_groups, scores.interval_unit)}: intervals are corrected for "
+            f"that, but rest on the assumption that other {units} are like these."
+        )
+    if variation := _variation(section):
+        lines.append(variation)
     if any(row.record.reported for row in section.shown):
         lines.append(f"{REPORTED}: by others, on other tracks or splits; not compared with anything here.")
     if first.excluded:
         lines.append(f"{counted(len(first.excluded), 'track')} excluded for every system: not usable.")
-    rules = dict.fromkeys(row.record.split_authority for row in section.rows if row.leak)
+    rules = dict.fromkeys(row.record.split_authority for row in section.rows if row.twin)
     lines += [f"{rule}. Rows on this split are not compared with other rows." for rule in rules]
     if len(section.shown) < len(section.rows):
         lines.append(
@@ -60,119 +176,43 @@ def caption(section: Section) -> list[str]:
             f"{len(section.rows)}. Corrections and counts cover all of them."
         )
     if section.superseded:
-        lines.append(f"{section.superseded} older runs of the same recipes are not shown.")
+        older = counted(section.superseded, "older run")
+        lines.append(f"{older} of the same recipes {'is' if section.superseded == 1 else 'are'} not shown.")
     return lines
 
 
-def verdict_sentence(section: Section) -> str:
-    """Whether a frozen pretrained encoder is better than a network from scratch, by how much, and with what
-    certainty.
-
-    The sentence compares the two systems of best accuracy and names how many candidates there were. p is
-    multiplied by the number of candidates of the better side (Bonferroni: any of them might have been the
-    best). A floor that is better than one of the two is named.
-    """
-    frozen, scratch = _frozen_and_scratch(section)
-    if frozen and scratch:
-        verdict = _encoder_against_network(frozen, scratch)
-    else:
-        sides = {"probe of a frozen pretrained encoder": frozen, "network from scratch": scratch}
-        missing = " and ".join(f"no {name}" for name, systems in sides.items() if not systems)
-        present = "".join(f"; best {name}: {_best(systems)}" for name, systems in sides.items() if systems)
-        verdict = (
-            "whether a frozen pretrained encoder is better than a network from scratch is unknown: there is "
-            f"{missing}{present}"
-        )
-    verdict += _better_floor(section, [systems[0] for systems in (frozen, scratch) if systems])
-    if section.first.leaky:
-        verdict = f"on a split that leaks, {verdict}"
-    return f"{verdict[0].upper()}{verdict[1:]}."
+def _variation(section: Section) -> str:
+    """Standard deviations of the accuracy, the median over systems: of artists, seeds and splits."""
+    scores = [row.scores for row in section.rows if row.twin is None and row.system.category != "floor"]
+    unit = section.first.evaluation.interval_unit
+    parts = []
+    for what, values in (
+        (f"the sample of {unit}s (standard error)", [score.group_error for score in scores]),
+        ("the training seed (SD)", [score.seed_sd for score in scores]),
+        ("the split (SD)", [score.split_sd for score in scores]),
+    ):
+        known = sorted(value for value in values if value is not None)
+        if known:
+            parts.append(f"{100 * known[len(known) // 2]:.1f} points from {what}")
+    return f"Variation of the accuracy, the median over systems: {', '.join(parts)}." if parts[1:] else ""
 
 
-def _encoder_against_network(frozen: list[System], scratch: list[System]) -> str:
-    gain = paired(frozen[0].predictions, scratch[0].predictions)
-    ahead = frozen if gain.accuracy_difference >= 0 else scratch
-    p = min(1.0, len(ahead) * gain.p_value)
-    gain = replace(gain, p_corrected=p)
-    verdict = {
-        "better": "a frozen pretrained encoder is better than a network from scratch here",
-        "worse": "a frozen pretrained encoder is worse than a network from scratch here",
-    }.get(gain.verdict, f"a frozen pretrained encoder against a network from scratch: {gain.words}")
-    by = f" by {gain.n_groups} {gain.interval_unit}s" if gain.interval_unit != "track" else ""
-    numbers = f"{points(gain)}, p = {p:.3g}, on {gain.n_tracks} tracks{by}"
-    return f"{verdict}: {_best(frozen)} against {_best(scratch)}, {numbers}"
-
-
-def _frozen_and_scratch(section: Section) -> tuple[list[System], list[System]]:
-    """Probes of pretrained encoders and networks from scratch, each best first. Probes of features and of
-    untrained twins are neither."""
-    probes = [system for system in _ranked(section, "probe") if is_pretrained(system.record)]
-    return probes, [system for system in _ranked(section, "baseline") if not is_pretrained(system.record)]
-
-
-def _ranked(section: Section, kind: str) -> list[System]:
-    """The systems of a kind on the section's own split, best first."""
-    systems = [row.system for row in section.rows if row.leak is None and row.record.kind == kind]
-    return sorted(systems, key=lambda system: -system.scores.accuracy)
-
-
-def is_pretrained(record: RunRecord) -> bool:
-    """Whether the representation was trained before; features and untrained twins were not."""
-    # "nothing" of a feature, "nothing: random weights, seed 0" of a twin.
-    return not str(record.representation_card.get("trained_on") or "nothing").startswith("nothing")
-
-
-def _best(systems: list[System]) -> str:
-    """`musicnn + logistic (0.762, the best of 5)`."""
-    number = f"the best of {len(systems)}" if len(systems) > 1 else "the only one"
-    return f"{systems[0].title} ({systems[0].scores.accuracy:.3f}, {number})"
-
-
-def _better_floor(section: Section, others: list[System]) -> str:
-    floors = _ranked(section, "floor")
-    score = floors[0].scores.accuracy if floors else 0.0
-    beaten = [system.title for system in others if system.scores.accuracy < score]
-    if not beaten:
-        return ""
-    return f"; the floor {floors[0].title} scores {score:.3f}, more than {' and '.join(beaten)}"
-
-
-def points(d: Difference | Leak) -> str:
+def points(d: Comparison) -> str:
     """A difference of accuracies and its interval, in percentage points."""
-    return f"{100 * d.accuracy_difference:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+    return f"{100 * d.difference:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
 
 
-def verdicts(section: Section) -> list[str]:
-    """One sentence for each system that is compared with the baseline, except floors, and for each leak."""
-    sentences = []
-    for row in section.shown:
-        if row.leak and row.twin:
-            sentences.append(_leak_sentence(row.system, row.leak, row.twin.record))
-        elif row.versus and row.p_holm is not None and section.baseline:
-            ours, theirs = _sentence_name(row.system), _sentence_name(section.baseline)
-            numbers = f"{points(row.versus)}, p = {row.p_holm:.3g}"
-            sentences.append(f"{ours} against {theirs}: {row.versus.words}, {numbers}.")
-    return sentences
-
-
-def further_verdicts(section: Section) -> list[str]:
-    """`verdicts`, or nothing if there is only one and `verdict_sentence` states the same comparison."""
-    sentences = verdicts(section)
-    one_of_each = [len(systems) for systems in _frozen_and_scratch(section)] == [1, 1]
-    return [] if len(sentences) == 1 and one_of_each else sentences
-
-
-def _sentence_name(system: System) -> str:
-    return f"{system.title} from scratch" if system.record.kind == "baseline" else system.title
-
-
-def _leak_sentence(system: System, leak: Leak, honest: RunRecord) -> str:
-    ours = system.record
-    shown = "" if leak.low > 0 else "; no leak shown"
+def _leak_sentence(row: Row, honest: System) -> str:
+    ours, theirs = row.record, honest.record
+    if row.leak is None:
+        return f"LEAKY: {row.title}: the {ours.split} and the {theirs.split} split test no track in common."
+    shown = "" if row.leak.low > 0 else "; no leak shown"
     tracks = ""
-    if honest.training_tracks:  # 0 in older records
-        tracks = f", with {ours.training_tracks:.0f} instead of {honest.training_tracks:.0f} training tracks"
+    if theirs.training_tracks:  # 0 in older records
+        tracks = f", with {ours.training_tracks:.0f} instead of {theirs.training_tracks:.0f} training tracks"
+    seeds = "; a single seed" if row.leak.needs_seeds else ""
+    common = f" on the {counted(row.leak.n_tracks, 'track')} that both test"
     return (
-        f"LEAKY: {system.title} scores {points(leak)} on the {ours.split} split compared with "
-        f"{honest.split}{tracks}{shown}."
+        f"LEAKY: {row.title} scores {points(row.leak)} on the {ours.split} split compared with "
+        f"{theirs.split}{common}{tracks}{shown}{seeds}."
     )
