@@ -1,6 +1,7 @@
 """Records, weights, checkpoints and settings that were damaged, swapped, or written by somebody else."""
 
 import functools
+import itertools
 import json
 import os
 import random
@@ -24,7 +25,7 @@ from typer.testing import CliRunner, Result
 
 from mgc import runs
 from mgc.cli import app
-from mgc.config import CompareRecipe, ProbeRecipe, StudyRecipe, TrainRecipe, read_recipe
+from mgc.config import CompareRecipe, ProbeRecipe, Repeats, StudyRecipe, TrainRecipe, read_recipe
 from mgc.experiments import rerun as reruns
 from mgc.experiments import systems
 from mgc.experiments.rerun import RERUNS
@@ -36,6 +37,7 @@ from mgc.runs.record import RunRecord, load_record, load_records, load_run, seal
 from mgc.training.loop import Epoch, TrackSet, Trained, train
 from mgc.util import files
 from mgc.util.errors import MgcError
+from mgc.workspace import Workspace
 
 
 def mgc(*words: object) -> Result:
@@ -92,11 +94,11 @@ def rewrite(record: RunRecord, **changes: object) -> None:
 
 # --- names ------------------------------------------------------------------------------------------------
 
-HOSTILE = ("../../precious", "../precious", "..", ".", "", "a/b", "/tmp/precious", "another-run-0123abcd")
+HOSTILE = ("../../precious", "../precious", "..", ".", "", "a/b", "/tmp/precious")
+PLACES = [*itertools.product(("run_id", "data"), HOSTILE), ("run_id", "another-run-0123abcd")]
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("field", ["run_id", "data"])
+@pytest.mark.parametrize(("field", "name"), PLACES)
 def test_a_record_with_the_name_of_another_place_is_refused(
     records: dict[str, RunRecord], tmp_path: Path, field: str, name: str
 ) -> None:
@@ -168,16 +170,10 @@ def test_no_file_gives_trust(records: dict[str, RunRecord], tmp_path: Path) -> N
         study.write_text(text)
         assert "add --trust-remote-code" in refused("study", study, "--data", tmp_path / "music")
     config.write_text('model = "mfcc"\ntrust_remote_code = false\n')  # in configs of earlier versions
-    assert not read_recipe(ProbeRecipe, config).trust_remote_code
+    assert read_recipe(ProbeRecipe, config) == ProbeRecipe(model="mfcc")
     study.write_text('[[runs]]\nconfig = "probe.toml"\nsettings = ["trust_remote_code=true"]\n')
     with pytest.raises(MgcError, match="cannot allow it"):
-        plan_runs(read_recipe(StudyRecipe, study), study)
-    study.write_text(run)
-    for given in (True, False):
-        asked = read_recipe(StudyRecipe, study, options={"trust_remote_code": given})
-        [planned] = plan_runs(asked, study)
-        assert isinstance(planned.recipe, ProbeRecipe) and planned.recipe.trust_remote_code is given
-        assert "trust_remote_code" not in planned.recipe.model_dump()
+        plan_runs(read_recipe(StudyRecipe, study), study, Repeats())
     rewrite(probe, recipe={**probe.recipe, "trust_remote_code": True})
     assert "trust_remote_code" not in load_record(probe.folder / "record.json").recipe
     assert "trust_remote_code" not in runs.command_line(load_record(probe.folder / "record.json"))
@@ -189,8 +185,8 @@ def test_a_rerun_is_trusted_by_its_flag_alone(
 ) -> None:
     probe, asked = records["probe"], []
 
-    def spy(recipe: ProbeRecipe, *_: object) -> RunRecord:
-        asked.append(recipe.trust_remote_code)
+    def spy(recipe: ProbeRecipe, workspace: Workspace) -> RunRecord:
+        asked.append(workspace.trust_remote_code)
         return probe
 
     monkeypatch.setattr(reruns, "run_recipe", spy)
@@ -199,9 +195,26 @@ def test_a_rerun_is_trusted_by_its_flag_alone(
     assert asked == [given]
 
 
-@pytest.mark.parametrize("command", ["rerun", "study", "curve", "robust", "predict", "export", "probe"])
-def test_commands_that_load_an_encoder_have_the_flag(command: str) -> None:
-    assert "--trust-remote-code" in mgc(command, "--help").output
+@pytest.mark.parametrize(
+    "words",
+    ["rerun X", "study X", "curve", "robust", "predict X {file}", "export X Y", "probe", "embed", "doctor"],
+)
+def test_commands_that_load_an_encoder_have_the_flag(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def spy(data: str | None = None, trust_remote_code: bool = False) -> Workspace:
+        asked.append(trust_remote_code)
+        raise MgcError("stopped")
+
+    monkeypatch.setattr(Workspace, "from_environment", spy)
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "X").touch()
+    monkeypatch.chdir(tmp_path)
+    for flag in ([], ["--trust-remote-code"]):
+        refused(*words.format(file=tmp_path / "a.wav").split(), *flag)
+    assert asked == [False, True]
 
 
 # --- damage -----------------------------------------------------------------------------------------------
@@ -298,9 +311,16 @@ def test_a_run_of_another_folder_is_not_this_run(records: dict[str, RunRecord]) 
     shutil.rmtree(probe)
     shutil.copytree(network, probe)
     assert "it is of the run" in state_of(records["probe"]).reason
-    shutil.copytree(here().results / "music", here().results / "other")
-    listed = runs.list_runs(here(), "other")
-    assert listed and all("of a run on 'music'" in run.reason or "of the run" in run.reason for run in listed)
+
+
+def test_a_folder_of_results_may_be_renamed(records: dict[str, RunRecord]) -> None:
+    (here().results / "music").rename(here().results / "renamed")
+    listed = runs.list_runs(here(), "renamed", weights=True)
+    assert len(listed) == len(records) and {run.state for run in listed} == {"current"}
+    assert {record.data for record in load_records("renamed", here())} == {"renamed"}
+    done = mgc("report", "--data", "renamed", "--bundle", "--no-audio")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert (here().results / "renamed" / "hand-in.zip").exists() and not (here().results / "music").exists()
 
 
 def test_damaged_runs_are_named_once_and_the_others_compared(
@@ -418,7 +438,7 @@ def test_links_and_foreign_files_are_not_handed_in(records: dict[str, RunRecord]
     for name, content in contents.items():
         if name.startswith(f"runs/{probe.name}/"):
             files.write(unpacked / probe.name / Path(name).name, content)
-    load_record(unpacked / probe.name / "record.json").verify(weights=True)
+    load_run(unpacked / probe.name, weights=True)
 
 
 # --- encoders ---------------------------------------------------------------------------------------------
@@ -489,7 +509,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_training_starts_anew(
         shutil.copy(file.with_name("fold1.checkpoint"), file)
 
     def of_an_earlier_version(file: Path, draw: random.Random) -> None:
-        file.write_bytes(whole[:-64])
+        file.write_bytes(whole[:-32])
 
     damages = [*[flipped] * 12, *[truncated] * 4, empty, longer, of_another_fold, of_an_earlier_version]
     for damage in (*damages, linked, a_pipe, endless):
@@ -592,7 +612,7 @@ def test_a_second_process_says_that_it_waits(tmp_path: Path, capsys: pytest.Capt
     code = f"""
 import sys, pathlib
 from mgc.util import files
-with files.locked(pathlib.Path({str(folder)!r})):
+with files.lock(pathlib.Path({str(folder)!r})):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -603,6 +623,6 @@ with files.locked(pathlib.Path({str(folder)!r})):
     assert process.stdout and process.stdout.readline() == "locked\n"
     kill = functools.partial(process.send_signal, signal.SIGKILL)
     threading.Timer(0.3, kill).start()
-    with files.locked(folder), files.locked(folder):  # it may be nested
+    with files.lock(folder), files.lock(folder):  # it may be nested
         assert process.wait() == -signal.SIGKILL
     assert capsys.readouterr().err.count(f"another process works on {folder}: waiting") == 1

@@ -73,8 +73,7 @@ def rerun(options: Options, run: str, tolerance: Annotated[float, typer.Option(m
 
     workspace = options.workspace
     changes = {"data.source": options["data"], "model": options["model"], "device": options["device"]}
-    trusted = bool(options["trust_remote_code"])
-    same, lines = reproduce(find_run(run, workspace), workspace, changes, tolerance, trusted)
+    same, lines = reproduce(find_run(run, workspace), workspace, changes, tolerance)
     typer.echo("\n".join(lines))
     if not same:
         raise typer.Exit(1)
@@ -140,8 +139,7 @@ def predict(options: Options, run: str, files: list[Path]) -> None:
 
     recipe = options.recipe(PredictRecipe)
     found = find_files(files)
-    chosen = recipe.model_dump(include={"model", "device"})
-    opened = open_run(run, options.workspace, trust_remote_code=recipe.trust_remote_code, **chosen)
+    opened = open_run(run, options.workspace, model=recipe.model, device=recipe.device)
     predictions = predict_files(opened, found, recipe.over_time)
     if predictions.predicted or recipe.format != "table":
         typer.echo(format_predictions(predictions, recipe.format))
@@ -169,8 +167,7 @@ def export(options: Options, run: str, folder: Path, with_encoder: bool = False)
     from mgc.predict import export as export_run
     from mgc.predict import open_run
 
-    trusted = bool(options["trust_remote_code"])
-    opened = open_run(run, options.workspace, model=options["model"], trust_remote_code=trusted)
+    opened = open_run(run, options.workspace, model=options["model"])
     export_run(opened.models, opened.calibration, folder, with_encoder)
     typer.echo(f"{folder}: {len(opened.models.folds)} models; use: mgc predict {folder} FILES")
     typer.echo(f"  read {folder / 'README.md'} before you share it: it lists the licences")

@@ -73,8 +73,7 @@ def _planned_runs(recipe: CurveRecipe, workspace: Workspace, file: Path | None) 
             planned.append(PlannedRun(name, BaselineRecipe(network=name, **shared), recipe))
         else:
             open_representation(name, workspace)  # an unknown name fails before a network is trained
-            probe = ProbeRecipe(model=name, trust_remote_code=recipe.trust_remote_code, **shared)
-            planned.append(PlannedRun(name, probe, recipe))
+            planned.append(PlannedRun(name, ProbeRecipe(model=name, **shared), recipe))
     return planned
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +24,14 @@ RERUNS = ".rerun"  # in the results folder; names of datasets never begin with a
 
 
 def rerun(
-    run: Run,
-    workspace: Workspace,
-    changes: Mapping[str, str | None],
-    tolerance: float = 0.0,
-    trust_remote_code: bool = False,
+    run: Run, workspace: Workspace, changes: Mapping[str, str | None], tolerance: float = 0.0
 ) -> tuple[bool, list[str]]:
     """Reproduce a run from its record and compare the predictions of every track: the same? and a report.
 
     `changes` are new places by dotted key: data.source, model, device. Probabilities that differ by at most
     `tolerance` count as the same. An interrupted call is resumed by the next one. The new run is kept in the
     results folder under `.rerun/` if it came out differently or resumed an earlier call: only files that this
-    call created are removed. `trust_remote_code` runs the Python code in the encoder's repository; that a
-    record asks for it is not enough.
+    call created are removed.
 
     Raises:
         MgcError: no record or predictions, a recipe that this version of mgc does not know, or as `baseline`
@@ -44,8 +40,6 @@ def rerun(
     record = run.require_record()
     before = record.predictions()
     recipe, notes = recipe_from_record(record, changes)
-    if isinstance(recipe, ProbeRecipe):
-        recipe = recipe.model_copy(update={"trust_remote_code": trust_remote_code})
     try:
         scan(recipe.data, workspace)
     except MgcError as error:
@@ -69,16 +63,15 @@ def rerun(
 
 
 def _place(record: RunRecord, workspace: Workspace) -> tuple[Path, bool]:
-    """A folder for the results of a rerun, and whether this call creates it.
-
-    Otherwise it is that of an interrupted call, which has no record of the run.
-    """
-    number, pattern = 1, f"*/{record.run_id.rpartition('-')[0]}-*/record.json"
-    while os.path.lexists(place := workspace.results / RERUNS / f"{record.run_id}.{number}"):
-        if place.is_dir() and not place.is_symlink() and not any(place.glob(pattern)):
-            return place, False
-        number += 1
-    return place, True
+    """A folder for the results of a rerun, and whether it is new; otherwise an interrupted call left it."""
+    runs = f"*/{record.run_id.rpartition('-')[0]}-*/record.json"
+    for number in count(1):
+        place = workspace.results / RERUNS / f"{record.run_id}.{number}"
+        if not os.path.lexists(place) or (
+            place.is_dir() and not place.is_symlink() and not any(place.glob(runs))
+        ):
+            break
+    return place, not place.exists()
 
 
 def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mgc.config import (
     SEEDS_FOR_VERDICT,
@@ -139,13 +138,12 @@ def plan_runs(recipe: StudyRecipe, file: Path, repeats: Repeats) -> list[Planned
     for one in recipe.runs:
         config = file.parent / one.config
         own = {setting.partition("=")[0].strip() for setting in one.settings}
-        others: dict[str, Any] = {key: value for key, value in options.items() if key not in own}
+        others = {key: value for key, value in options.items() if key not in own}
         read: BaselineRecipe | ProbeRecipe
         if "network" in read_toml(config):
             read = read_recipe(BaselineRecipe, config, one.settings, others)
             resolved(read)
         else:
-            others["trust_remote_code"] = recipe.trust_remote_code
             read = read_recipe(ProbeRecipe, config, one.settings, others)
             find_head(read.head)
             if read.model is None:

@@ -89,38 +89,30 @@ def baselines(
     with ExitStack() as locks:
         for folder in sorted(run.folder for _, _, run in runs):  # in one order: no deadlock
             locks.enter_context(files.lock(folder))
-        existing, todo = [], []
+        known, todo = [], []
         for recipe, split, run in runs:
             if (run.folder / "record.json").exists() and not overwrite:
                 say(f"run exists: {run.folder} (use --overwrite to repeat it)")
-                existing.append(load_run(run.folder, weights=True))
+                known.append(load_run(run.folder, weights=True))
+                yield known[-1]
                 continue
             seconds = {"represent": prepare(recipe, split.dataset, split, workspace)}
             locks.enter_context(run.replacing())
             todo.append((recipe, split, replace(run, seconds=seconds)))
-        yield from existing
-        yield from _train(todo, existing[-1:], workspace, overwrite)
-
-
-def _train(
-    runs: Sequence[tuple[BaselineRecipe, Split, RunRecord]],
-    known: list[RunRecord],
-    workspace: Workspace,
-    overwrite: bool,
-) -> Iterator[RunRecord | MgcError]:
-    """Train and save; `known` is a run of the same recipe that exists, if there is one."""
-    trained = train_folds([(recipe, split, run.folder) for recipe, split, run in runs], workspace, overwrite)
-    for number, (_, split, run) in enumerate(runs):
-        if len(known) == 1 and number < 2:
-            left = len(runs) - number
-            say(f"{counted(left, 'more run')} of {run.title}: about {cost(known[0], left)}")
-        results = next(trained)
-        if isinstance(results, MgcError):
-            yield MgcError(results.what, where=results.where or run.run_id, fix=results.fix)
-            continue
-        known.append(_save_trained(run, split, results))
-        write_tables(run.data, workspace)
-        yield known[-1]
+        del known[:-1]
+        jobs = [(recipe, split, run.folder) for recipe, split, run in todo]
+        trained = train_folds(jobs, workspace, overwrite)
+        for number, (_, split, run) in enumerate(todo):
+            if len(known) == 1 and number < 2:
+                left = len(todo) - number
+                say(f"{counted(left, 'more run')} of {run.title}: about {cost(known[0], left)}")
+            results = next(trained)
+            if isinstance(results, MgcError):
+                yield MgcError(results.what, where=results.where or run.run_id, fix=results.fix)
+                continue
+            known.append(_save_trained(run, split, results))
+            write_tables(run.data, workspace)
+            yield known[-1]
 
 
 def _save_trained(run: RunRecord, split: Split, results: Sequence[FoldResult]) -> RunRecord:
@@ -172,14 +164,14 @@ def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:
     specs = []
     if recipe.model:  # a missing encoder fails before any work
         specs = [spec_of(recipe, recipe.model)]
-        open_representation(specs[0], workspace, recipe.trust_remote_code)
+        open_representation(specs[0], workspace)
     elif recipe.random_weights:
         raise MgcError("--random-weights needs an encoder", fix="add --model ast, for example")
     dataset, split = load_dataset_and_split(recipe.data, workspace)
     _run_floors(recipe, split, workspace)
     records = []
     for spec in specs or _cached_specs(dataset, workspace):
-        representation = open_representation(spec, workspace, recipe.trust_remote_code)
+        representation = open_representation(spec, workspace)
         one = _probe_recipe(recipe, spec, representation)
         run = _new_run(representation.name, "probe", one.head, one, split, representation, workspace)
         records.append(_fit_heads(run, one, split, representation, workspace))

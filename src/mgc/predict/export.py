@@ -72,12 +72,8 @@ def _clear(folder: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(exist_ok=True)
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        error.filename, error.filename2 = str(target), None  # on a full disk this is the file that counts
-        raise
+    with source.open("rb") as stream:
+        files.write(target, iter(lambda: stream.read(1 << 20), b""))
 
 
 def _model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:

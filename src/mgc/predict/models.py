@@ -54,7 +54,6 @@ class RunModels:
 def load_models(
     record: RunRecord,
     workspace: Workspace,
-    trust_remote_code: bool = False,
     *,
     model: str | None = None,
     device: Device = "auto",
@@ -69,7 +68,7 @@ def load_models(
         what = f"{record.display_name} is a floor without a model: it predicts the class frequencies"
         raise MgcError(what, where=record.folder, fix="choose a run of mgc baseline or mgc probe")
     classes = _classes(record)
-    representation = _representation(record, model, workspace, trust_remote_code)
+    representation = _representation(record, model, workspace)
     tune_cpu()
     recipe, _ = recipe_from_record(record, {})
     folds = tuple(
@@ -93,9 +92,7 @@ def _classes(record: RunRecord) -> tuple[str, ...]:
     raise MgcError(what, where=record.folder, fix="run its command again")
 
 
-def _representation(
-    record: RunRecord, model: str | None, workspace: Workspace, trust_remote_code: bool
-) -> Representation:
+def _representation(record: RunRecord, model: str | None, workspace: Workspace) -> Representation:
     """The representation of the run; `model` replaces the folder or name of its encoder.
 
     Raises:
@@ -103,7 +100,7 @@ def _representation(
     """
     spec = ModelSpec.from_dict(record.representation_card["spec"])
     spec = replace(spec, name=model) if model else spec
-    representation = open_representation(spec, workspace, trust_remote_code)
+    representation = open_representation(spec, workspace)
     then, now = record.representation_card, representation.card()
     if then.get("key") == now["key"]:
         return representation
@@ -153,12 +150,10 @@ def _network(
     device: Device,
 ) -> _Network:
     file = record.folder / f"fold{number}.safetensors"
-    content = record.read(file.name)
-    with explaining("the weights of a fold cannot be read", file, RERUN, (SafetensorError,)):
-        weights = load(content)
-    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-        what = "the weights of a fold are damaged: they contain NaN or infinity"
-        raise MgcError(what, where=file, fix=RERUN)
+    with explaining("the weights of a fold cannot be read", file, RERUN, (SafetensorError, ValueError)):
+        weights = load(record.read(file.name))
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+            raise ValueError("they contain NaN or infinity")
     normalise, train = normalise_of(recipe), None
     options = {key: getattr(recipe, key) for key in OPTIONS}
     network = make_network(recipe.network, classes, representation.width, record.frames, options)

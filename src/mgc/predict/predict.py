@@ -47,7 +47,6 @@ def open_run(
     workspace: Workspace,
     *,
     model: str | None = None,
-    trust_remote_code: bool = False,
     device: Device = "auto",
 ) -> OpenRun:
     """Load the models of a run: by its id, its folder, or a folder made by `mgc export`.
@@ -64,7 +63,7 @@ def open_run(
     else:
         folder = folder if (folder / "record.json").is_file() else find_run(run, workspace).folder
         record = load_record(folder / "record.json")
-    models = load_models(record, workspace, trust_remote_code, model=model, device=device)
+    models = load_models(record, workspace, model=model, device=device)
     if calibration is None:
         validation, file = record.validation(), folder / "validation.parquet"
         if len(validation) != len(models.folds) or any(fold.classes != models.classes for fold in validation):

@@ -22,15 +22,7 @@ from mgc.report.content import Content, without_folders
 from mgc.report.page import render_page
 from mgc.report.paper import FORMS, is_edited, write_papers
 from mgc.report.paper.text import paper_of
-from mgc.runs.record import (
-    RUN_FILES,
-    WEIGHTS,
-    RunRecord,
-    load_records,
-    sealed,
-    text_without_places,
-    without_places,
-)
+from mgc.runs.record import KEPT_FILES, RunRecord, load_records, sealed, text_without_places, without_places
 from mgc.runs.tables import render
 from mgc.util import files
 from mgc.util.progress import say
@@ -39,6 +31,8 @@ from mgc.util.text import one_line
 NAME = "hand-in.zip"
 TEXTS = (".json", ".csv", ".md", ".svg", ".toml", ".html", ".tex", ".txt", ".bib", ".py", ".ipynb", ".sh")
 KEPT = (*TEXTS, ".parquet", ".png")
+RUN_FILES = (*KEPT_FILES, "record.json", "curves.*", "map.csv")
+WEIGHTS = ".safetensors"
 MOST_WEIGHTS = 256 * 1024  # bytes of a file: heads and the small networks; all of them would be gigabytes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
 
@@ -77,7 +71,7 @@ def write_bundle(content: Content, folder: Path) -> Path:
         name = f"configs/{record.run_id}.toml"
         made[name] = f"# mgc {record.kind} --config {name}\n\n{recipe_toml(record.recipe)}"
     members |= {name: text.encode(errors="backslashreplace") for name, text in made.items()}
-    omitted = [*_add_files_beside_runs(content, members), *_add_runs(records, content.folder, members)]
+    omitted = [*_add_files_beside_runs(content, members), *_add_runs(records, content, members)]
     readme = _template("bundle.md").format(
         data=one_line(content.data),
         weights=MOST_WEIGHTS // 1024,
@@ -122,9 +116,9 @@ def _add_files_beside_runs(content: Content, members: dict[str, bytes]) -> Itera
             yield f"{file.name}: a kind of file that is not included"
 
 
-def _add_runs(records: Sequence[RunRecord], folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+def _add_runs(records: Sequence[RunRecord], content: Content, members: dict[str, bytes]) -> Iterator[str]:
     """Add the files of all runs; yields what is not included."""
-    finished = {record.folder: record for record in records}
+    folder, finished = content.folder, {record.folder: record for record in records}
     for run in sorted(path for path in folder.iterdir() if path.is_dir()):
         if run.name in ("figures", "tables") or run.name.startswith("."):
             continue
@@ -140,7 +134,8 @@ def _add_runs(records: Sequence[RunRecord], folder: Path, members: dict[str, byt
                 omitted.append(file)
         # Without paths of this machine, and with the fields that this version does not know.
         name = f"runs/{run.name}/record.json"
-        members[name] = sealed(json.loads(members[name]) | finished[run].to_dict()).encode()
+        text = json.dumps(json.loads(members[name]) | finished[run].to_dict())
+        members[name] = sealed(json.loads(without_folders(text, content.workspace))).encode()
         if omitted:
             size = sum(file.stat().st_size for file in omitted) / 1024
             yield f"runs/{run.name}: {', '.join(file.name for file in omitted)} ({size:,.0f} KiB)"

@@ -346,7 +346,8 @@ def _tracks(system: System, missing: list[str]) -> pd.DataFrame:
 
 def without_folders(text: str, workspace: Workspace) -> str:
     """`text` without the absolute folders of the workspace, the current folder and the home folder."""
-    folders = {Path.cwd(), Path.home(), *(folder for folder in vars(workspace).values() if folder)}
+    known = (place for place in vars(workspace).values() if isinstance(place, Path))
+    folders = {Path.cwd(), Path.home(), *known}
     places = {str(place) for folder in folders for place in (folder.absolute(), folder.resolve())} - {"/"}
     for place in sorted(places, key=len, reverse=True):
         for written in (place, json.dumps(place)[1:-1]):

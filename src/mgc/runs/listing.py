@@ -19,7 +19,6 @@ from mgc.workspace import Workspace
 
 FORMATS = ("table", "json")
 UNFINISHED_FILES = ("predictions.parquet", "fold*.checkpoint")  # written before the record
-UNVERIFIED = "no checksums, written by an earlier version of mgc"
 State = Literal["current", "superseded", "unfinished", "damaged"]
 
 
@@ -50,11 +49,7 @@ class Run:
 
 
 def list_runs(workspace: Workspace, data: str | None = None, weights: bool = False) -> list[Run]:
-    """Every run, by dataset, oldest first; verified, also its `weights` if asked.
-
-    Raises:
-        MgcError: `data` has no results.
-    """
+    """Every run, by dataset, oldest first, verified as by `load_run`; MgcError if `data` has no results."""
     names = sorted(f.name for f in workspace.results.glob("*") if f.is_dir() and not f.name.startswith("."))
     if data is not None and data not in names:
         name = name_of(DataRecipe(source=data)) if Path(data).exists() else data
@@ -71,7 +66,8 @@ def _runs_in(results: Path, weights: bool) -> list[Run]:
         if (folder / "record.json").exists():
             try:
                 record = load_run(folder, weights)
-                found.append(Run(folder, record, "superseded", "" if record.sha256 else UNVERIFIED))
+                reason = "" if record.sha256 else "no checksums, written by an earlier version of mgc"
+                found.append(Run(folder, record, "superseded", reason))
             except MgcError as error:
                 found.append(Run(folder, None, "damaged", error.what))
         elif any(file for pattern in UNFINISHED_FILES for file in folder.glob(pattern)):

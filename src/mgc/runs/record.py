@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RERUN = "run its command again with --overwrite, or copy the file again"
-WEIGHTS = ".safetensors"
-KEPT_FILES = ("*.parquet", "curves.csv", f"fold*{WEIGHTS}", f"head*{WEIGHTS}")  # those with a checksum
-RUN_FILES = (*KEPT_FILES, "record.json", "curves.*", "map.csv")
+KEPT_FILES = ("*.parquet", "curves.csv", "fold*.safetensors", "head*.safetensors")  # have a checksum
 SEAL = "record_sha256"  # the checksum of the record itself
 _DAMAGED = (Exception,)  # readers of Parquet, CSV and JSON raise many unrelated exceptions
 # Parts of a recipe that the hashes of tracks, split and representation cover, or that cannot change the
@@ -157,11 +155,7 @@ class RunRecord:
 
     @contextmanager
     def replacing(self) -> Iterator[None]:
-        """While the files of the run are written there is no record, and no other process writes them.
-
-        Raises:
-            MgcError: the folder is not that of this run, or is a link to another place.
-        """
+        """While the files of the run are written there is no record, and no other process writes them."""
         if self.run_id != self.folder.name or self.folder.is_symlink():
             what = f"not the folder of the run {self.run_id!r}, or a link to another place"
             raise MgcError(what, where=self.folder, fix="remove it")
@@ -225,8 +219,8 @@ def load_run(folder: Path, weights: bool = False) -> RunRecord:
         MgcError: the record or one of the files is damaged.
     """
     record = replace(load_record(folder / "record.json"), data=folder.absolute().parent.name)
-    found = [file.name for file in folder.glob(f"*{WEIGHTS}") if weights]  # weights need not be kept
-    for name in [*(name for name in record.sha256 if not name.endswith(WEIGHTS)), *found]:
+    found = [file.name for file in folder.glob("*.safetensors") if weights]  # weights need not be kept
+    for name in [*found, *(name for name in record.sha256 if not name.endswith(".safetensors"))]:
         record.read(name)
     if not record.sha256:
         record.predictions()

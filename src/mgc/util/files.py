@@ -5,7 +5,7 @@ import io
 import os
 import uuid
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from mgc.util.progress import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from filelock import AcquireReturnProxy
 
 Bytes = bytes | memoryview
 MAX_ROWS, MAX_BYTES = 2_000_000, 1 << 30  # of a Parquet file, uncompressed
@@ -79,7 +78,7 @@ def read_parquet(content: bytes) -> "pa.Table":
     return table
 
 
-def lock(folder: Path) -> "AcquireReturnProxy":
+def lock(folder: Path) -> AbstractContextManager[object]:
     """For `with`: only one process at a time works on `folder`; another one says that it waits. It nests.
 
     The files in `.locks/` beside the folder are kept: removing one that a process waits for breaks its lock.

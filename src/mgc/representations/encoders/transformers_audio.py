@@ -57,7 +57,7 @@ class _Shape:
         )  # fmt: skip
 
 
-def from_name(model: str, workspace: Workspace, trust_remote_code: bool = False) -> Representation:
+def from_name(model: str, workspace: Workspace) -> Representation:
     """The card of the encoder `model`: a short name, a local folder, or a hub id (`owner/name`).
 
     Python code in the checkpoint is executed when the encoder is loaded, but only if its family needs it and
@@ -73,7 +73,7 @@ def from_name(model: str, workspace: Workspace, trust_remote_code: bool = False)
     weights = hash_of(folder, workspace.cache, code=shape.family.remote)
     return shape.card(
         model if known else Path(model).resolve().name,
-        partial(_load, folder, shape, weights, trust_remote_code),
+        partial(_load, folder, shape, weights, workspace.trust_remote_code),
         spec=ModelSpec(str(folder.absolute()) if source.startswith("folder") else model),
         source=source,
         licence=known.licence if known else SEE_MODEL_CARD,
