@@ -15,6 +15,7 @@ their random numbers.
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 
@@ -23,6 +24,7 @@ from scipy.stats import binom
 
 from mgc.evaluate import bootstrap, inference
 from mgc.evaluate.inference import MARGIN, SIGNIFICANCE, Comparison, Outcomes, compare
+from mgc.evaluate.ranking import nan_mean
 
 ARTISTS = (5, 10, 20, 50, 138)
 TRACKS_PER_ARTIST = 2.9  # Emotify: 400 tracks of 138 artists
@@ -98,7 +100,7 @@ def replicate(
 ) -> np.ndarray:
     """The mean over replications of what `measure` returns; NaN is left out."""
     rows = [measure(*draw(scenario, np.random.default_rng([7, number]))) for number in range(count)]
-    return np.nanmean(np.array(rows, float), axis=0)
+    return nan_mean(np.array(rows, float).T)
 
 
 def family_of(scenario: Scenario) -> list[dict[int, int]]:
@@ -139,24 +141,43 @@ def header(*names: str) -> Iterator[str]:
     yield row(*["---"] * len(names))
 
 
+def single(count: int, chosen: Sequence[int]) -> Iterator[str]:
+    """False positives of one comparison (five times as many replications)."""
+    yield from header("artists", "runs of each system", "false", "McNemar", "interval covers")
+    layouts = {
+        "1 run, deterministic": (Kind((0,), 0.0), ONE_SPLIT),
+        "3 seeds, 1 split": (THREE_SEEDS, ONE_SPLIT),
+        "deterministic, 3 splits": (THREE_SPLITS, MORE_SPLITS),
+        "3 seeds on each of 3 splits": (NINE_RUNS, MORE_SPLITS),
+    }
+
+    def measure(systems: list[Outcomes], groups: np.ndarray) -> Sequence[float]:
+        result = compare(systems, [{1: 1, 0: -1}], groups, seed=len(groups))[0]
+        return wrong(result, 0.0), mcnemar(systems)[0] < SIGNIFICANCE, covers(result, 0.0)
+
+    for artists in chosen:
+        for words, (kind, noise) in layouts.items():
+            scenario = Scenario(artists, (ACCURACY, ACCURACY), (kind, kind), **noise)
+            yield row(artists, words, *map(percent, replicate(scenario, measure, 5 * count)))
+
+
 def families(count: int, chosen: Sequence[int]) -> Iterator[str]:
     """False positives and simultaneous coverage in families of 28 systems against one."""
     yield from header(
-        "artists", "runs of each system", "true differences", "false, one comparison", "false, any of 28",
-        "McNemar, one", "McNemar and Holm, any", "all 28 intervals cover",
+        "artists", "runs of each system", "true differences", "false, any of 28", "McNemar and Holm",
+        "all 28 intervals cover",
     )  # fmt: skip
     noisy, steady = Kind((0, 0, 0), 0.03), Kind((0, 0, 0), 0.005)
     layouts = {
         "3 seeds, 1 split": ((THREE_SEEDS,) * 29, ONE_SPLIT),
         "deterministic, 3 splits": ((THREE_SPLITS,) * 29, MORE_SPLITS),
         "3 seeds on each of 3 splits": ((NINE_RUNS,) * 29, MORE_SPLITS),
-        "mixed: 3 to 5 seeds on 1 split; deterministic on 3": (
+        "3 to 5 seeds on 1 split, others deterministic on 3": (
             (THREE_SEEDS, *[THREE_SPLITS, THREE_SEEDS, FIVE_SEEDS, THREE_SPLITS] * 7), MORE_SPLITS
         ),
         "seed SD 0.03 of the baseline, 0.005 of others": ((noisy, *[steady] * 28), ONE_SPLIT),
         "seed SD 0.03 of every fourth, else 0.005": (
-            (steady, *[noisy, steady, steady, steady] * 7),
-            ONE_SPLIT,
+            (steady, *[noisy, steady, steady, steady] * 7), ONE_SPLIT
         ),
     }  # fmt: skip
     equal = (ACCURACY,) * 29
@@ -166,42 +187,44 @@ def families(count: int, chosen: Sequence[int]) -> Iterator[str]:
             truths = {"none": equal, "14 of 28, up to 12 points": half}
             for truth in [*truths][: 2 if noise is MORE_SPLITS else 1]:
                 scenario = Scenario(artists, truths[truth], kinds, **noise)
-                found = replicate(scenario, lambda *drawn, s=scenario: _family_measures(s, *drawn), count)
+                found = replicate(scenario, lambda *drawn, s=scenario: family_measures(s, *drawn), count)
                 yield row(artists, words, truth, *map(percent, found))
 
 
-def _family_measures(scenario: Scenario, systems: list[Outcomes], groups: np.ndarray) -> Sequence[float]:
+def family_measures(scenario: Scenario, systems: list[Outcomes], groups: np.ndarray) -> Sequence[float]:
+    """Whether any comparison is wrong, the same for McNemar's tests, and whether all intervals cover."""
     gaps, p = scenario.gaps, mcnemar(systems)
     results = compare(systems, family_of(scenario), groups)
-    alone = compare(systems[:2], [{1: 1, 0: -1}], groups)[0]
-    covered = all(map(covers, results, gaps))
-    holm = (np.sort(np.where(gaps == 0, p, 1.0))[0] * len(p)) < SIGNIFICANCE if not gaps.any() else np.nan
-    any_wrong = any(map(wrong, results, gaps))
-    return alone.p_value < SIGNIFICANCE, any_wrong, p[0] < SIGNIFICANCE, holm, covered
+    holm = np.nan if gaps.any() else p.min() * len(p) < SIGNIFICANCE
+    return any(map(wrong, results, gaps)), holm, all(map(covers, results, gaps))
 
 
 def selection(count: int, chosen: Sequence[int]) -> Iterator[str]:
-    """The best of 10 systems against the best of 5, all pairs as one family, and the selected pair alone."""
+    """The best of several systems against the best of others: all pairs as one family, and the pair alone."""
     yield from header(
-        "artists", "true differences", "false", "interval covers", "false, selection ignored",
-        "interval covers, selection ignored",
+        "artists", "best of, against best of", "true differences", "false", "interval covers",
+        "false, selection ignored", "interval covers, selection ignored",
     )  # fmt: skip
-    pairs = [(a, b) for a in range(10) for b in range(10, 15)]
-    equal, spread = (ACCURACY,) * 15, tuple(ACCURACY + 0.01 * np.array([*range(-5, 5), *range(-2, 3)]))
 
-    def measure(truth: Sequence[float], systems: list[Outcomes], groups: np.ndarray) -> Sequence[float]:
+    def measure(
+        scenario: Scenario, split: int, systems: list[Outcomes], groups: np.ndarray
+    ) -> Sequence[float]:
+        pairs = [(a, b) for a in range(split) for b in range(split, len(systems))]
         means = [system.mean.mean() for system in systems]
-        best = int(np.argmax(means[:10])), 10 + int(np.argmax(means[10:]))
-        gap = truth[best[0]] - truth[best[1]]
+        best = int(np.argmax(means[:split])), split + int(np.argmax(means[split:]))
+        gap = scenario.accuracies[best[0]] - scenario.accuracies[best[1]]
         kept = compare(systems, [{a: 1, b: -1} for a, b in pairs], groups)[pairs.index(best)]
         alone = compare([systems[i] for i in best], [{0: 1, 1: -1}], groups)[0]
         return wrong(kept, gap), covers(kept, gap), wrong(alone, gap), covers(alone, gap)
 
+    spread = tuple(ACCURACY + 0.01 * np.array([*range(-5, 5), *range(-2, 3)]))
+    equal = (ACCURACY,) * 15
+    cases = ((14, "none", equal), (10, "none", equal), (10, "1 point apart", spread))
     for artists in chosen:
-        for words, truth in (("none", equal), ("1 point apart", spread)):
-            scenario = Scenario(artists, truth, (THREE_SEEDS,) * 10 + (THREE_SPLITS,) * 5)
-            found = replicate(scenario, lambda *drawn, t=truth: measure(t, *drawn), count)
-            yield row(artists, words, *map(percent, found))
+        for split, words, truth in cases:
+            scenario = Scenario(artists, truth, (THREE_SEEDS,) * 15, **ONE_SPLIT)
+            found = replicate(scenario, partial(measure, scenario, split), count)
+            yield row(artists, f"{split}, {15 - split}", words, *map(percent, found))
 
 
 def interactions(count: int, chosen: Sequence[int]) -> Iterator[str]:
@@ -254,6 +277,23 @@ def power(count: int, chosen: Sequence[int]) -> Iterator[str]:
             )
 
 
+def equivalence(count: int, chosen: Sequence[int]) -> Iterator[str]:
+    """How often one comparison is "equivalent within 3 points": at a difference of 3 points it is wrong."""
+    yield from header("artists", "runs", "true difference 3 points", "1 point", "0")
+
+    def equivalent(systems: list[Outcomes], groups: np.ndarray) -> Sequence[float]:
+        return (compare(systems, [{1: 1, 0: -1}], groups)[0].verdict() == "equivalent",)
+
+    kinds = {"deterministic, 1 split": Kind((0,), 0.0), "5 seeds, 1 split": FIVE_SEEDS}
+    for artists in (500, 2000) if len(chosen) > 1 else chosen:  # fewer cannot show it
+        for words, kind in kinds.items():
+            rates = []
+            for gap in (MARGIN, 0.01, 0.0):
+                scenario = Scenario(artists, (ACCURACY, ACCURACY + gap), (kind, kind), **ONE_SPLIT)
+                rates.extend(replicate(scenario, equivalent, count))
+            yield row(artists, words, *map(percent, rates))
+
+
 def detectable(count: int, chosen: Sequence[int]) -> Iterator[str]:
     """Whether the detectable difference and the groups needed have the power of 80 % that they promise."""
     yield from header(
@@ -261,7 +301,7 @@ def detectable(count: int, chosen: Sequence[int]) -> Iterator[str]:
         "family of",
         "detectable difference",
         "power at it",
-        "artists needed for 5 points",
+        "artists needed for 10 points",
         "power with them",
     )
 
@@ -269,21 +309,23 @@ def detectable(count: int, chosen: Sequence[int]) -> Iterator[str]:
         return replace(scenario, accuracies=(*scenario.accuracies[:-1], ACCURACY + gap))
 
     def measure(systems: list[Outcomes], groups: np.ndarray) -> Sequence[float]:
-        contrasts = [{index: 1, 0: -1} for index in range(1, len(systems))]
-        last = compare(systems, contrasts, groups)[-1]
-        return last.p_value < SIGNIFICANCE, last.detectable, last.groups_needed(0.05) or np.nan
+        last = compare(systems, [{index: 1, 0: -1} for index in range(1, len(systems))], groups)[-1]
+        return last.p_value < SIGNIFICANCE, last.detectable, last.groups_needed(0.1) or np.inf
 
-    for artists in chosen:
+    for artists in [number for number in chosen if number >= 10]:  # fewer never show a difference
         for size in (1, 28):
-            scenario = Scenario(artists, (ACCURACY,) * (size + 1), (THREE_SEEDS,) * (size + 1), 0.0, 0.0)
-            _, reach, needed = replicate(scenario, measure, count)
-            at_reach = replicate(with_gap(scenario, min(reach, 0.34)), measure, count)[0]
-            cells = [artists, size, f"{100 * reach:.1f} points", percent(at_reach)]
-            if np.isnan(needed):
-                yield row(*cells, "no number", "")
-                continue
-            enough = replace(with_gap(scenario, 0.05), artists=round(needed))
-            yield row(*cells, round(needed), percent(replicate(enough, measure, count)[0]))
+            scenario = Scenario(artists, (ACCURACY,) * (size + 1), (THREE_SEEDS,) * (size + 1), **ONE_SPLIT)
+            found = [measure(*draw(scenario, np.random.default_rng([7, number]))) for number in range(count)]
+            _, reach, needed = np.median(np.array(found, float), axis=0)
+            cells = [artists, size, f"{100 * reach:.1f} points"]
+            if reach < 1 - ACCURACY:
+                cells.append(percent(replicate(with_gap(scenario, reach), measure, count)[0]))
+            else:
+                cells.append("beyond the simulation")
+            if np.isfinite(needed):
+                enough = replace(with_gap(scenario, 0.1), artists=round(needed))
+                cells.extend([round(needed), percent(replicate(enough, measure, count)[0])])
+            yield row(*cells, *["no number", ""][: 6 - len(cells)])
 
 
 def accuracy_intervals(count: int, chosen: Sequence[int]) -> Iterator[str]:
@@ -297,9 +339,10 @@ def accuracy_intervals(count: int, chosen: Sequence[int]) -> Iterator[str]:
         for system in systems:
             counts = np.stack([np.bincount(groups, system.mean), np.bincount(groups)], axis=1)
             sums = np.concatenate([*bootstrap.resample(counts, DRAWS, 0)])
+            accuracies = [float(run.mean()) for run in system.correct]
             values, noise = (
                 sums[:, 0] / sums[:, 1],
-                bootstrap.between_runs(system.accuracies, system.splits)[2],
+                bootstrap.between_runs(accuracies, system.splits)[2],
             )
             low, high = bootstrap.interval(values, len(counts), noise)
             found.append(low <= ACCURACY <= high)
@@ -329,15 +372,16 @@ def from_records(folder: Path, count: int) -> str:
     correct = np.array([run.predicted == run.labels for run in runs], float)
     rng = np.random.default_rng(0)
     rates = []
-    for _ in range(count):
+    for number in range(count):
+        # The gains keep their sizes, so each replication needs draws of its own.
         # Where an artist is flipped, every system and the baseline exchange their predictions of its tracks.
         flip = rng.integers(0, 2, groups.max() + 1)[groups].astype(bool)
         gains = correct[1:] - correct[0]
         rows = [correct[0], *(correct[0] + np.where(flip, -gains, gains))]
         systems = [Outcomes(each[None], ("",), random=False) for each in rows]
-        results = compare(systems, [{index: 1, 0: -1} for index in range(1, len(rows))], groups)
+        results = compare(systems, [{index: 1, 0: -1} for index in range(1, len(rows))], groups, seed=number)
         one = 1 + int(rng.integers(len(gains)))
-        alone = compare([systems[0], systems[one]], [{1: 1, 0: -1}], groups)[0]
+        alone = compare([systems[0], systems[one]], [{1: 1, 0: -1}], groups, seed=number)[0]
         p = mcnemar(systems)
         rates.append(
             (alone.p_value < SIGNIFICANCE, min(r.p_value for r in results) < SIGNIFICANCE,
@@ -352,8 +396,10 @@ def from_records(folder: Path, count: int) -> str:
 
 TABLES = {
     function.__name__: function
-    for function in (families, selection, interactions, power, detectable, accuracy_intervals)
-}
+    for function in (
+        single, families, selection, interactions, power, equivalence, detectable, accuracy_intervals,
+    )
+}  # fmt: skip
 
 
 def main() -> None:

@@ -241,7 +241,7 @@ def test_the_commands_run_on_a_miniature_fma_by_name(fma: MiniatureFma, tiny_enc
     mgc("probe", "--model", tiny_encoder, *here, "--split", "random")
     rows = json.loads(mgc("compare", *here, "--format", "json"))
     leaky = [row for row in rows if row["leaky"]]
-    assert [(row["split"], row["system"]) for row in leaky] == [("random", "tiny-wav2vec2")]
+    assert [(row["split"], row["system"]) for row in leaky] == [("random", "tiny-wav2vec2 + logistic")]
     honest = next(row for row in rows if row["system"] == "tiny-wav2vec2" and not row["leaky"])
     assert leaky[0]["leak"] == pytest.approx(leaky[0]["accuracy"] - honest["accuracy"])
     assert leaky[0]["vs_baseline"] is None

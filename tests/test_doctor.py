@@ -106,7 +106,7 @@ def predictions(correct: int) -> Predictions:
     ("pretrained", "untrained", "colour", "word"),
     [
         (50, 30, "green", "better"),
-        (36, 30, "amber", "undecided"),
+        (34, 30, "amber", "undecided"),
         (30, 30, "amber", "equivalent within 3 points"),
         (30, 50, "red", "worse"),
     ],

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from mgc.evaluate.bootstrap import between_runs, standard_error, unit_numbers
+from mgc.evaluate.bootstrap import standard_error, unit_numbers
 from mgc.evaluate.predictions import Floats, Integers, Predictions, check_same_split, check_same_tracks
 from mgc.util.errors import MgcError
 
@@ -74,11 +74,6 @@ class Outcomes:
     def on(self, split: str) -> Floats:
         """(K, N) the runs on one split."""
         return self.correct[[own == split for own in self.splits]]
-
-    @property
-    def accuracies(self) -> list[float]:
-        """The accuracy of each run."""
-        return [float(accuracy) for accuracy in self.correct.mean(axis=1)]
 
     @property
     def needs_seeds(self) -> bool:
@@ -167,7 +162,7 @@ class Repeats:
     Each entry is a variance of a single run and its degrees of freedom; (0, 0) if no runs show it.
 
     seed: between seeds on one split, for systems whose training is random. A system that varies more by
-    itself has its own variance.
+    itself keeps its own variance.
     interaction: between splits, beyond what all systems have in common; without several seeds on a split, it
     includes `seed`.
     split: between splits, in common for all systems.
@@ -177,51 +172,71 @@ class Repeats:
     interaction: tuple[float, int]
     split: tuple[float, int]
 
-    def of_mean(self, system: Outcomes) -> tuple[float, float]:
+    def of_mean(self, system: Outcomes, groups: Integers | None = None) -> tuple[float, float]:
         """The variances of the system's mean accuracy that come from its seeds and from its splits."""
-        names = set(system.splits)
-        own, _, _ = between_runs(system.accuracies, system.splits)
+        names, (within, freedom) = set(system.splits), _within(system, groups)
         share = sum(1 / system.splits.count(name) for name in names) / len(names) ** 2
-        seeds = max(self.seed[0], own or 0.0) * share if system.random else 0.0
-        return seeds, self.interaction[0] / len(names)
+        seeds = max(self.seed[0], within / freedom if freedom else 0.0)
+        return seeds * share * system.random, self.interaction[0] / len(names)
 
 
-def repeats(systems: Sequence[Outcomes]) -> Repeats:
+def repeats(systems: Sequence[Outcomes], groups: Integers | None = None) -> Repeats:
     """Estimate the variance between seeds and between splits.
 
     Seeds: the pooled variance within a system and split. Splits: mean accuracies by system and split are
     fitted by system plus split (least squares, for systems on several splits); the residual is the
     interaction, from which the part of the seeds is subtracted. If too few systems share splits to tell both
     apart, all variance between splits counts as interaction, which is never too small.
+
+    The group error of a comparison already includes what varies between runs in each group by itself. With
+    `groups`, only the remainder is counted: the covariance between groups, which runs have in common.
     """
-    within, freedom = 0.0, 0
-    cells: list[tuple[int, str, float, float]] = []  # system, split, accuracy, share of the seed variance
+    within, freedom = np.sum([_within(system, groups) for system in systems], axis=0)
+    cells: list[tuple[int, str, Floats, float]] = []  # system, split, mean shares, part of the seed variance
     for index, system in enumerate(systems):
         names = sorted(set(system.splits))
-        for name in names:
-            accuracies = system.on(name).mean(axis=1)
-            if system.random:
-                within += float(((accuracies - accuracies.mean()) ** 2).sum())
-                freedom += len(accuracies) - 1
-            if len(names) > 1:
-                cells.append((index, name, float(accuracies.mean()), system.random / len(accuracies)))
-    seed = (within / freedom, freedom) if freedom else (0.0, 0)
+        for name in names if len(names) > 1 else []:
+            shares = _shares(system.on(name), groups)  # (K, G)
+            cells.append((index, name, shares.mean(axis=0), system.random / len(shares)))
+    seed = (max(0.0, float(within / freedom)), int(freedom)) if freedom else (0.0, 0)
     if not cells:
         return Repeats(seed, (0.0, 0), (0.0, 0))
-    number, split = np.array([cell[0] for cell in cells]), np.array([cell[1] for cell in cells])
-    observed, shares = np.array([cell[2:] for cell in cells]).T
+    number, split, observed, parts = (np.array(column) for column in zip(*cells, strict=True))
     by_system = (number[:, None] == np.unique(number)).astype(np.float64)  # (M, S)
     design = np.hstack([by_system, split[:, None] == np.unique(split)])
     fit, _, rank, _ = np.linalg.lstsq(design, observed, rcond=None)
-    fitted = design @ fit
-    own_mean = by_system @ (by_system.T @ fitted / by_system.sum(axis=0))
-    shared = float(((fitted - own_mean) ** 2).sum()) / (len(cells) - by_system.shape[1])
+    fitted = design @ fit  # (M, G)
+    effects = fitted - by_system @ (by_system.T @ fitted / by_system.sum(axis=0)[:, None])
+    shared = max(0.0, _variation(effects, groups) / (len(cells) - by_system.shape[1]))
     shared_freedom, left = int(rank) - by_system.shape[1], len(cells) - int(rank)
-    residual = float(((observed - fitted) ** 2).sum()) / left if left else shared
-    beyond_seeds = max(0.0, residual - seed[0] * float(shares.mean()))
+    residual = _variation(observed - fitted, groups) / left if left else shared
+    beyond_seeds = max(0.0, residual - seed[0] * float(parts.mean()))
     if not left:
         return Repeats(seed, (beyond_seeds, shared_freedom), (0.0, 0))
     return Repeats(seed, (beyond_seeds, left), (shared, shared_freedom))
+
+
+def _within(system: Outcomes, groups: Integers | None) -> tuple[float, int]:
+    """Sum of squares between seeds on one split, and its degrees of freedom; 0 if training is not random."""
+    if not system.random:
+        return 0.0, 0
+    names = set(system.splits)
+    shares = [_shares(system.on(name), groups) for name in names]
+    residuals = np.concatenate([own - own.mean(axis=0) for own in shares])
+    return _variation(residuals, groups), len(residuals) - len(names)
+
+
+def _shares(correct: Floats, groups: Integers | None) -> Floats:
+    """(K, N) outcomes to (K, G) parts of the accuracy by group; one part without groups."""
+    if groups is None:
+        return correct.mean(axis=1, keepdims=True)
+    return np.stack([np.bincount(groups, row) for row in correct]) / correct.shape[1]
+
+
+def _variation(residuals: Floats, groups: Integers | None) -> float:
+    """(M, G) residuals by group to the sum of squares of their totals, without the groups' own squares."""
+    own = 0.0 if groups is None else float((residuals**2).sum())
+    return float((residuals.sum(axis=1) ** 2).sum()) - own
 
 
 def compare(
@@ -260,7 +275,7 @@ def compare(
         row[list(contrast)] = list(contrast.values())
     hits = np.stack([np.bincount(groups, system.mean, n_groups) for system in systems])  # (S, G)
     gains = weights @ hits  # (P, G)
-    sources = _sources(systems, weights)
+    sources = _sources(systems, weights, groups)
     noise = np.sum([(loadings**2).sum(axis=1) for loadings, _ in sources], axis=0)  # (P,) variances
     differences = gains.sum(axis=1) / n_tracks
     scale = np.sqrt((gains**2).sum(axis=1) / n_tracks**2 + noise)
@@ -302,11 +317,11 @@ def compare_runs(a: Sequence[Predictions], b: Sequence[Predictions], *, random: 
     return compare(systems, [{0: 1, 1: -1}], unit_numbers(a[0]))[0]
 
 
-def _sources(systems: Sequence[Outcomes], weights: Floats) -> list[tuple[Floats, int]]:
+def _sources(systems: Sequence[Outcomes], weights: Floats, groups: Integers) -> list[tuple[Floats, int]]:
     """Noise from seeds and splits in each contrast: loadings (P, K) of K normal variables, and the degrees of
     freedom of their estimated variance."""
-    found = repeats(systems)
-    of_mean = np.array([found.of_mean(system) for system in systems])  # (S, 2)
+    found = repeats(systems, groups)
+    of_mean = np.array([found.of_mean(system, groups) for system in systems])  # (S, 2)
     names = sorted({name for system in systems for name in system.splits})
     share = np.array([[(name in s.splits) / len(set(s.splits)) for name in names] for s in systems])  # (S, L)
     sources = [
