@@ -33,7 +33,7 @@ from mgc.experiments.study import plan_runs
 from mgc.predict import export, open_run
 from mgc.predict.models import load_models
 from mgc.representations import open_representation
-from mgc.runs.record import RunRecord, load_record, load_records, load_run, sealed, select_records
+from mgc.runs.record import RunRecord, load_record, load_records, sealed, select_records
 from mgc.training.loop import Epoch, TrackSet, Trained, train
 from mgc.util import files
 from mgc.util.errors import MgcError
@@ -298,9 +298,8 @@ def test_a_damaged_file_of_a_run_is_found(records: dict[str, RunRecord], name: s
             assert state_of(record).state == "damaged", damage
         if name == "record.json" or not weights:
             assert len(load_records("music", here())) == others, damage
-        if name != "curves.csv":
-            with pytest.raises(MgcError):
-                load_run(record.folder).read(name) if weights else load_run(record.folder)
+        with pytest.raises(MgcError):
+            load_record(record.folder / "record.json").read(name)
         shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
         file.write_bytes(whole)
         assert state_of(record).state == "current"
@@ -317,7 +316,7 @@ def test_a_folder_of_results_may_be_renamed(records: dict[str, RunRecord]) -> No
     (here().results / "music").rename(here().results / "renamed")
     listed = runs.list_runs(here(), "renamed", weights=True)
     assert len(listed) == len(records) and {run.state for run in listed} == {"current"}
-    assert {record.data for record in load_records("renamed", here())} == {"renamed"}
+    assert {record.data for record in load_records("renamed", here())} == {"music"}
     done = mgc("report", "--data", "renamed", "--bundle", "--no-audio")
     assert done.exit_code == 0, (done.output, done.exception)
     assert (here().results / "renamed" / "hand-in.zip").exists() and not (here().results / "music").exists()
@@ -346,7 +345,7 @@ def test_records_of_earlier_versions_are_used_and_named(
     assert state_of(probe).status == "current: no checksums, written by an earlier version of mgc"
     select_records(CompareRecipe.model_validate({"data": {"source": "music"}}), here())
     assert "1 run of an earlier version of mgc without checksums" in capsys.readouterr().err
-    assert load_models(load_run(probe.folder), here()).classes == ("calm", "pulse")
+    assert load_models(load_record(probe.folder / "record.json"), here()).classes == ("calm", "pulse")
     whole = (probe.folder / "predictions.parquet").read_bytes()
     draw = random.Random(2)
     for damage in (*[flipped] * 60, *[truncated] * 10, empty):  # whatever it reads, it does not fail
@@ -387,7 +386,7 @@ def test_a_damaged_network_is_not_taken_for_a_finished_one(
     assert "--overwrite" in refused(*words, "--data", tmp_path / "music")
     done = mgc(*words, "--data", tmp_path / "music", "--overwrite")
     assert done.exit_code == 0, (done.output, done.exception)
-    again = load_run(record.folder, weights=True)
+    again = load_record(record.folder / "record.json", weights=True)
     assert again.sha256["fold0.safetensors"] == record.sha256["fold0.safetensors"]
     assert {file.stat().st_mode & 0o777 for file in record.folder.iterdir()} == {0o644}
 
@@ -438,7 +437,7 @@ def test_links_and_foreign_files_are_not_handed_in(records: dict[str, RunRecord]
     for name, content in contents.items():
         if name.startswith(f"runs/{probe.name}/"):
             files.write(unpacked / probe.name / Path(name).name, content)
-    load_run(unpacked / probe.name, weights=True)
+    load_record(unpacked / probe.name / "record.json", weights=True)
 
 
 # --- encoders ---------------------------------------------------------------------------------------------
@@ -460,7 +459,7 @@ def test_weights_that_changed_after_their_hash_was_taken_are_refused(tiny_encode
 # --- checkpoints ------------------------------------------------------------------------------------------
 
 
-def trained(checkpoint: Path, stop_after: int | None = None, seed: int = 5) -> tuple[Trained, list[Epoch]]:
+def trained(checkpoint: Path, stop_after: int | None = None) -> tuple[Trained, list[Epoch]]:
     """A small training; with `stop_after` it is interrupted after so many epochs."""
     rng, reported = np.random.default_rng(0), []
     arrays = [rng.standard_normal((20, 6)).astype(np.float32) + n % 2 for n in range(12)]
@@ -475,7 +474,7 @@ def trained(checkpoint: Path, stop_after: int | None = None, seed: int = 5) -> t
         TrackSet.of(arrays[:8], [n % 2 for n in range(8)]),
         TrackSet.of(arrays[8:], [n % 2 for n in range(4)]),
         TrainRecipe(epochs=5, patience=5, batch_size=4),
-        crop_frames=10, seed=seed, device="cpu", checkpoint=checkpoint, report=report,
+        crop_frames=10, seed=5, device="cpu", checkpoint=checkpoint, report=report,
     )  # fmt: skip
     return done, reported
 
@@ -487,13 +486,12 @@ def same(one: Trained, other: Trained) -> bool:
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The checkpoint of an interrupted training, beside that of another fold."""
+    """The checkpoint of an interrupted training."""
     monkeypatch.setattr("mgc.training.loop.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    (tmp_path / "run").mkdir()
-    for number, seed in ((0, 5), (1, 6)):
-        with pytest.raises(KeyboardInterrupt):
-            trained(tmp_path / "run" / f"fold{number}.checkpoint", stop_after=4, seed=seed)
-    yield tmp_path / "run" / "fold0.checkpoint"
+    file = tmp_path / "run" / "fold0.checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        trained(file, stop_after=4)
+    yield file
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_training_starts_anew(
@@ -505,13 +503,10 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_training_starts_anew(
     assert same(resumed, expected) and not interrupted.with_name("fold0.checkpoint.damaged").exists()
     assert not capsys.readouterr().err
 
-    def of_another_fold(file: Path, draw: random.Random) -> None:
-        shutil.copy(file.with_name("fold1.checkpoint"), file)
-
     def of_an_earlier_version(file: Path, draw: random.Random) -> None:
         file.write_bytes(whole[:-32])
 
-    damages = [*[flipped] * 12, *[truncated] * 4, empty, longer, of_another_fold, of_an_earlier_version]
+    damages = [*[flipped] * 12, *[truncated] * 4, empty, longer, of_an_earlier_version]
     for damage in (*damages, linked, a_pipe, endless):
         interrupted.unlink(missing_ok=True)
         interrupted.write_bytes(whole)
@@ -546,8 +541,8 @@ from pathlib import Path
 import numpy as np
 from mgc.evaluate import Predictions
 from mgc.runs.record import load_record
-record, seed = load_record(Path(sys.argv[1])), int(sys.argv[2])
-said = load_record(Path(sys.argv[3])).predictions()
+copy, seed = load_record(Path(sys.argv[3])), int(sys.argv[2])
+record, said = replace(copy, folder=Path(sys.argv[1]).parent), copy.predictions()
 for number in range(int(sys.argv[4])):
     share = np.random.default_rng((seed, number)).random(len(said.track_ids))
     probabilities = np.stack([share, 1 - share], axis=1)
@@ -580,7 +575,7 @@ def test_processes_that_save_the_same_run_leave_a_whole_one(
             assert record.created
     for process in savers:
         assert process.wait() == 0, process.communicate()[1]
-    assert load_run(probe.folder, weights=True).created.endswith(" 39")
+    assert load_record(probe.folder / "record.json", weights=True).created.endswith(" 39")
     assert not [*probe.folder.glob("*.part")]
 
 
@@ -597,7 +592,7 @@ def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_run_or_none(
         process.send_signal(signal.SIGKILL)
         process.wait()
         if (probe.folder / "record.json").exists():
-            load_run(probe.folder, weights=True)
+            load_record(probe.folder / "record.json", weights=True)
         else:
             assert state_of(probe).state == "unfinished"
             (probe.folder / "record.json").write_bytes((copy / "record.json").read_bytes())

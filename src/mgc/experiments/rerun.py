@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +29,7 @@ def rerun(
 
     `changes` are new places by dotted key: data.source, model, device. Probabilities that differ by at most
     `tolerance` count as the same. An interrupted call is resumed by the next one. The new run is kept in the
-    results folder under `.rerun/` if it came out differently or resumed an earlier call: only files that this
-    call created are removed.
+    results folder under `.rerun/` if it came out differently, or if this call did not create its folder.
 
     Raises:
         MgcError: no record or predictions, a recipe that this version of mgc does not know, or as `baseline`
@@ -64,14 +62,13 @@ def rerun(
 
 def _place(record: RunRecord, workspace: Workspace) -> tuple[Path, bool]:
     """A folder for the results of a rerun, and whether it is new; otherwise an interrupted call left it."""
-    runs = f"*/{record.run_id.rpartition('-')[0]}-*/record.json"
-    for number in count(1):
+    runs, number = f"*/{record.run_id.rpartition('-')[0]}-*/record.json", 0
+    while True:
+        number += 1
         place = workspace.results / RERUNS / f"{record.run_id}.{number}"
-        if not os.path.lexists(place) or (
-            place.is_dir() and not place.is_symlink() and not any(place.glob(runs))
-        ):
-            break
-    return place, not place.exists()
+        new = not os.path.lexists(place)
+        if new or (place.is_dir() and not place.is_symlink() and not any(place.glob(runs))):
+            return place, new
 
 
 def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:

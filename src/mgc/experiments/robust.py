@@ -75,7 +75,7 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
             own.append(_predict(run, representation, dataset, unaltered))
     conditions = [[unaltered, *own] for unaltered, own in zip(clean, under, strict=True)]
     results = pd.DataFrame(_rows(records, [None, *alterations], conditions, recipe.margin))
-    folder = workspace.results_of(records[0].data)
+    folder = records[0].folder.parent
     for form, suffix in (("csv", "csv"), ("markdown", "md")):
         files.write(folder / f"robust.{suffix}", format_results(results, form) + "\n")
     _plot(results, folder)

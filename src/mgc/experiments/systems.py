@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -32,9 +32,8 @@ from mgc.runs.record import (
     NAMES_ONLY,
     RunRecord,
     environment,
-    is_complete,
+    load_record,
     load_records,
-    load_run,
     save_curves,
     save_tracks,
 )
@@ -93,15 +92,14 @@ def baselines(
         for recipe, split, run in runs:
             if (run.folder / "record.json").exists() and not overwrite:
                 say(f"run exists: {run.folder} (use --overwrite to repeat it)")
-                known.append(load_run(run.folder, weights=True))
+                known.append(load_record(run.folder / "record.json", weights=True))
                 yield known[-1]
                 continue
             seconds = {"represent": prepare(recipe, split.dataset, split, workspace)}
             locks.enter_context(run.replacing())
             todo.append((recipe, split, replace(run, seconds=seconds)))
         del known[:-1]
-        jobs = [(recipe, split, run.folder) for recipe, split, run in todo]
-        trained = train_folds(jobs, workspace, overwrite)
+        trained = train_folds([(r, split, run.folder) for r, split, run in todo], workspace, overwrite)
         for number, (_, split, run) in enumerate(todo):
             if len(known) == 1 and number < 2:
                 left = len(todo) - number
@@ -227,18 +225,21 @@ def _run_floors(recipe: AnyRecipe, split: Split, workspace: Workspace) -> None:
     if split.leaky:
         return
     recipe, dataset = ProbeRecipe(data=recipe.data, device=recipe.device), split.dataset
-    majority = _new_run("majority", "floor", "", recipe, split, None, workspace)
-    if not is_complete(majority.folder):
+    logmel = open_representation("logmel", workspace)
+    for system, head, representation in (("majority", "", None), ("logmel statistics", "logistic", logmel)):
+        floor = _new_run(system, "floor", head, recipe, split, representation, workspace)
+        with suppress(MgcError):  # missing or damaged
+            load_record(floor.folder / "record.json", weights=True)
+            continue
+        if representation:
+            _fit_heads(floor, recipe, split, representation, workspace)
+            continue
         parts = []
         for fold in split.folds:
             train = dataset.label_numbers([dataset.by_id[i] for i in fold.train])
             shares = np.bincount(train, minlength=len(dataset.classes)) / len(train)
             parts.append(np.tile(shares, (len(fold.test), 1)))
-        _finish(majority, split, parts)
-    logmel = open_representation("logmel", workspace)
-    floor = _new_run("logmel statistics", "floor", "logistic", recipe, split, logmel, workspace)
-    if not is_complete(floor.folder):
-        _fit_heads(floor, recipe, split, logmel, workspace)
+        _finish(floor, split, parts)
 
 
 def load_dataset_and_split(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Split]:
@@ -402,9 +403,8 @@ def _finish(
     created = datetime.now(UTC).isoformat(timespec="milliseconds")
     run = replace(run, scores=evaluate(predictions).to_dict(), created=created)
     of_folds = enumerate(zip(folds, validation, strict=True)) if validation else ()
-    run = run.save(
-        predictions, [_predictions(split, [fold.val], [part], [n]) for n, (fold, part) in of_folds]
-    )
+    validated = [_predictions(split, [fold.val], [part], [n]) for n, (fold, part) in of_folds]
+    run = run.save(predictions, validated)
     save_tracks(split.dataset, run.folder.parent)
     return run
 

@@ -7,6 +7,7 @@ is complete.
 import json
 import shutil
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from mgc.predict.calibrate import Calibration
@@ -45,7 +46,8 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
             name = f"{'fold' if record.kind == 'baseline' else 'head'}{number}.safetensors"
             files.write(folder / name, record.read(name))
         for file in source:
-            _copy(file, folder / ENCODER / file.name)
+            with file.open("rb") as stream:
+                files.write(folder / ENCODER / file.name, iter(partial(stream.read, 1 << 20), b""))
         encoder = _encoder_place(models, bool(source))
         config = {
             "mgc_export": FORMAT,
@@ -71,17 +73,12 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / ENCODER, ignore_errors=True)
 
 
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as stream:
-        files.write(target, iter(lambda: stream.read(1 << 20), b""))
-
-
 def _model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:
     """The README.md; `encoder` describes where the encoder is."""
     record, public = models.record, without_places(models.record)
     place = record.data_hash, record.split_hash
     others = [
-        other for other in load_records(record.data, models.workspace)
+        other for other in load_records(record.folder.parent.name, models.workspace)
         if (other.data_hash, other.split_hash) == place and other.run_id != record.run_id
     ]  # fmt: skip
     per_class = [
@@ -121,8 +118,6 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         if labels != [row["label"] for row in record.scores["per_class"]]:
             raise ValueError(f"{LABELS} does not list the genres of the run in their order")
-        if len(calibration.temperatures) != len(record.chosen):
-            raise ValueError(f"{len(calibration.temperatures)} temperatures for {len(record.chosen)} models")
     if model is None and (folder / ENCODER).is_dir():
         model = str(folder / ENCODER)
     if model is None and config["encoder"].startswith("not included"):

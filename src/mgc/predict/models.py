@@ -157,14 +157,11 @@ def _network(
     normalise, train = normalise_of(recipe), None
     options = {key: getattr(recipe, key) for key in OPTIONS}
     network = make_network(recipe.network, classes, representation.width, record.frames, options)
-    try:
+    what = f"the weights do not fit this version of {recipe.network}"
+    with explaining(what, file, RERUN, (KeyError, RuntimeError)):
         if normalise == "train":
             train = TrackSet([], np.zeros(0, np.int64), weights.pop(OFFSET)[None], weights.pop(SCALE)[None])
         network.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
-        detail = str(error).splitlines()[-1].strip()
-        what = f"the weights do not fit this version of {recipe.network}: {detail}"
-        raise MgcError(what, where=file, fix=RERUN) from None
     network = network.to(make_accelerator(device).device).eval()
     return _Network(network, record.frames, normalise, train, representation.pooled, device)
 

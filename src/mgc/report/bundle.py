@@ -49,7 +49,7 @@ def write_bundle(content: Content, folder: Path) -> Path:
             f"the ids of {len(paths)} tracks are absolute paths, such as {paths[0]}, and the bundle contains "
             "them; a manifest with relative paths or with a column id avoids this"
         )
-    records = [without_places(record) for record in load_records(content.data, content.workspace)]
+    records = [without_places(record) for record in load_records(content.folder.name, content.workspace)]
     trained = [record for record in records if record.kind != "floor"]
     edited = [] if content.recipe.overwrite else [form for form in FORMS if is_edited(folder / FORMS[form])]
     for form in edited:

@@ -102,7 +102,7 @@ class Content:
     @property
     def folder(self) -> Path:
         """The results of the dataset, where reports are written by default."""
-        return self.workspace.results_of(self.data)
+        return self.first.folder.parent
 
     @property
     def records(self) -> list[RunRecord]:
@@ -324,7 +324,7 @@ def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
     sections = tables.compare_records(records, recipe.baseline, margin=recipe.margin)
     missing: list[str] = []
     tracks = _tracks(sections[0].rows[0].system, missing)
-    folder = workspace.results_of(records[0].data)
+    folder = records[0].folder.parent
     check, notes = _check(folder / "check.json", workspace, missing), read_notes(folder)
     return Content(recipe, sections, tracks, check, notes, [*map(text_without_places, missing)], workspace)
 

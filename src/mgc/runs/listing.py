@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mgc.config import DataRecipe
 from mgc.data import name_of
 from mgc.runs.commands import changed_settings, command_line
-from mgc.runs.record import RERUN, RunRecord, load_records, load_run
+from mgc.runs.record import RERUN, RunRecord, load_record, load_records
 from mgc.runs.tables import systems_of, write_tables
 from mgc.util.errors import MgcError, counted, did_you_mean, printable
 from mgc.util.text import render_template, text_table
@@ -49,7 +49,7 @@ class Run:
 
 
 def list_runs(workspace: Workspace, data: str | None = None, weights: bool = False) -> list[Run]:
-    """Every run, by dataset, oldest first, verified as by `load_run`; MgcError if `data` has no results."""
+    """Every run, by dataset, oldest first, loaded by `load_record`; MgcError if `data` has no results."""
     names = sorted(f.name for f in workspace.results.glob("*") if f.is_dir() and not f.name.startswith("."))
     if data is not None and data not in names:
         name = name_of(DataRecipe(source=data)) if Path(data).exists() else data
@@ -65,7 +65,7 @@ def _runs_in(results: Path, weights: bool) -> list[Run]:
     for folder in sorted(filter(Path.is_dir, results.iterdir())):
         if (folder / "record.json").exists():
             try:
-                record = load_run(folder, weights)
+                record = load_record(folder / "record.json", weights)
                 reason = "" if record.sha256 else "no checksums, written by an earlier version of mgc"
                 found.append(Run(folder, record, "superseded", reason))
             except MgcError as error:

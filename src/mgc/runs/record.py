@@ -5,12 +5,11 @@ weights. The record has checksums of itself and of these files, see docs/securit
 """
 
 import json
-import os
 import platform
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from hashlib import sha256
@@ -186,18 +185,19 @@ def sealed(content: dict[str, Any]) -> str:
 
 
 _adapter = cache(lambda: TypeAdapter(RunRecord))
+_say_once = cache(say)  # a command may load the records several times
 
 
-def load_record(file: Path) -> RunRecord:
-    """The record in a `record.json`, or in the `config.json` of an export.
+def load_record(file: Path, weights: bool = False) -> RunRecord:
+    """The record in a `record.json`, after the files beside it were verified, also `weights` if asked.
+
+    `file` may be the `config.json` of an export, whose files are verified when they are read.
 
     Raises:
-        MgcError: it is damaged, of another version of mgc, or not the record of its folder.
+        MgcError: it or a file is damaged, of another version of mgc, or not the record of its folder.
     """
-    fix = "run its command again with --overwrite, or take its folder out of results/"
-    with explaining("the record cannot be read", file, fix, _DAMAGED):
-        text = files.read(file)
-        content = json.loads(text)
+    with explaining("the record cannot be read", file, RERUN, _DAMAGED):
+        content = json.loads(text := files.read(file))
         # Records of earlier versions have neither.
         if {SEAL, "sha256"} & {*content} and sealed(content) != json.dumps(content, indent=2):
             raise ValueError("it was damaged or changed after it was written")
@@ -205,21 +205,11 @@ def load_record(file: Path) -> RunRecord:
         record.recipe["data"]["limit"]  # tables need it
         # Records of earlier versions have it; only the command line and the API give trust.
         record.recipe.pop("trust_remote_code", None)
-        if file.name == "record.json" and record.run_id != Path(os.path.abspath(file)).parent.name:  # noqa: PTH100
+        if file.name != "record.json":
+            return record
+        if record.run_id != file.parent.resolve().name:
             raise ValueError(f"it is of the run {record.run_id!r}, not of this folder")
-    return record
-
-
-def load_run(folder: Path, weights: bool = False) -> RunRecord:
-    """The record in a folder of the results, after its files were verified, also its `weights` if asked.
-
-    The dataset has the name of the folder of its results, which may have been renamed.
-
-    Raises:
-        MgcError: the record or one of the files is damaged.
-    """
-    record = replace(load_record(folder / "record.json"), data=folder.absolute().parent.name)
-    found = [file.name for file in folder.glob("*.safetensors") if weights]  # weights need not be kept
+    found = [file.name for file in record.folder.glob("*.safetensors") if weights]  # they need not be kept
     for name in [*found, *(name for name in record.sha256 if not name.endswith(".safetensors"))]:
         record.read(name)
     if not record.sha256:
@@ -227,26 +217,16 @@ def load_run(folder: Path, weights: bool = False) -> RunRecord:
     return record
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether there is an undamaged run in the folder."""
-    with suppress(MgcError):
-        return bool(load_run(folder, weights=True))
-    return False
-
-
 def load_records(data: str, workspace: Workspace) -> list[RunRecord]:
     """All records of a dataset, oldest first. Damaged runs are named and excluded."""
     records = []
     for file in sorted(workspace.results_of(data).glob("*/record.json")):
         try:
-            records.append(load_run(file.parent))
+            records.append(load_record(file))
         except MgcError as error:
             if file.exists():  # otherwise another process is replacing the run
                 _say_once(f"warning: run excluded: {file.parent}: {error.what}; to do: {error.fix}")
     return sorted(records, key=lambda record: record.created)
-
-
-_say_once = cache(say)  # a command may load the records several times
 
 
 def select_records(recipe: CompareRecipe, workspace: Workspace) -> list[RunRecord]:

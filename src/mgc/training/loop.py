@@ -148,8 +148,7 @@ def train(
     seed
         Must differ between folds.
     checkpoint
-        File that is read if it exists, and written during training. One that is damaged or belongs to another
-        training is set aside.
+        File that is read if it exists, and written during training. A damaged one is renamed.
     report
         Called after every epoch, also for the epochs of an interrupted training. Its exceptions end the
         training.
@@ -163,8 +162,7 @@ def train(
     """
     tune_cpu()
     new = partial(Learner, make, train_set, recipe, crop_frames, seed, device, augment)
-    owner = f"{checkpoint.parent.name} {seed} {crop_frames} {recipe.model_dump_json()}"
-    resumed = _resumed(checkpoint, owner, new()) if checkpoint.exists() else None
+    resumed = _resumed(checkpoint, new()) if checkpoint.exists() else None
     learner, history, best_weights = resumed or (new(), [], {})
     for epoch in history:
         report(epoch)
@@ -184,7 +182,7 @@ def train(
         if time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS or _finished(history, recipe):
             state = {name: part.state_dict() for name, part in learner.parts.items()}
             epochs = [asdict(epoch) for epoch in history]
-            _save(checkpoint, owner=owner, learner=state, history=epochs, best_weights=best_weights)
+            _save(checkpoint, learner=state, history=epochs, best_weights=best_weights)
             last_saved = time.monotonic()
     learner.plain.load_state_dict(best_weights)
     return Trained(learner.plain, _best_epoch(history, recipe), history)
@@ -194,20 +192,16 @@ def _save(checkpoint: Path, **content: Any) -> None:
     """`torch.save`, followed by a checksum of 32 bytes."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    files.write(checkpoint, [buffer.getbuffer(), sha256(buffer.getbuffer()).digest()])
+    files.write(checkpoint, [buffer.getvalue(), sha256(buffer.getvalue()).digest()])
 
 
-def _resumed(
-    checkpoint: Path, owner: str, learner: "Learner"
-) -> tuple["Learner", list[Epoch], dict[str, Tensor]] | None:
+def _resumed(checkpoint: Path, learner: "Learner") -> tuple["Learner", list[Epoch], dict[str, Tensor]] | None:
     """The learner, history and best weights of a checkpoint. One that cannot be used is renamed."""
     try:
         data = files.read(checkpoint)
         if sha256(data[:-32]).digest() != data[-32:]:
             raise ValueError("it is damaged, or of another version of mgc")
         saved = torch.load(io.BytesIO(data[:-32]), "cpu", weights_only=True)
-        if saved["owner"] != owner:
-            raise ValueError("it belongs to another training")
         for name, part in learner.parts.items():
             part.load_state_dict(saved["learner"][name])
         return learner, [Epoch(**epoch) for epoch in saved["history"]], saved["best_weights"]

@@ -15,11 +15,10 @@ from mgc.util.progress import say
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Bytes = bytes | memoryview
 MAX_ROWS, MAX_BYTES = 2_000_000, 1 << 30  # of a Parquet file, uncompressed
 
 
-def write(file: Path, content: str | Bytes | Iterable[Bytes], sync: bool = True) -> Path:
+def write(file: Path, content: str | bytes | memoryview | Iterable[bytes], sync: bool = True) -> Path:
     """Write a temporary file beside `file`, `sync` it and rename it. Missing folders are created.
 
     Text is written as UTF-8. The temporary name, `.<random>.part`, is short, so that `file` may have a name
@@ -34,7 +33,7 @@ def write(file: Path, content: str | Bytes | Iterable[Bytes], sync: bool = True)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with part.open("xb") as stream:
-            stream.writelines([content] if isinstance(content, Bytes) else content)
+            stream.writelines([content] if isinstance(content, bytes | memoryview) else content)
             stream.flush()
             if sync:
                 os.fsync(stream.fileno())
@@ -73,9 +72,9 @@ def read_parquet(content: bytes) -> "pa.Table":
             raise ValueError(f"it has {rows:,} rows of {size:,} bytes in all; {limits}")
         table = file.read()
         table.validate(full=True)
+        return table
     except Exception as error:
         raise ValueError(reason_of(error)) from error
-    return table
 
 
 def lock(folder: Path) -> AbstractContextManager[object]:

