@@ -63,7 +63,8 @@ def run(system: str, path: str, right: float, **changes: Any) -> RunRecord:
         "versions": {}, "device": "cpu", "created": "2026-01-01",
         "representation_card": {"trained_on": trained_on},
     }  # fmt: skip
-    record = RunRecord(**{**parts, **changes, "folder": here().results_of("set") / parts["run_id"]})
+    parts |= changes
+    record = RunRecord(**parts, folder=here().results_of("set") / parts["run_id"])
     record.save(predictions)
     return record
 
