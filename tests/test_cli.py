@@ -422,7 +422,7 @@ def test_layers_are_chosen_on_validation_or_weighted(music: Path, tiny_encoder: 
     assert "tiny-wav2vec2 (weighted layers) + logistic" in told
     sweep, summed = (r for r in load_records("music", workspace=here()) if r.kind == "probe")
     [fold] = sweep.chosen
-    losses = fold["val_log_loss_of_layers"]
+    losses = fold["cv_brier_score_of_layers"]
     assert list(losses) == ["layer0", "layer1", "layer2"]
     assert fold["layer"] == min(losses, key=losses.get)
     assert sum(summed.chosen[0]["layer_weights"]) == pytest.approx(1)
