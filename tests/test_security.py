@@ -280,13 +280,14 @@ FILES = {
     "curves.csv": "baseline",
     "fold0.safetensors": "baseline",
     "head0.safetensors": "probe",
+    "novelty.npz": "probe",
 }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_of_a_run_is_found(records: dict[str, RunRecord], name: str) -> None:
     draw, record = random.Random(name), records[FILES[name]]
-    file, weights = record.folder / name, name.endswith(".safetensors")
+    file, weights = record.folder / name, name.endswith((".safetensors", ".npz"))
     whole, others = file.read_bytes(), len(load_records("music", here())) - 1
     for damage in (*[flipped] * 8, *DAMAGES):
         damage(file, draw)
@@ -408,8 +409,8 @@ def test_an_interrupted_replacement_leaves_no_record(
 
 def test_a_damaged_export_is_refused(records: dict[str, RunRecord], tmp_path: Path) -> None:
     ready, draw = open_run(records["baseline"].run_id, here()), random.Random(6)
-    folder = export(ready.models, ready.calibration, tmp_path / "out")
-    for name in ("config.json", "fold0.safetensors"):
+    folder = export(ready, tmp_path / "out")
+    for name in ("config.json", "fold0.safetensors", "novelty.npz"):
         whole = (folder / name).read_bytes()
         for damage in (*[flipped] * 3, truncated, empty, missing, endless):
             damage(folder / name, draw)

@@ -19,6 +19,7 @@ from mgc.config import SEEDS_FOR_VERDICT, BaselineRecipe, DataRecipe, ProbeRecip
 from mgc.data import Dataset, Split, unevaluated_classes
 from mgc.data.splits import REVISION as SPLIT
 from mgc.evaluate import Predictions, evaluate
+from mgc.predict.novelty import NOVELTY, Novelty
 from mgc.probing.fitting import REVISION as FITTING
 from mgc.probing.fitting import fit_folds
 from mgc.probing.heads import find_head, weighted
@@ -92,11 +93,17 @@ def baselines(
         for recipe, split, run in runs:
             if (run.folder / "record.json").exists() and not overwrite:
                 say(f"run exists: {run.folder} (use --overwrite to repeat it)")
-                known.append(load_record(run.folder / "record.json", weights=True))
-                yield known[-1]
+                record = load_record(run.folder / "record.json", weights=True)
+                if not (run.folder / NOVELTY).exists():  # an older version recorded it
+                    prepare(recipe, split.dataset, split, workspace)
+                    _save_novelty(run, split, representations_of(recipe, workspace)[0], workspace)
+                    record = record.save(record.predictions())
+                known.append(record)
+                yield record
                 continue
             seconds = {"represent": prepare(recipe, split.dataset, split, workspace)}
             locks.enter_context(run.replacing())
+            _save_novelty(run, split, representations_of(recipe, workspace)[0], workspace)
             todo.append((recipe, split, replace(run, seconds=seconds)))
         del known[:-1]
         trained = train_folds([(r, split, run.folder) for r, split, run in todo], workspace, overwrite)
@@ -212,6 +219,7 @@ def _fit_heads(
         seconds={"represent": embedded.seconds, "head": seconds},
     )
     with run.replacing():
+        _save_novelty(run, split, representation, workspace)
         for number, head in enumerate(heads):
             save_head(head.fitted.classifier, run.folder / f"head{number}.safetensors")
         return _finish(run, split, [head.test for head in heads], [head.validation for head in heads])
@@ -388,6 +396,11 @@ def _new_run(
         created="",
     )
     return replace(run, variant="" if kind == "floor" else variant_of(run))
+
+
+def _save_novelty(run: RunRecord, split: Split, representation: Representation, workspace: Workspace) -> None:
+    cache = EmbeddingCache(representation, workspace.cache)
+    Novelty.fit(cache, split.dataset).save(run.folder / NOVELTY)
 
 
 def _finish(

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from mgc.predict.calibrate import Calibration
-from mgc.predict.models import RunModels
+from mgc.predict.models import OpenRun, RunModels
+from mgc.predict.novelty import NOVELTY
 from mgc.representations import REPRESENTATIONS
 from mgc.representations.encoders.checkpoints import as_folder, locate
 from mgc.representations.encoders.efficientat import NAME, find_weights
@@ -22,21 +23,21 @@ from mgc.runs.tables import compare_records, render
 from mgc.util import files
 from mgc.util.errors import MgcError, explaining
 from mgc.util.progress import say
-from mgc.util.text import markdown_table, render_template
+from mgc.util.text import render_template
 
 CONFIG, LABELS, CARD, ENCODER = "config.json", "labels.json", "README.md", "encoder"
-FORMAT = 1
-WRITTEN = (CONFIG, "fold*.safetensors", "head*.safetensors", LABELS, CARD)  # CONFIG is removed first
+FORMAT = 2
+WRITTEN = (CONFIG, "fold*.safetensors", "head*.safetensors", NOVELTY, LABELS, CARD)  # CONFIG is removed first
 
 
-def export(models: RunModels, calibration: Calibration, folder: Path, with_encoder: bool = False) -> Path:
+def export(run: OpenRun, folder: Path, with_encoder: bool = False) -> Path:
     """Write the folder; `with_encoder` also copies the files of an encoder that is a local folder.
 
     Raises:
         MgcError: the folder contains anything but an export of the same run.
         OSError: a file cannot be copied or written.
     """
-    record = models.record
+    models, record = run.models, run.models.record
     _refuse_other(folder, record)
     source = _encoder_files(models) if with_encoder else []
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +46,7 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
         for number in range(len(models.folds)):
             name = f"{'fold' if record.kind == 'baseline' else 'head'}{number}.safetensors"
             files.write(folder / name, record.read(name))
+        files.write(folder / NOVELTY, record.read(NOVELTY))
         for file in source:
             with file.open("rb") as stream:
                 files.write(folder / ENCODER / file.name, iter(partial(stream.read, 1 << 20), b""))
@@ -53,11 +55,11 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
             "mgc_export": FORMAT,
             "encoder": encoder,
             "threshold_is": "for the highest calibrated probability; a genre below it is called unknown",
-            "calibration": calibration.model_dump(mode="json"),
+            "calibration": run.calibration.model_dump(mode="json"),
             **without_places(record).to_dict(),
         }  # its checksum covers all of it
         files.write(folder / LABELS, json.dumps(models.classes, indent=2) + "\n")
-        files.write(folder / CARD, _model_card(models, calibration, encoder) + "\n")
+        files.write(folder / CARD, _model_card(run, encoder) + "\n")
         files.write(folder / CONFIG, sealed(config) + "\n")
     except BaseException:  # also an interrupt: the next call must not find a partial export
         _clear(folder)
@@ -73,29 +75,24 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / ENCODER, ignore_errors=True)
 
 
-def _model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:
+def _model_card(run: OpenRun, encoder: str) -> str:
     """The README.md; `encoder` describes where the encoder is."""
-    record, public = models.record, without_places(models.record)
+    models, record, public = run.models, run.models.record, without_places(run.models.record)
     place = record.data_hash, record.split_hash
     others = [
         other for other in load_records(record.folder.parent.name, models.workspace)
         if (other.data_hash, other.split_hash) == place and other.run_id != record.run_id
     ]  # fmt: skip
-    per_class = [
-        [r.label, f"{r.precision:.2f}", f"{r.recall:.2f}", f"{r.f1:.2f}", r.support]
-        for r in record.evaluation.per_class
-    ]
     return render_template(
         "mgc.predict",
         "card.md",
         models=models,
         record=record,
         card=public.representation_card,
-        calibration=calibration,
+        known=run.known,
         encoder=encoder,
         scores=record.evaluation,
         trained="trained from scratch" if record.kind == "baseline" else "heads on a frozen encoder",
-        per_class=markdown_table(["genre", "precision", "recall", "F1", "tracks"], per_class),
         comparison=render(compare_records([*others, record]), "markdown"),
         command=command_line(public),
     )
@@ -112,7 +109,8 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
     with explaining("not an export of mgc, or damaged", file, fix, errors):
         config = json.loads(file.read_text(encoding="utf-8"))
         if config["mgc_export"] != FORMAT:
-            raise MgcError(f"unknown export format {config['mgc_export']}", where=file, fix="update mgc")
+            what = f"export format {config['mgc_export']}, but this version of mgc reads format {FORMAT}"
+            raise MgcError(what, where=file, fix="export the run again: mgc export RUN FOLDER")
         record = load_record(file)
         calibration = Calibration.model_validate(config["calibration"])
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))

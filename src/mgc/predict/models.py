@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from mgc.config import BaselineRecipe, Device, ProbeRecipe
+from mgc.predict.calibrate import Calibration
+from mgc.predict.novelty import Novelty
 from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
 from mgc.probing.heads import Fitted
 from mgc.probing.heads.saving import load_head
@@ -49,6 +51,21 @@ class RunModels:
     folds: tuple[FoldModel, ...]
     classes: tuple[str, ...]
     workspace: Workspace
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that can predict."""
+
+    models: RunModels
+    calibration: Calibration
+    device: Device
+    novelty: Novelty
+
+    @property
+    def known(self) -> tuple[str, str]:
+        """What "unknown" and "novel" mean for this run, in sentences."""
+        return self.calibration.summary(), self.novelty.summary()
 
 
 def load_models(

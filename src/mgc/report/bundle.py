@@ -22,7 +22,7 @@ from mgc.report.content import Content, without_folders
 from mgc.report.page import render_page
 from mgc.report.paper import FORMS, is_edited, write_papers
 from mgc.report.paper.text import paper_of
-from mgc.runs.record import KEPT_FILES, RunRecord, load_records, sealed, text_without_places, without_places
+from mgc.runs.record import RunRecord, load_records, sealed, text_without_places, without_places
 from mgc.runs.tables import render
 from mgc.util import files
 from mgc.util.progress import say
@@ -31,7 +31,7 @@ from mgc.util.text import one_line
 NAME = "hand-in.zip"
 TEXTS = (".json", ".csv", ".md", ".svg", ".toml", ".html", ".tex", ".txt", ".bib", ".py", ".ipynb", ".sh")
 KEPT = (*TEXTS, ".parquet", ".png")
-RUN_FILES = (*KEPT_FILES, "record.json", "curves.*", "map.csv")
+RUN_FILES = ("*.parquet", "curves.*", "fold*.safetensors", "head*.safetensors", "record.json", "map.csv")
 WEIGHTS = ".safetensors"
 MOST_WEIGHTS = 256 * 1024  # bytes of a file: heads and the small networks; all of them would be gigabytes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RERUN = "run its command again with --overwrite, or copy the file again"
-KEPT_FILES = ("*.parquet", "curves.csv", "fold*.safetensors", "head*.safetensors")  # have a checksum
+MODELS = (".safetensors", ".npz")  # files for predicting, which need not be kept
+KEPT_FILES = ("*.parquet", "curves.csv", *(f"*{suffix}" for suffix in MODELS))  # have a checksum
 SEAL = "record_sha256"  # the checksum of the record itself
 _DAMAGED = (Exception,)  # readers of Parquet, CSV and JSON raise many unrelated exceptions
 # Parts of a recipe that the hashes of tracks, split and representation cover, or that cannot change the
@@ -209,8 +210,8 @@ def load_record(file: Path, weights: bool = False) -> RunRecord:
             return record
         if record.run_id != file.parent.resolve().name:
             raise ValueError(f"it is of the run {record.run_id!r}, not of this folder")
-    found = [file.name for file in record.folder.glob("*.safetensors") if weights]  # they need not be kept
-    for name in [*found, *(name for name in record.sha256 if not name.endswith(".safetensors"))]:
+    found = [file.name for file in record.folder.iterdir() if weights and file.suffix in MODELS]
+    for name in [*found, *(name for name in record.sha256 if not name.endswith(MODELS))]:
         record.read(name)
     if not record.sha256:
         record.predictions()
