@@ -296,6 +296,9 @@ def test_damaged_novelty_data_is_named(lab: Lab) -> None:
     foreign = save_bytes({"x": torch.zeros(2)})
     for damaged in (flipped, content[:-20], content[:7], b"", b"no tensors", foreign):
         file.write_bytes(damaged)
+        with pytest.raises(MgcError, match=r"novelty\.npz cannot be read: it is damaged"):
+            open_run(lab.probe.run_id, here())
+        reseal(lab.probe)
         with pytest.raises(MgcError, match="novelty data cannot be read") as caught:
             open_run(lab.probe.run_id, here())
         assert caught.value.where == file and "run the command" in str(caught.value)
