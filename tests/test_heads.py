@@ -265,11 +265,11 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     for length in (0, 7, len(whole) // 2, len(whole) - 1):
         refused(whole[:length], "cannot be read")
     middle = len(whole) // 2
-    refused(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], "damaged")
-    refused(whole.replace(b"StandardScaler", b"StandardScales"), "damaged")
+    refused(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], "Bad CRC-32")
+    refused(whole.replace(b"StandardScaler", b"StandardScales"), "Bad CRC-32")
     save_file({"a": np.zeros(3)}, file)
-    refused(file.read_bytes(), "not a head saved by mgc")
-    with pytest.raises(MgcError, match="does not exist"):
+    refused(file.read_bytes(), "not saved by this version of mgc")
+    with pytest.raises(MgcError, match="cannot be read as a head: No such file"):
         load_head(tmp_path / "head1.safetensors")
     with pytest.raises(MgcError, match="cannot be read"):
         load_head(tmp_path)
@@ -288,7 +288,7 @@ def test_an_untrusted_type_is_not_loaded(tmp_path: Path, monkeypatch: pytest.Mon
     fit.classifier[-1].priors = Evil()
     file = tmp_path / "head0.safetensors"
     save_head(fit.classifier, file)
-    with pytest.raises(MgcError, match="cannot be loaded"):
+    with pytest.raises(MgcError, match="cannot be read as a head: Untrusted types"):
         load_head(file)
     save_head(fit.classifier[0], file)  # a scaler is trusted, but is no head
     with pytest.raises(MgcError, match="does not hold a head"):

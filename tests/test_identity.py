@@ -57,7 +57,7 @@ def test_what_cannot_change_the_result_changes_no_id() -> None:
     data = DataRecipe(source="elsewhere")
     other = BaselineRecipe(name="a title", hypothesis="none", reported="0.9", device="cpu", data=data)
     assert baseline_id(other) == baseline_id(BaselineRecipe())
-    other_probe = ProbeRecipe(name="a title", model="moved/musicnn", trust_remote_code=True, data=data)
+    other_probe = ProbeRecipe(name="a title", model="moved/musicnn", data=data)
     assert probe_id(other_probe) == probe_id(ProbeRecipe())
 
 

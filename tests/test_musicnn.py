@@ -114,6 +114,8 @@ def with_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, d
     wheel = tmp_path / musicnn_weights.WHEEL
     write_wheel(wheel, tensors)
     monkeypatch.setattr(musicnn_weights, "WHEEL_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    converted = musicnn_weights._checksum(musicnn_weights.convert_wheel(wheel)[0])
+    monkeypatch.setattr(musicnn_weights, "TENSORS_SHA256", converted)
     return tmp_path, tensors
 
 
@@ -143,6 +145,22 @@ def test_the_second_call_needs_neither_wheel_nor_pip(
     (folder / musicnn_weights.WHEEL).unlink()
     monkeypatch.setattr(musicnn_weights.subprocess, "run", lambda *_, **__: pytest.fail("downloaded again"))
     assert fetch_weights(Workspace(weights=folder)) == weights
+
+
+def test_damaged_converted_weights_are_converted_again(
+    with_wheel: tuple[Path, dict[str, np.ndarray]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = with_wheel
+    weights = fetch_weights(Workspace(weights=folder))
+    whole, tensors = weights.read_bytes(), musicnn_weights.load(weights.read_bytes())
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for damaged in (flipped, whole[:middle], b"", whole.replace(b'"F32"', b'"F64"', 1)):
+        weights.write_bytes(damaged)
+        assert fetch_weights(Workspace(weights=folder)) == weights
+        assert "is damaged: it is converted again" in capsys.readouterr().err
+        again = musicnn_weights.load(weights.read_bytes())
+        assert all(np.array_equal(again[name], tensor) for name, tensor in tensors.items())
 
 
 def test_a_wheel_in_the_folder_of_encoders(

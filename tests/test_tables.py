@@ -14,7 +14,7 @@ import pytest
 from conftest import here
 
 from mgc.evaluate import Outcomes, Predictions, Scores, compare, evaluate, unit_numbers
-from mgc.runs.record import RunRecord, load_record, load_records
+from mgc.runs.record import RunRecord, load_record, load_records, sealed
 from mgc.runs.tables import (
     Section,
     answers,
@@ -63,7 +63,8 @@ def run(system: str, path: str, right: float, **changes: Any) -> RunRecord:
         "versions": {}, "device": "cpu", "created": "2026-01-01",
         "representation_card": {"trained_on": trained_on},
     }  # fmt: skip
-    record = RunRecord(**{**parts, **changes, "folder": here().results_of("set") / parts["run_id"]})
+    parts |= changes
+    record = RunRecord(**parts, folder=here().results_of("set") / parts["run_id"])
     record.save(predictions)
     return record
 
@@ -312,17 +313,17 @@ def test_an_older_record_is_evaluated_again(monkeypatch: pytest.MonkeyPatch) -> 
     content["scores"] = {k: v for k, v in content["scores"].items() if k not in ("roc_auc", "top2_accuracy")}
     for entry in content["scores"]["per_class"]:
         del entry["roc_auc"]
-    file.write_text(json.dumps(content))
+    file.write_text(sealed(content))
     older = load_record(file)
     assert older.evaluation == whole
     section = section_of(older)
     assert as_dict(section.rows[0], section)["roc_auc"] == whole.roc_auc
     for broken in ({}, {**record.scores, "per_class": [1]}, {**record.scores, "from_tomorrow": 1}):
         content["scores"] = broken
-        file.write_text(json.dumps(content))
+        file.write_text(sealed(content))
         assert load_record(file).evaluation == whole
     (record.folder / "predictions.parquet").unlink()
-    with pytest.raises(MgcError, match="predictions of a run cannot be read"):
+    with pytest.raises(MgcError, match="cannot be read"):
         _ = load_record(file).evaluation
     # Complete scores are not computed again.
     monkeypatch.setattr("mgc.runs.record.evaluate", None)

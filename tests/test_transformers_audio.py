@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -503,7 +503,7 @@ def test_code_beside_the_weights_runs_only_when_trusted(
     with pytest.raises(MgcError, match="Python code in its folder") as caught:
         card.load(CPU)
     assert "--trust-remote-code" in str(caught.value.fix)
-    trusted = open_representation(str(folder), trust_remote_code=True, workspace=here())
+    trusted = open_representation(str(folder), replace(here(), trust_remote_code=True))
     assert trusted.key == card.key
     expected = one(open_representation(str(plain), workspace=here()), path)
     assert np.abs(one(trusted, path) - expected).max() < 1e-5

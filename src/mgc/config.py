@@ -188,7 +188,6 @@ class EncoderRecipe(Recipe):
     random_weights: bool = Field(False, description="use randomly initialised weights")
     random_seed: Seed | None = Field(None, description="seed of random weights; default: the run's seed")
     precision: EncoderPrecision = Field("float32", description="bfloat16: faster on devices that support it")
-    trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
     keep: Keep = Field("clip", description="pool over the whole clip, or over each of its windows")
 
 
@@ -279,7 +278,6 @@ class RobustRecipe(Recipe):
     limit: int | None = Field(None, ge=1, description="maximum number of test tracks, balanced over genres")
     margin: Margin = 3.0
     format: Literal["table", "markdown", "csv"] = "table"
-    trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
     device: Device = "auto"
 
 
@@ -314,7 +312,6 @@ class PredictRecipe(Recipe):
     """`mgc predict`: how the models of a run are loaded, and the form of the output."""
 
     model: str | None = Field(None, description="place of the encoder, if it has moved")
-    trust_remote_code: bool = Field(False, description="run the Python code in an encoder's repository")
     over_time: bool = Field(False, description="predict every segment of 10 s or more")
     format: Literal["table", "csv", "json"] = "table"
     device: Device = "auto"
@@ -350,6 +347,9 @@ def read_recipe(
             raise MgcError(f"--set {setting!r} is not key=value", fix="for example --set train.epochs=30")
         put(tree, key, _toml_value(text), "--set")
         origin[key] = f"--set {setting}"
+    if tree.pop("trust_remote_code", False):  # configs of earlier versions have it
+        what = "trust_remote_code runs the Python code of an encoder: a config or setting cannot allow it"
+        raise MgcError(what, where=origin.get("trust_remote_code", file), fix="add --trust-remote-code")
     for key, value in (options or {}).items():
         if value is not None:
             put(tree, key, value, "option")

@@ -27,6 +27,8 @@ class Workspace:
     encoders
         An additional folder that is searched for encoders called by a short name, such as
         `efficientat-mn04/`. None if there is no such folder.
+    trust_remote_code
+        Whether the Python code in an encoder's repository may run. Never read from a file.
 
     Examples
     --------
@@ -40,9 +42,10 @@ class Workspace:
     weights: Path = field(default_factory=lambda: user_cache_path("mgc"))
     quarantine: Path = Path("quarantine")
     encoders: Path | None = None
+    trust_remote_code: bool = False
 
     @classmethod
-    def from_environment(cls, data: str | None = None) -> "Workspace":
+    def from_environment(cls, data: str | None = None, trust_remote_code: bool = False) -> "Workspace":
         """The workspace that the command line uses.
 
         `$MGC_RESULTS`, `$MGC_EMBEDDINGS_CACHE`, `$MGC_DATA_ROOT`, `$MGC_QUARANTINE` and `$MGC_WEIGHTS`
@@ -59,6 +62,7 @@ class Workspace:
             data=Path(data).expanduser() if data else folder("MGC_DATA_ROOT", cls.data),
             quarantine=folder("MGC_QUARANTINE", cls.quarantine),
             encoders=Path(os.environ["MGC_WEIGHTS"]) if os.environ.get("MGC_WEIGHTS") else None,
+            trust_remote_code=trust_remote_code,
         )
 
     def results_of(self, dataset: str) -> Path:

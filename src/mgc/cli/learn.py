@@ -87,7 +87,7 @@ def probe(options: Options) -> None:
     _run(options, recipe, recipe.name or " + ".join(filter(None, (recipe.model, recipe.head))))
 
 
-@command(app, ALL - {"config"} | REPEATS)
+@command(app, ALL - {"config"} | REPEATS | {"trust_remote_code"})
 def study(options: Options, file: Path) -> None:
     """Run many systems on one dataset and print the table. Runs that exist are not repeated.
 
@@ -150,7 +150,7 @@ def tune(options: Options, network: str | None = None) -> None:
     typer.echo(search.format_search(search.tune(recipe, options.workspace, options["config"])))
 
 
-@command(app, ALL - {"seed"} | {"margin"})
+@command(app, ALL - {"seed"} | {"margin", "trust_remote_code"})
 def curve(options: Options) -> None:
     """Measure accuracy against the number of training tracks, for networks from scratch and for probes.
 

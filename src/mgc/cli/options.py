@@ -31,10 +31,10 @@ class Options(dict[str, Any]):
 
     @property
     def workspace(self) -> "Workspace":
-        """The workspace of this command: from the environment, and from `--data-root` where it is given."""
+        """The workspace of this command: from the environment, `--data-root` and `--trust-remote-code`."""
         from mgc.workspace import Workspace
 
-        return Workspace.from_environment(self.get("data_root"))
+        return Workspace.from_environment(self.get("data_root"), bool(self.get("trust_remote_code")))
 
     def recipe(self, kind: type[AnyRecipe], **settings: Any) -> AnyRecipe:
         """The recipe of a command: the config file, then `--set`, then these options and `settings`.
@@ -76,7 +76,7 @@ class Options(dict[str, Any]):
 ALL = {"data", "data_root", "split", "split_seed", "limit", "seed", "device", "config", "set", "column"}
 COLUMNS = ("path", "label", "split", "artist", "album", "title", "id")
 ENCODER = {"model", "random_weights", "trust_remote_code"}
-NOT_SETTINGS = {"data_root", "config", "set", "column", "seeds", "split_seeds"}
+NOT_SETTINGS = {"data_root", "trust_remote_code", "config", "set", "column", "seeds", "split_seeds"}
 REPEATS = {"seeds", "split_seeds"}
 PATHS = {"data": "data.source", "split": "data.split", "split_seed": "data.split_seed", "limit": "data.limit"}
 

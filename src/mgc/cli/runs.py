@@ -24,7 +24,7 @@ def runs_ls(options: Options, format_: str = "table") -> None:
     from mgc.runs import format_runs, list_runs
 
     workspace = options.workspace
-    typer.echo(format_runs(list_runs(workspace, options["data"]), format_, workspace))
+    typer.echo(format_runs(list_runs(workspace, options["data"], weights=True), format_, workspace))
 
 
 @command(runs_app, name="show")
@@ -54,7 +54,7 @@ def runs_rm(options: Options, run: list[str], apply: bool = False) -> None:
     typer.echo("\n".join(remove_runs(run, apply, options.workspace)))
 
 
-@command(app, {"data", "data_root", "device"})
+@command(app, {"data", "data_root", "device", "trust_remote_code"})
 def rerun(options: Options, run: str, tolerance: Annotated[float, typer.Option(min=0.0)] = 0.0) -> None:
     """Reproduce a run from its record and compare the predictions. The results are not changed.
 
@@ -139,8 +139,7 @@ def predict(options: Options, run: str, files: list[Path]) -> None:
 
     recipe = options.recipe(PredictRecipe)
     found = find_files(files)
-    chosen = recipe.model_dump(include={"model", "trust_remote_code", "device"})
-    opened = open_run(run, options.workspace, **chosen)
+    opened = open_run(run, options.workspace, model=recipe.model, device=recipe.device)
     predictions = predict_files(opened, found, recipe.over_time)
     if predictions.predicted or recipe.format != "table":
         typer.echo(format_predictions(predictions, recipe.format))
@@ -169,8 +168,7 @@ def export(options: Options, run: str, folder: Path, with_encoder: bool = False)
     from mgc.predict import export as export_run
     from mgc.predict import open_run
 
-    trusted = bool(options["trust_remote_code"])
-    opened = open_run(run, options.workspace, model=options["model"], trust_remote_code=trusted)
+    opened = open_run(run, options.workspace, model=options["model"])
     export_run(opened, folder, with_encoder)
     typer.echo(f"{folder}: {len(opened.models.folds)} models; use: mgc predict {folder} FILES")
     typer.echo(f"  read {folder / 'README.md'} before you share it: it lists the licences")

@@ -90,14 +90,16 @@ def compute_all(
     return [found[path] for path in paths]
 
 
-def file_hash(path: Path, cache: Path) -> str:
-    """Hash of a file's bytes, remembered like results of `inspect_all` (hashing weights takes seconds)."""
+def file_hash(path: Path, cache: Path | None = None) -> str:
+    """Hash of a file's bytes; with a cache it is remembered like results of `inspect_all`."""
+    if cache is None:
+        with path.open("rb") as stream:
+            return content_hash(stream)
     with _open_index(cache, HASHES) as index:
         known = _read(index, HASHES, [path])
         if path not in known:
             state = state_of(path)
-            with path.open("rb") as stream:
-                known[path] = content_hash(stream)
+            known[path] = file_hash(path)
             _write(index, HASHES, [(path, state, known[path])])
     return known[path]
 

@@ -66,13 +66,6 @@ def resampled_weights(predictions: Predictions, n_bootstrap: int, seed: int) -> 
         yield times.astype(np.float64)[:, unit]
 
 
-def resampled_mean(unit: Integers, values: Floats, n_bootstrap: int, seed: int) -> Floats:
-    """(R,) means of `values` (N,) over resampled units; `unit` (N,) are the numbers of `unit_numbers`."""
-    counts = np.stack([np.bincount(unit, values), np.bincount(unit)], axis=1).astype(np.float64)  # (U, 2)
-    sums = np.concatenate([*resample(counts[counts[:, 1] > 0], n_bootstrap, seed)])  # (R, 2)
-    return np.asarray(sums[:, 0] / sums[:, 1])
-
-
 def interval(values: Floats, n_units: int, noise: Variance = (0.0, 1), seed: int = 0) -> tuple[float, float]:
     """The expanded 95 % percentile interval (Hesterberg 2015) of (R,) resampled values of a score in 0..1.
 

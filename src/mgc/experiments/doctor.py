@@ -52,7 +52,7 @@ def check_encoder(recipe: DoctorRecipe, workspace: Workspace) -> Iterator[Check]
         MgcError: no such encoder, data, split or device.
     """
     spec = spec_of(recipe, recipe.model)
-    representation = open_representation(spec, workspace, recipe.trust_remote_code)
+    representation = open_representation(spec, workspace)
     dataset = data.load(recipe.data, workspace)
     check = None
     for check in check_outputs(representation, dataset, recipe):
@@ -166,7 +166,7 @@ def _check_against_twin(
         open_representation(replace(spec, random_seed=recipe.seed), workspace)
     except MgcError as error:
         return Check("amber", TWIN, f"skipped: {error.what}")
-    names = ("data", "seed", "device", "trust_remote_code")
+    names = ("data", "seed", "device")
     shared = {"model": spec.name, "precision": spec.precision, **{n: getattr(recipe, n) for n in names}}
     pretrained, untrained = (
         probe(ProbeRecipe(**shared, random_weights=random), workspace)[0].predictions()

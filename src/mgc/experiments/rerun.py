@@ -1,8 +1,10 @@
 """`rerun`: reproduce a run from its record, beside the results, and compare the predictions."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from mgc.experiments.study import run_recipe
 from mgc.runs.commands import recipe_from_record
 from mgc.runs.listing import Run
 from mgc.runs.record import RunRecord, load_records
+from mgc.util import files
 from mgc.util.errors import MgcError, counted
 from mgc.workspace import Workspace
 
@@ -25,8 +28,8 @@ def rerun(
     """Reproduce a run from its record and compare the predictions of every track: the same? and a report.
 
     `changes` are new places by dotted key: data.source, model, device. Probabilities that differ by at most
-    `tolerance` count as the same. An interrupted call is resumed by the next one. A run that came out
-    differently is kept in the results folder under `.rerun/` until the next call.
+    `tolerance` count as the same. An interrupted call is resumed by the next one. The new run is kept in the
+    results folder under `.rerun/` if it came out differently, or if this call did not create its folder.
 
     Raises:
         MgcError: no record or predictions, a recipe that this version of mgc does not know, or as `baseline`
@@ -40,10 +43,9 @@ def rerun(
     except MgcError as error:
         fix = f"give their present place by --data or --data-root{f'; {error.fix}' if error.fix else ''}"
         raise MgcError(f"the tracks of this run: {error.what}", where=error.where, fix=fix) from None
-    place = workspace.results / RERUNS / record.run_id
-    if any(place.glob(f"*/{record.run_id.rpartition('-')[0]}-*/record.json")):
-        shutil.rmtree(place)  # left by an earlier call that came out differently: it has a record
-    new = _reproduce(record, recipe, replace(workspace, results=place))
+    with files.lock(workspace.results / RERUNS / record.run_id):
+        place, created = _place(record, workspace)
+        new = _reproduce(record, recipe, replace(workspace, results=place))
     after = new.predictions()
     same, comparison = _compare_predictions(before, after, tolerance)
     then, now = (float(np.mean(p.predicted == p.labels)) for p in (before, after))
@@ -51,12 +53,22 @@ def rerun(
     conditions, reasons = _compare_conditions(record, new)
     lines = [f"{record.run_id}, created {record.created[:16].replace('T', ' ')}", *notes, *conditions]
     lines.append(f"predictions: {comparison}; accuracy {then:.4f} then, {now:.4f} now{points}")
-    if same:
+    if same and created:
         shutil.rmtree(place)
-        return True, [*lines, "SAME"]
     unknown = "no recorded condition differs; the device may add floating-point numbers in a varying order"
-    lines.append(f"DIFFERENT. Possible reasons: {'; '.join(reasons) or unknown}")
-    return False, [*lines, f"new run: {place / new.data / new.run_id}"]
+    lines.append("SAME" if same else f"DIFFERENT. Possible reasons: {'; '.join(reasons) or unknown}")
+    return same, lines if same and created else [*lines, f"new run: {new.folder}"]
+
+
+def _place(record: RunRecord, workspace: Workspace) -> tuple[Path, bool]:
+    """A folder for the results of a rerun, and whether it is new; otherwise an interrupted call left it."""
+    runs, number = f"*/{record.run_id.rpartition('-')[0]}-*/record.json", 0
+    while True:
+        number += 1
+        place = workspace.results / RERUNS / f"{record.run_id}.{number}"
+        new = not os.path.lexists(place)
+        if new or (place.is_dir() and not place.is_symlink() and not any(place.glob(runs))):
+            return place, new
 
 
 def _reproduce(record: RunRecord, recipe: BaselineRecipe | ProbeRecipe, workspace: Workspace) -> RunRecord:

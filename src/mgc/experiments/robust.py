@@ -60,23 +60,22 @@ def robust(recipe: RobustRecipe, workspace: Workspace) -> pd.DataFrame:
     alterations = _alterations(recipe)
     named = [find_run(word, workspace).require_record() for word in dict.fromkeys(recipe.runs)]
     records = named or _best(recipe, workspace)
-    trusted, device = recipe.trust_remote_code, recipe.device
-    runs = [_load_once(load_models(record, workspace, trusted, device=device)) for record in records]
+    runs = [_load_once(load_models(record, workspace, device=recipe.device)) for record in records]
     dataset = _dataset_of(records, recipe, workspace)
     tested = [dataset.by_id[track_id] for track_id in records[0].predictions().track_ids]
     tracks = limit_tracks(tested, DataRecipe(limit=recipe.limit))
-    clean = [_unaltered(run, dataset, tracks, device) for run in runs]
+    clean = [_unaltered(run, dataset, tracks, recipe.device) for run in runs]
     under: list[list[Predictions]] = [[] for _ in runs]  # of each run, one for each alteration
     for number, alteration in enumerate(alterations, start=1):
         say(f"robust: {alteration.label} ({number} of {len(alterations)})")
         plain = [run.representation for run in runs]
         representations = [replace(altered(one, alteration), load=one.load) for one in plain]
-        _embed_altered(alteration, representations, tracks, device, workspace)
+        _embed_altered(alteration, representations, tracks, recipe.device, workspace)
         for own, run, representation, unaltered in zip(under, runs, representations, clean, strict=True):
             own.append(_predict(run, representation, dataset, unaltered))
     conditions = [[unaltered, *own] for unaltered, own in zip(clean, under, strict=True)]
     results = pd.DataFrame(_rows(records, [None, *alterations], conditions, recipe.margin))
-    folder = workspace.results_of(records[0].data)
+    folder = records[0].folder.parent
     for form, suffix in (("csv", "csv"), ("markdown", "md")):
         files.write(folder / f"robust.{suffix}", format_results(results, form) + "\n")
     _plot(results, folder)

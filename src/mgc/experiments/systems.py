@@ -5,6 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
 
 from mgc import data
 from mgc.config import SEEDS_FOR_VERDICT, BaselineRecipe, DataRecipe, ProbeRecipe
@@ -43,6 +43,7 @@ from mgc.training.augment import Augment
 from mgc.training.folds import FoldResult, clear_partial, prepare, representations_of, train_folds
 from mgc.training.loop import REVISION as TRAINING
 from mgc.training.networks import find_network, resolved
+from mgc.util import files
 from mgc.util.devices import make_accelerator, precision_of
 from mgc.util.errors import MgcError, counted
 from mgc.util.progress import duration, say
@@ -77,44 +78,46 @@ def baselines(
     recipes = [resolved(recipe) for recipe in recipes]  # a wrong name, option or device fails before any work
     precision_of(recipes[0].train.precision, make_accelerator(recipes[0].device).device)
     splits = {data: load_dataset_and_split(data, workspace)[1] for data in {r.data: 0 for r in recipes}}
-    existing, runs = [], []
+    runs = []
     for recipe in recipes:
         split = splits[recipe.data]
         Augment(recipe.augment, split.dataset.classes)
         representation = representations_of(recipe, workspace)[0]
         run = _new_run(recipe.network, "baseline", "", recipe, split, representation, workspace)
         _run_floors(recipe, split, workspace)
-        if (run.folder / "record.json").exists() and not overwrite:
-            say(f"run exists: {run.folder} (use --overwrite to repeat it)")
-            existing.append(load_record(run.folder / "record.json"))
-            if not (run.folder / NOVELTY).exists():  # an older version recorded it
-                prepare(recipe, split.dataset, split, workspace)
-                _save_novelty(run, split, representation, workspace)
-            continue
-        seconds = {"represent": prepare(recipe, split.dataset, split, workspace)}
-        _save_novelty(run, split, representation, workspace)
-        runs.append((recipe, split, replace(run, seconds=seconds)))
-    yield from existing
-    known = existing[-1:]
-    trained = train_folds([(recipe, split, run.folder) for recipe, split, run in runs], workspace, overwrite)
-    for number, (_, split, run) in enumerate(runs):
-        if len(known) == 1 and number < 2:
-            left = len(runs) - number
-            say(f"{counted(left, 'more run')} of {run.title}: about {cost(known[0], left)}")
-        try:
+        runs.append((recipe, split, run))
+    with ExitStack() as locks:
+        for folder in sorted(run.folder for _, _, run in runs):  # in one order: no deadlock
+            locks.enter_context(files.lock(folder))
+        known, todo = [], []
+        for recipe, split, run in runs:
+            if (run.folder / "record.json").exists() and not overwrite:
+                say(f"run exists: {run.folder} (use --overwrite to repeat it)")
+                record = load_record(run.folder / "record.json", weights=True)
+                if not (run.folder / NOVELTY).exists():  # an older version recorded it
+                    prepare(recipe, split.dataset, split, workspace)
+                    _save_novelty(run, split, representations_of(recipe, workspace)[0], workspace)
+                    record = record.save(record.predictions())
+                known.append(record)
+                yield record
+                continue
+            seconds = {"represent": prepare(recipe, split.dataset, split, workspace)}
+            locks.enter_context(run.replacing())
+            _save_novelty(run, split, representations_of(recipe, workspace)[0], workspace)
+            todo.append((recipe, split, replace(run, seconds=seconds)))
+        del known[:-1]
+        trained = train_folds([(r, split, run.folder) for r, split, run in todo], workspace, overwrite)
+        for number, (_, split, run) in enumerate(todo):
+            if len(known) == 1 and number < 2:
+                left = len(todo) - number
+                say(f"{counted(left, 'more run')} of {run.title}: about {cost(known[0], left)}")
             results = next(trained)
-        except (RuntimeError, SafetensorError) as error:
-            # The messages of torch.save and of safetensors when the disk is full.
-            if "inline_container" not in str(error) and "I/O error" not in str(error):
-                raise
-            fix = "free some space and run the same command again: it resumes from the last saved epoch"
-            raise MgcError("weights cannot be written", where=run.folder, fix=fix) from None
-        if isinstance(results, MgcError):
-            yield MgcError(results.what, where=results.where or run.run_id, fix=results.fix)
-            continue
-        known.append(_save_trained(run, split, results))
-        write_tables(run.data, workspace)
-        yield known[-1]
+            if isinstance(results, MgcError):
+                yield MgcError(results.what, where=results.where or run.run_id, fix=results.fix)
+                continue
+            known.append(_save_trained(run, split, results))
+            write_tables(run.data, workspace)
+            yield known[-1]
 
 
 def _save_trained(run: RunRecord, split: Split, results: Sequence[FoldResult]) -> RunRecord:
@@ -166,14 +169,14 @@ def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:
     specs = []
     if recipe.model:  # a missing encoder fails before any work
         specs = [spec_of(recipe, recipe.model)]
-        open_representation(specs[0], workspace, recipe.trust_remote_code)
+        open_representation(specs[0], workspace)
     elif recipe.random_weights:
         raise MgcError("--random-weights needs an encoder", fix="add --model ast, for example")
     dataset, split = load_dataset_and_split(recipe.data, workspace)
     _run_floors(recipe, split, workspace)
     records = []
     for spec in specs or _cached_specs(dataset, workspace):
-        representation = open_representation(spec, workspace, recipe.trust_remote_code)
+        representation = open_representation(spec, workspace)
         one = _probe_recipe(recipe, spec, representation)
         run = _new_run(representation.name, "probe", one.head, one, split, representation, workspace)
         records.append(_fit_heads(run, one, split, representation, workspace))
@@ -207,18 +210,19 @@ def _fit_heads(
     run: RunRecord, recipe: ProbeRecipe, split: Split, representation: Representation, workspace: Workspace
 ) -> RunRecord:
     embedded = embed_tracks(split.dataset.tracks, representation, workspace, recipe.device)
-    _save_novelty(run, split, representation, workspace)
     cache = EmbeddingCache(representation, workspace.cache)
     heads, seconds = fit_folds(cache, split.dataset, split, recipe)
-    for number, head in enumerate(heads):
-        save_head(head.classifier, run.folder / f"head{number}.safetensors")
     run = replace(
         run,
         parameters=parameters_of(heads[0].classifier),
         chosen=[{"fold": number, **head.to_record(recipe.select)} for number, head in enumerate(heads)],
         seconds={"represent": embedded.seconds, "head": seconds},
     )
-    return _finish(run, split, [head.test for head in heads], [head.validation for head in heads])
+    with run.replacing():
+        _save_novelty(run, split, representation, workspace)
+        for number, head in enumerate(heads):
+            save_head(head.classifier, run.folder / f"head{number}.safetensors")
+        return _finish(run, split, [head.test for head in heads], [head.validation for head in heads])
 
 
 def _run_floors(recipe: AnyRecipe, split: Split, workspace: Workspace) -> None:
@@ -229,18 +233,21 @@ def _run_floors(recipe: AnyRecipe, split: Split, workspace: Workspace) -> None:
     if split.leaky:
         return
     recipe, dataset = ProbeRecipe(data=recipe.data, device=recipe.device), split.dataset
-    majority = _new_run("majority", "floor", "", recipe, split, None, workspace)
-    if not (majority.folder / "record.json").exists():
+    logmel = open_representation("logmel", workspace)
+    for system, head, representation in (("majority", "", None), ("logmel statistics", "logistic", logmel)):
+        floor = _new_run(system, "floor", head, recipe, split, representation, workspace)
+        with suppress(MgcError):  # missing or damaged
+            load_record(floor.folder / "record.json", weights=True)
+            continue
+        if representation:
+            _fit_heads(floor, recipe, split, representation, workspace)
+            continue
         parts = []
         for fold in split.folds:
             train = dataset.label_numbers([dataset.by_id[i] for i in fold.train])
             shares = np.bincount(train, minlength=len(dataset.classes)) / len(train)
             parts.append(np.tile(shares, (len(fold.test), 1)))
-        _finish(majority, split, parts)
-    logmel = open_representation("logmel", workspace)
-    floor = _new_run("logmel statistics", "floor", "logistic", recipe, split, logmel, workspace)
-    if not (floor.folder / "record.json").exists():
-        _fit_heads(floor, recipe, split, logmel, workspace)
+        _finish(floor, split, parts)
 
 
 def load_dataset_and_split(recipe: DataRecipe, workspace: Workspace) -> tuple[Dataset, Split]:
@@ -409,7 +416,8 @@ def _finish(
     created = datetime.now(UTC).isoformat(timespec="milliseconds")
     run = replace(run, scores=evaluate(predictions).to_dict(), created=created)
     of_folds = enumerate(zip(folds, validation, strict=True)) if validation else ()
-    run.save(predictions, [_predictions(split, [fold.val], [part], [n]) for n, (fold, part) in of_folds])
+    validated = [_predictions(split, [fold.val], [part], [n]) for n, (fold, part) in of_folds]
+    run = run.save(predictions, validated)
     save_tracks(split.dataset, run.folder.parent)
     return run
 

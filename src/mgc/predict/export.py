@@ -7,6 +7,7 @@ is complete.
 import json
 import shutil
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from mgc.predict.calibrate import Calibration
@@ -17,7 +18,7 @@ from mgc.representations.encoders.checkpoints import as_folder, locate
 from mgc.representations.encoders.efficientat import NAME, find_weights
 from mgc.representations.encoders.known import SHORT_NAMES
 from mgc.runs import command_line
-from mgc.runs.record import RunRecord, load_record, load_records, without_places
+from mgc.runs.record import RunRecord, load_record, load_records, sealed, without_places
 from mgc.runs.tables import compare_records, render
 from mgc.util import files
 from mgc.util.errors import MgcError, explaining
@@ -44,10 +45,11 @@ def export(run: OpenRun, folder: Path, with_encoder: bool = False) -> Path:
     try:
         for number in range(len(models.folds)):
             name = f"{'fold' if record.kind == 'baseline' else 'head'}{number}.safetensors"
-            _copy(record.folder / name, folder / name)
-        run.novelty.save(folder / NOVELTY)
+            files.write(folder / name, record.read(name))
+        files.write(folder / NOVELTY, record.read(NOVELTY))
         for file in source:
-            _copy(file, folder / ENCODER / file.name)
+            with file.open("rb") as stream:
+                files.write(folder / ENCODER / file.name, iter(partial(stream.read, 1 << 20), b""))
         encoder = _encoder_place(models, bool(source))
         config = {
             "mgc_export": FORMAT,
@@ -55,10 +57,10 @@ def export(run: OpenRun, folder: Path, with_encoder: bool = False) -> Path:
             "threshold_is": "for the highest calibrated probability; a genre below it is called unknown",
             "calibration": run.calibration.model_dump(mode="json"),
             **without_places(record).to_dict(),
-        }
+        }  # its checksum covers all of it
         files.write(folder / LABELS, json.dumps(models.classes, indent=2) + "\n")
         files.write(folder / CARD, _model_card(run, encoder) + "\n")
-        files.write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+        files.write(folder / CONFIG, sealed(config) + "\n")
     except BaseException:  # also an interrupt: the next call must not find a partial export
         _clear(folder)
         raise
@@ -73,17 +75,12 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / ENCODER, ignore_errors=True)
 
 
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as stream:
-        files.write(target, iter(lambda: stream.read(2**20), b""))
-
-
 def _model_card(run: OpenRun, encoder: str) -> str:
     """The README.md; `encoder` describes where the encoder is."""
     models, record, public = run.models, run.models.record, without_places(run.models.record)
     place = record.data_hash, record.split_hash
     others = [
-        other for other in load_records(record.data, models.workspace)
+        other for other in load_records(record.folder.parent.name, models.workspace)
         if (other.data_hash, other.split_hash) == place and other.run_id != record.run_id
     ]  # fmt: skip
     return render_template(

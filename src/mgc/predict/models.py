@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from mgc.config import BaselineRecipe, Device, ProbeRecipe
 from mgc.predict.calibrate import Calibration
@@ -71,7 +71,6 @@ class OpenRun:
 def load_models(
     record: RunRecord,
     workspace: Workspace,
-    trust_remote_code: bool = False,
     *,
     model: str | None = None,
     device: Device = "auto",
@@ -86,7 +85,7 @@ def load_models(
         what = f"{record.display_name} is a floor without a model: it predicts the class frequencies"
         raise MgcError(what, where=record.folder, fix="choose a run of mgc baseline or mgc probe")
     classes = _classes(record)
-    representation = _representation(record, model, workspace, trust_remote_code)
+    representation = _representation(record, model, workspace)
     tune_cpu()
     recipe, _ = recipe_from_record(record, {})
     folds = tuple(
@@ -110,9 +109,7 @@ def _classes(record: RunRecord) -> tuple[str, ...]:
     raise MgcError(what, where=record.folder, fix="run its command again")
 
 
-def _representation(
-    record: RunRecord, model: str | None, workspace: Workspace, trust_remote_code: bool
-) -> Representation:
+def _representation(record: RunRecord, model: str | None, workspace: Workspace) -> Representation:
     """The representation of the run; `model` replaces the folder or name of its encoder.
 
     Raises:
@@ -120,7 +117,7 @@ def _representation(
     """
     spec = ModelSpec.from_dict(record.representation_card["spec"])
     spec = replace(spec, name=model) if model else spec
-    representation = open_representation(spec, workspace, trust_remote_code)
+    representation = open_representation(spec, workspace)
     then, now = record.representation_card, representation.card()
     if then.get("key") == now["key"]:
         return representation
@@ -170,22 +167,18 @@ def _network(
     device: Device,
 ) -> _Network:
     file = record.folder / f"fold{number}.safetensors"
-    with explaining("the weights of a fold cannot be read", file, RERUN, (OSError, SafetensorError)):
-        weights = load_file(file)
-    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-        what = "the weights of a fold are damaged: they contain NaN or infinity"
-        raise MgcError(what, where=file, fix=RERUN)
+    with explaining("the weights of a fold cannot be read", file, RERUN, (SafetensorError, ValueError)):
+        weights = load(record.read(file.name))
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+            raise ValueError("they contain NaN or infinity")
     normalise, train = normalise_of(recipe), None
     options = {key: getattr(recipe, key) for key in OPTIONS}
     network = make_network(recipe.network, classes, representation.width, record.frames, options)
-    try:
+    what = f"the weights do not fit this version of {recipe.network}"
+    with explaining(what, file, RERUN, (KeyError, RuntimeError)):
         if normalise == "train":
             train = TrackSet([], np.zeros(0, np.int64), weights.pop(OFFSET)[None], weights.pop(SCALE)[None])
         network.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
-        detail = str(error).splitlines()[-1].strip()
-        what = f"the weights do not fit this version of {recipe.network}: {detail}"
-        raise MgcError(what, where=file, fix=RERUN) from None
     network = network.to(make_accelerator(device).device).eval()
     return _Network(network, record.frames, normalise, train, representation.pooled, device)
 
@@ -220,7 +213,8 @@ class _ArrayCache(EmbeddingCache):
 def _head(
     record: RunRecord, recipe: ProbeRecipe, number: int, representation: Representation, classes: int
 ) -> _Head:
+    file = record.folder / f"head{number}.safetensors"
+    record.read(file.name)
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
-    head = load_head(record.folder / f"head{number}.safetensors")
-    return _Head(head, one, representation, classes)
+    return _Head(load_head(file), one, representation, classes)

@@ -84,7 +84,6 @@ def open_run(
     workspace: Workspace,
     *,
     model: str | None = None,
-    trust_remote_code: bool = False,
     device: Device = "auto",
 ) -> OpenRun:
     """Load the models of a run: by its id, its folder, or a folder made by `mgc export`.
@@ -101,13 +100,15 @@ def open_run(
     else:
         folder = folder if (folder / "record.json").is_file() else find_run(run, workspace).folder
         record = load_record(folder / "record.json")
-    models = load_models(record, workspace, trust_remote_code, model=model, device=device)
+    models = load_models(record, workspace, model=model, device=device)
     if calibration is None:
         validation, file = record.validation(), folder / "validation.parquet"
         if len(validation) != len(models.folds) or any(fold.classes != models.classes for fold in validation):
             what = "the validation predictions have other folds or genres than the models of the run"
             raise MgcError(what, where=file, fix=RERUN)
         calibration = Calibration.fit(validation, record.predictions())
+    if (folder / NOVELTY).exists():
+        record.read(NOVELTY)
     return OpenRun(models, calibration, device, Novelty.load(folder / NOVELTY))
 
 

@@ -22,7 +22,7 @@ from mgc.report.content import Content, without_folders
 from mgc.report.page import render_page
 from mgc.report.paper import FORMS, is_edited, write_papers
 from mgc.report.paper.text import paper_of
-from mgc.runs.record import RunRecord, load_records, text_without_places, without_places
+from mgc.runs.record import RunRecord, load_records, sealed, text_without_places, without_places
 from mgc.runs.tables import render
 from mgc.util import files
 from mgc.util.progress import say
@@ -31,6 +31,7 @@ from mgc.util.text import one_line
 NAME = "hand-in.zip"
 TEXTS = (".json", ".csv", ".md", ".svg", ".toml", ".html", ".tex", ".txt", ".bib", ".py", ".ipynb", ".sh")
 KEPT = (*TEXTS, ".parquet", ".png")
+RUN_FILES = ("*.parquet", "curves.*", "fold*.safetensors", "head*.safetensors", "record.json", "map.csv")
 WEIGHTS = ".safetensors"
 MOST_WEIGHTS = 256 * 1024  # bytes of a file: heads and the small networks; all of them would be gigabytes
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
@@ -48,7 +49,7 @@ def write_bundle(content: Content, folder: Path) -> Path:
             f"the ids of {len(paths)} tracks are absolute paths, such as {paths[0]}, and the bundle contains "
             "them; a manifest with relative paths or with a column id avoids this"
         )
-    records = [without_places(record) for record in load_records(content.data, content.workspace)]
+    records = [without_places(record) for record in load_records(content.folder.name, content.workspace)]
     trained = [record for record in records if record.kind != "floor"]
     edited = [] if content.recipe.overwrite else [form for form in FORMS if is_edited(folder / FORMS[form])]
     for form in edited:
@@ -70,7 +71,7 @@ def write_bundle(content: Content, folder: Path) -> Path:
         name = f"configs/{record.run_id}.toml"
         made[name] = f"# mgc {record.kind} --config {name}\n\n{recipe_toml(record.recipe)}"
     members |= {name: text.encode(errors="backslashreplace") for name, text in made.items()}
-    omitted = [*_add_files_beside_runs(content, members), *_add_runs(records, content.folder, members)]
+    omitted = [*_add_files_beside_runs(content, members), *_add_runs(records, content, members)]
     readme = _template("bundle.md").format(
         data=one_line(content.data),
         weights=MOST_WEIGHTS // 1024,
@@ -109,30 +110,32 @@ def _add_files_beside_runs(content: Content, members: dict[str, bytes]) -> Itera
         members["quarantine.csv"] = text.encode()
     for file in sorted(filter(Path.is_file, content.folder.iterdir())):
         made = file.name in {*members, *FORMS.values(), NAME}
-        if file.suffix in KEPT and not made:
+        if file.suffix in KEPT and not made and not file.is_symlink():
             members[file.name] = file.read_bytes()
         elif not made:
             yield f"{file.name}: a kind of file that is not included"
 
 
-def _add_runs(records: Sequence[RunRecord], folder: Path, members: dict[str, bytes]) -> Iterator[str]:
+def _add_runs(records: Sequence[RunRecord], content: Content, members: dict[str, bytes]) -> Iterator[str]:
     """Add the files of all runs; yields what is not included."""
-    finished = {record.folder: record for record in records}
+    folder, finished = content.folder, {record.folder: record for record in records}
     for run in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if run.name in ("figures", "tables"):
+        if run.name in ("figures", "tables") or run.name.startswith("."):
             continue
         if run not in finished:
             yield f"{run.name}/: not a finished run"
             continue
         omitted = []
         for file in sorted(filter(Path.is_file, run.rglob("*"))):
-            if file.suffix in KEPT or (file.suffix == WEIGHTS and file.stat().st_size <= MOST_WEIGHTS):
+            ours = file.parent == run and any(map(file.match, RUN_FILES)) and not file.is_symlink()
+            if ours and (file.suffix != WEIGHTS or file.stat().st_size <= MOST_WEIGHTS):
                 members[f"runs/{file.relative_to(folder).as_posix()}"] = file.read_bytes()
             else:
                 omitted.append(file)
         # Without paths of this machine, and with the fields that this version does not know.
         name = f"runs/{run.name}/record.json"
-        members[name] = json.dumps(json.loads(members[name]) | finished[run].to_dict(), indent=2).encode()
+        text = json.dumps(json.loads(members[name]) | finished[run].to_dict())
+        members[name] = sealed(json.loads(without_folders(text, content.workspace))).encode()
         if omitted:
             size = sum(file.stat().st_size for file in omitted) / 1024
             yield f"runs/{run.name}: {', '.join(file.name for file in omitted)} ({size:,.0f} KiB)"

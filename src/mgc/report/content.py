@@ -102,7 +102,7 @@ class Content:
     @property
     def folder(self) -> Path:
         """The results of the dataset, where reports are written by default."""
-        return self.workspace.results_of(self.data)
+        return self.first.folder.parent
 
     @property
     def records(self) -> list[RunRecord]:
@@ -324,7 +324,7 @@ def gather(recipe: ReportRecipe, workspace: Workspace) -> Content:
     sections = tables.compare_records(records, recipe.baseline, margin=recipe.margin)
     missing: list[str] = []
     tracks = _tracks(sections[0].rows[0].system, missing)
-    folder = workspace.results_of(records[0].data)
+    folder = records[0].folder.parent
     check, notes = _check(folder / "check.json", workspace, missing), read_notes(folder)
     return Content(recipe, sections, tracks, check, notes, [*map(text_without_places, missing)], workspace)
 
@@ -346,7 +346,8 @@ def _tracks(system: System, missing: list[str]) -> pd.DataFrame:
 
 def without_folders(text: str, workspace: Workspace) -> str:
     """`text` without the absolute folders of the workspace, the current folder and the home folder."""
-    folders = {Path.cwd(), Path.home(), *(folder for folder in vars(workspace).values() if folder)}
+    known = (place for place in vars(workspace).values() if isinstance(place, Path))
+    folders = {Path.cwd(), Path.home(), *known}
     places = {str(place) for folder in folders for place in (folder.absolute(), folder.resolve())} - {"/"}
     for place in sorted(places, key=len, reverse=True):
         for written in (place, json.dumps(place)[1:-1]):

@@ -61,9 +61,7 @@ def spec_of(recipe: EmbedRecipe | ProbeRecipe, model: str) -> ModelSpec:
     )
 
 
-def open_representation(
-    model: ModelSpec | str, workspace: Workspace, trust_remote_code: bool = False
-) -> Representation:
+def open_representation(model: ModelSpec | str, workspace: Workspace) -> Representation:
     """The card of a name in the table, a local folder or a hub id, with the settings of a `ModelSpec`.
 
     Raises:
@@ -71,7 +69,7 @@ def open_representation(
     """
     spec = ModelSpec(model) if isinstance(model, str) else model
     if spec.random_seed is None:
-        card = _by_name(spec.name, workspace, trust_remote_code)
+        card = _by_name(spec.name, workspace)
     else:
         card = _random(spec.name, spec.random_seed)
     if spec.precision == "bfloat16":
@@ -83,14 +81,14 @@ def open_representation(
     return altered(card, spec.alteration) if spec.alteration else card
 
 
-def _by_name(name: str, workspace: Workspace, trust_remote_code: bool) -> Representation:
+def _by_name(name: str, workspace: Workspace) -> Representation:
     if name in REPRESENTATIONS and name not in SHORT_NAMES:
         return REPRESENTATIONS[name](workspace)
     folder = Path(name).expanduser()
     if name not in SHORT_NAMES and is_address(name) and folder.is_dir() and find_weights(workspace, folder):
         return efficientat(workspace, folder)
     if name in SHORT_NAMES or is_address(name):
-        return from_name(name, workspace, trust_remote_code)
+        return from_name(name, workspace)
     raise _unknown(name, f"{did_you_mean(name, REPRESENTATIONS)}; or a hub id owner/name, or a folder")
 
 

@@ -11,14 +11,14 @@ from typing import Any, Literal
 from mgc.config import DataRecipe
 from mgc.data import name_of
 from mgc.runs.commands import changed_settings, command_line
-from mgc.runs.record import RunRecord, load_record, load_records
+from mgc.runs.record import RERUN, RunRecord, load_record, load_records
 from mgc.runs.tables import systems_of, write_tables
 from mgc.util.errors import MgcError, counted, did_you_mean, printable
 from mgc.util.text import render_template, text_table
 from mgc.workspace import Workspace
 
 FORMATS = ("table", "json")
-UNFINISHED_FILES = ("predictions.parquet", "fold*.checkpoint", "fold*.result")  # written before the record
+UNFINISHED_FILES = ("predictions.parquet", "fold*.checkpoint")  # written before the record
 State = Literal["current", "superseded", "unfinished", "damaged"]
 
 
@@ -43,27 +43,31 @@ class Run:
         """Its record; raises MgcError if the run is unfinished or damaged."""
         if self.record is None:
             what = f"the run {self.folder.name!r} is {self.status}"
-            raise MgcError(what, where=self.folder, fix="run its command again")
+            fix = RERUN if self.state == "damaged" else "run its command again"
+            raise MgcError(what, where=self.folder, fix=fix)
         return self.record
 
 
-def list_runs(workspace: Workspace, data: str | None = None) -> list[Run]:
-    """Every run in the results, by dataset, oldest first; raises MgcError if `data` has no results."""
+def list_runs(workspace: Workspace, data: str | None = None, weights: bool = False) -> list[Run]:
+    """Every run, by dataset, oldest first, loaded by `load_record`; MgcError if `data` has no results."""
     names = sorted(f.name for f in workspace.results.glob("*") if f.is_dir() and not f.name.startswith("."))
     if data is not None and data not in names:
         name = name_of(DataRecipe(source=data)) if Path(data).exists() else data
         if name not in names:
             raise MgcError(f"no runs on {data!r}", where=workspace.results, fix=did_you_mean(name, names))
         data = name
-    return [run for name in names if data in (None, name) for run in _runs_in(workspace.results_of(name))]
+    chosen = [workspace.results_of(name) for name in names if data in (None, name)]
+    return [run for results in chosen for run in _runs_in(results, weights)]
 
 
-def _runs_in(results: Path) -> list[Run]:
+def _runs_in(results: Path, weights: bool) -> list[Run]:
     found: list[Run] = []
     for folder in sorted(filter(Path.is_dir, results.iterdir())):
         if (folder / "record.json").exists():
             try:
-                found.append(Run(folder, load_record(folder / "record.json"), "superseded"))
+                record = load_record(folder / "record.json", weights)
+                reason = "" if record.sha256 else "no checksums, written by an earlier version of mgc"
+                found.append(Run(folder, record, "superseded", reason))
             except MgcError as error:
                 found.append(Run(folder, None, "damaged", error.what))
         elif any(file for pattern in UNFINISHED_FILES for file in folder.glob(pattern)):

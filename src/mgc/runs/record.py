@@ -1,16 +1,18 @@
 """`RunRecord`: what was asked for and what came out, in a folder of its own; and the learning curves.
 
 The folder of a run is `results/<data>/<run_id>/`. It holds `record.json`, `predictions.parquet`, curves and
-weights.
+weights. The record has checksums of itself and of these files, see docs/security.md.
 """
 
 import json
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,20 +23,25 @@ from mgc.config import CompareRecipe, is_random
 from mgc.data import Dataset, name_of
 from mgc.evaluate import Predictions, Scores, evaluate
 from mgc.util import files
-from mgc.util.errors import MgcError, explaining
+from mgc.util.errors import MgcError, counted, explaining
+from mgc.util.progress import say
 from mgc.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from matplotlib.figure import Figure
 
-RERUN = "run its command again with --overwrite"
-_DAMAGED = (OSError, ValueError, KeyError, MgcError)
+RERUN = "run its command again with --overwrite, or copy the file again"
+MODELS = (".safetensors", ".npz")  # files for predicting, which need not be kept
+KEPT_FILES = ("*.parquet", "curves.csv", *(f"*{suffix}" for suffix in MODELS))  # have a checksum
+SEAL = "record_sha256"  # the checksum of the record itself
+_DAMAGED = (Exception,)  # readers of Parquet, CSV and JSON raise many unrelated exceptions
 # Parts of a recipe that the hashes of tracks, split and representation cover, or that cannot change the
 # result.
 NAMES_ONLY = {
     *("data", "model", "random_weights", "random_seed", "keep", "precision"),
-    *("device", "hypothesis", "name", "reported", "trust_remote_code"),
+    *("device", "hypothesis", "name", "reported"),
 }
 LIBRARIES = ("mgc", "torch", "transformers", "librosa", "soxr", "numpy", "scikit-learn", "accelerate")
 
@@ -75,8 +82,14 @@ class RunRecord:
     variant: str | None = None  # the settings that differ from the defaults; None in older records
     reported: str = ""  # the result that others published for this system
     frames: int = 0  # of a crop, as a network takes it
+    sha256: dict[str, str] = field(default_factory=dict)  # of each file beside it; none in older records
     # The folder of the run is not written, since folders are moved.
     folder: Path = field(default=Path(), compare=False)
+
+    def __post_init__(self) -> None:
+        for name in (self.run_id, self.data, *self.sha256):
+            if name in ("", "..") or name != Path(name).name:
+                raise MgcError(f"{name!r} cannot be the name of a file or folder")
 
     @property
     def revisions_text(self) -> str:
@@ -113,51 +126,107 @@ class RunRecord:
 
     def predictions(self) -> Predictions:
         """Its predictions of the test tracks; raises MgcError if they are missing or damaged."""
-        from pyarrow.parquet import ParquetFile
-
-        file = self.folder / "predictions.parquet"
-        with explaining("the predictions of a run cannot be read", file, RERUN, _DAMAGED):
-            return Predictions.from_columns(ParquetFile(file).read().to_pydict())
+        with self._reading("predictions.parquet") as table:
+            return Predictions.from_columns(table.to_pydict())
 
     def validation(self) -> list[Predictions]:
         """Each fold's predictions of its validation set; raises MgcError if they are missing or damaged."""
-        import pandas as pd
-
-        file = self.folder / "validation.parquet"
-        with explaining("the validation predictions of a run cannot be read", file, RERUN, _DAMAGED):
-            folds = pd.read_parquet(file).groupby("fold", sort=True)
+        with self._reading("validation.parquet") as table:
+            folds = table.to_pandas().groupby("fold", sort=True)
             return [Predictions.from_frame(fold) for _, fold in folds]
+
+    @contextmanager
+    def _reading(self, name: str) -> "Iterator[pa.Table]":
+        content = self.read(name)
+        with explaining(f"{name} cannot be read", self.folder / name, RERUN, _DAMAGED):
+            yield files.read_parquet(content)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file beside the record; raises MgcError unless they are those of its checksum."""
+        with explaining(f"{name} cannot be read", self.folder / name, RERUN, _DAMAGED):
+            content = files.read(self.folder / name)
+            if self.sha256 and self.sha256.get(name) != sha256(content).hexdigest():
+                raise ValueError("it is damaged, or was not saved with this record")
+        return content
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `record.json`."""
         return {f.name: getattr(self, f.name) for f in fields(RunRecord) if f.name != "folder"}
 
-    def save(self, predictions: Predictions, validation: Sequence[Predictions] = ()) -> None:
-        """Write predictions first, then the record: a record that exists is complete."""
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """While the files of the run are written there is no record, and no other process writes them."""
+        if self.run_id != self.folder.name or self.folder.is_symlink():
+            what = f"not the folder of the run {self.run_id!r}, or a link to another place"
+            raise MgcError(what, where=self.folder, fix="remove it")
+        with files.lock(self.folder):
+            (self.folder / "record.json").unlink(missing_ok=True)
+            yield
+
+    def save(self, predictions: Predictions, validation: Sequence[Predictions] = ()) -> "RunRecord":
+        """Write predictions, then the record with the checksums of all files; returns the record."""
         import pandas as pd
 
-        files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
-        if validation:
-            frame = pd.concat([fold.to_frame() for fold in validation])
-            files.write(self.folder / "validation.parquet", frame.to_parquet())
-        files.write(self.folder / "record.json", json.dumps(self.to_dict(), indent=2))
+        with self.replacing():
+            files.write(self.folder / "predictions.parquet", predictions.to_frame().to_parquet())
+            if validation:
+                frame = pd.concat([fold.to_frame() for fold in validation])
+                files.write(self.folder / "validation.parquet", frame.to_parquet())
+            found = sorted(file for pattern in KEPT_FILES for file in self.folder.glob(pattern))
+            sums = {file.name: sha256(file.read_bytes()).hexdigest() for file in found}
+            files.write(self.folder / "record.json", sealed({**self.to_dict(), "sha256": sums}))
+        return replace(self, sha256=sums)
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """The content of a record as JSON that ends with a checksum of itself."""
+    bare = {key: value for key, value in content.items() if key != SEAL}
+    seal = sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**bare, SEAL: seal}, indent=2)
 
 
 _adapter = cache(lambda: TypeAdapter(RunRecord))
+_say_once = cache(say)  # a command may load the records several times
 
 
-def load_record(file: Path) -> RunRecord:
-    """The record in a `record.json`; raises MgcError if it is damaged or of another version of mgc."""
-    fix = "take the run's folder out of results/, and run it again"
-    with explaining("the record cannot be read", file, fix, (*_DAMAGED, TypeError)):
-        record = _adapter().validate_json(file.read_bytes(), strict=True)
+def load_record(file: Path, weights: bool = False) -> RunRecord:
+    """The record in a `record.json`, after the files beside it were verified, also `weights` if asked.
+
+    `file` may be the `config.json` of an export, whose files are verified when they are read.
+
+    Raises:
+        MgcError: it or a file is damaged, of another version of mgc, or not the record of its folder.
+    """
+    with explaining("the record cannot be read", file, RERUN, _DAMAGED):
+        content = json.loads(text := files.read(file))
+        # Records of earlier versions have neither.
+        if {SEAL, "sha256"} & {*content} and sealed(content) != json.dumps(content, indent=2):
+            raise ValueError("it was damaged or changed after it was written")
+        record = replace(_adapter().validate_json(text, strict=True), folder=file.parent)
         record.recipe["data"]["limit"]  # tables need it
-        return replace(record, folder=file.parent)
+        # Records of earlier versions have it; only the command line and the API give trust.
+        record.recipe.pop("trust_remote_code", None)
+        if file.name != "record.json":
+            return record
+        if record.run_id != file.parent.resolve().name:
+            raise ValueError(f"it is of the run {record.run_id!r}, not of this folder")
+    found = [file.name for file in record.folder.iterdir() if weights and file.suffix in MODELS]
+    for name in [*found, *(name for name in record.sha256 if not name.endswith(MODELS))]:
+        record.read(name)
+    if not record.sha256:
+        record.predictions()
+    return record
 
 
 def load_records(data: str, workspace: Workspace) -> list[RunRecord]:
-    """All records of a dataset, oldest first."""
-    records = [load_record(file) for file in workspace.results_of(data).glob("*/record.json")]
+    """All records of a dataset, oldest first. Damaged runs are named and excluded."""
+    records = []
+    for file in sorted(workspace.results_of(data).glob("*/record.json")):
+        try:
+            records.append(load_record(file))
+        except MgcError as error:
+            if file.exists():  # otherwise another process is replacing the run
+                _say_once(f"warning: run excluded: {file.parent}: {error.what}; to do: {error.fix}")
     return sorted(records, key=lambda record: record.created)
 
 
@@ -176,6 +245,9 @@ def select_records(recipe: CompareRecipe, workspace: Workspace) -> list[RunRecor
     if not records:
         what, fix = f"there are no such runs on {name!r}", "run mgc baseline and mgc probe first"
         raise MgcError(what, where=workspace.results_of(name), fix=fix)
+    if old := sum(not record.sha256 for record in records):
+        what = f"{counted(old, 'run')} of an earlier version of mgc without checksums"
+        _say_once(f"warning: {what}: damage cannot be detected (mgc runs ls names them)")
     return records
 
 

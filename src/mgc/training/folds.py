@@ -3,14 +3,14 @@
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from mgc.config import BaselineRecipe
 from mgc.data import Dataset, Fold, Split
@@ -19,8 +19,9 @@ from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.derived import variants
 from mgc.training.augment import Augment
-from mgc.training.loop import Epoch, TrackSet, Trained, predict, save_atomically, train
+from mgc.training.loop import Epoch, TrackSet, Trained, predict, train
 from mgc.training.networks import OPTIONS, count_parameters, find_network, make_network
+from mgc.util import files
 from mgc.util.devices import make_accelerator
 from mgc.util.errors import MgcError
 from mgc.util.progress import Progress
@@ -80,12 +81,12 @@ def representations_of(recipe: BaselineRecipe, workspace: Workspace) -> list[Rep
 def train_folds(
     runs: Sequence[tuple[BaselineRecipe, Split, Path]], workspace: Workspace, overwrite: bool
 ) -> Iterator[list[FoldResult] | MgcError]:
-    """Train on every fold of each run, given by its recipe, split and folder; yields the runs in this order.
+    """Train on every fold of each run, given by its recipe, split and folder, under their locks.
 
-    Unless `overwrite`, an interrupted call is resumed. An error of one run is yielded in its place, and the
-    others are trained. On a CPU the folds of all runs are trained in parallel, each in one single-threaded
-    process, since small networks gain little from a second thread. The result of a fold does not depend on
-    the others. The embedding cache must hold what `prepare` computes.
+    Yields the results in this order. Unless `overwrite`, an interrupted call is resumed. An error of one run
+    is yielded in its place, and the others are trained. On a CPU the folds of all runs are trained in
+    parallel, each in one single-threaded process, since small networks gain little from a second thread. The
+    result of a fold does not depend on the others. The embedding cache must hold what `prepare` computes.
     """
     jobs = [
         [_Job(recipe, workspace, folder, split.dataset, fold, n) for n, fold in enumerate(split.folds)]
@@ -178,7 +179,7 @@ def normalise_of(recipe: BaselineRecipe) -> str:
 
 def clear_partial(folder: Path) -> None:
     """Remove the files that are only needed to resume an interrupted run."""
-    for file in [*folder.glob("fold*.result"), *folder.glob("fold*.checkpoint")]:
+    for file in [*folder.glob("fold*.checkpoint"), *folder.glob(".*.part")]:  # .part: of a killed process
         file.unlink()
 
 
@@ -200,15 +201,7 @@ class _Job:
         return f"{where}: {losses}, accuracy {epoch.val_accuracy:.3f}"
 
     def run(self, report: Callable[[Epoch], None]) -> FoldResult:
-        """Train, predict the test set and save the best weights; or read the result of an earlier call."""
-        file = self.folder / f"fold{self.number}.result"
-        if file.exists():
-            saved = torch.load(file, weights_only=True)
-            history = [Epoch(**epoch) for epoch in saved["history"]]
-            for epoch in history:
-                report(epoch)
-            arrays = {name: saved[name].numpy() for name in ("probabilities", "validation")}
-            return FoldResult(**{**saved, **arrays, "history": history})
+        """Train, predict the test set and save the best weights. A finished training is not repeated."""
         data = _FoldData.of(self.recipe, self.dataset, self.fold, self.workspace)
         checkpoint = self.folder / f"fold{self.number}.checkpoint"
         trained = data.fit(self.recipe.seed * 1000 + self.number, checkpoint, report)
@@ -220,14 +213,11 @@ class _Job:
         weights = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
         if normalise_of(self.recipe) == "train":
             weights |= {OFFSET: data.train_set.offsets[0].clone(), SCALE: data.train_set.scales[0].clone()}
-        save_file(weights, self.folder / f"fold{self.number}.safetensors")
-        result = FoldResult(
+        files.write(self.folder / f"fold{self.number}.safetensors", save(weights))
+        return FoldResult(
             test, validation, data.crop_frames, count_parameters(network), trained.best_epoch,
             trained.history,
         )  # fmt: skip
-        tensors = {"probabilities": torch.from_numpy(test), "validation": torch.from_numpy(validation)}
-        save_atomically({**asdict(result), **tensors}, file)
-        return result
 
 
 def _in_turn(runs: list[list[_Job]], progress: Progress) -> Iterator[list[FoldResult] | MgcError]:

@@ -5,9 +5,12 @@ crops and average the probabilities. Every random choice depends on (seed, fold,
 that was interrupted resumes from its checkpoint with the same result.
 """
 
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +23,10 @@ from torch.optim import lr_scheduler
 
 from mgc.config import AugmentRecipe, Device, TrainRecipe
 from mgc.training.augment import Augment
+from mgc.util import files
 from mgc.util.devices import make_accelerator, precision_of, tune_cpu
-from mgc.util.errors import MgcError
+from mgc.util.errors import MgcError, reason_of
+from mgc.util.progress import say
 
 REVISION = 1  # of the loop: increased by hand when the same recipe gives other weights
 SECONDS_BETWEEN_CHECKPOINTS = 15.0
@@ -143,7 +148,7 @@ def train(
     seed
         Must differ between folds.
     checkpoint
-        File that is read if it exists, and written during training.
+        File that is read if it exists, and written during training. A damaged one is renamed.
     report
         Called after every epoch, also for the epochs of an interrupted training. Its exceptions end the
         training.
@@ -156,14 +161,9 @@ def train(
         The loss is infinite or NaN.
     """
     tune_cpu()
-    learner = Learner(make, train_set, recipe, crop_frames, seed, device, augment)
-    history: list[Epoch] = []
-    best_weights: dict[str, Tensor] = {}
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
-        for name, part in learner.parts.items():
-            part.load_state_dict(saved["learner"][name])
-        history, best_weights = [Epoch(**epoch) for epoch in saved["history"]], saved["best_weights"]
+    new = partial(Learner, make, train_set, recipe, crop_frames, seed, device, augment)
+    resumed = _resumed(checkpoint, new()) if checkpoint.exists() else None
+    learner, history, best_weights = resumed or (new(), [], {})
     for epoch in history:
         report(epoch)
     last_saved = time.monotonic()
@@ -181,12 +181,37 @@ def train(
         report(epoch)
         if time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS or _finished(history, recipe):
             state = {name: part.state_dict() for name, part in learner.parts.items()}
-            curves = [asdict(epoch) for epoch in history]
-            content = {"learner": state, "history": curves, "best_weights": best_weights}
-            save_atomically(content, checkpoint)
+            epochs = [asdict(epoch) for epoch in history]
+            _save(checkpoint, learner=state, history=epochs, best_weights=best_weights)
             last_saved = time.monotonic()
     learner.plain.load_state_dict(best_weights)
     return Trained(learner.plain, _best_epoch(history, recipe), history)
+
+
+def _save(checkpoint: Path, **content: Any) -> None:
+    """`torch.save`, followed by a checksum of 32 bytes."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    files.write(checkpoint, [buffer.getvalue(), sha256(buffer.getvalue()).digest()])
+
+
+def _resumed(checkpoint: Path, learner: "Learner") -> tuple["Learner", list[Epoch], dict[str, Tensor]] | None:
+    """The learner, history and best weights of a checkpoint. One that cannot be used is renamed."""
+    try:
+        data = files.read(checkpoint)
+        if sha256(data[:-32]).digest() != data[-32:]:
+            raise ValueError("it is damaged, or of another version of mgc")
+        saved = torch.load(io.BytesIO(data[:-32]), "cpu", weights_only=True)
+        for name, part in learner.parts.items():
+            part.load_state_dict(saved["learner"][name])
+        return learner, [Epoch(**epoch) for epoch in saved["history"]], saved["best_weights"]
+    except (MemoryError, torch.OutOfMemoryError, PermissionError):
+        raise
+    except Exception as error:  # torch.load and load_state_dict raise exceptions of many unrelated types
+        aside = checkpoint.replace(checkpoint.with_name(f"{checkpoint.name}.damaged"))
+        reason = f"{reason_of(error)}; it is kept as {aside.name}, and this training starts anew"
+        say(f"warning: the checkpoint {checkpoint} cannot be used: {reason}")
+        return None
 
 
 def _best_epoch(history: list[Epoch], recipe: TrainRecipe) -> int:
@@ -365,10 +390,3 @@ def _make_schedule(
             linear = lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
             return lr_scheduler.SequentialLR(optimizer, [linear, cosine], [warmup])
     return None
-
-
-def save_atomically(content: dict[str, Any], file: Path) -> None:
-    """`torch.save` to another name, then rename, so that the file is never incomplete."""
-    partial = file.with_name(f"{file.name}.part")
-    torch.save(content, partial)
-    partial.replace(file)

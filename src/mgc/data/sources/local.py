@@ -10,9 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
 from mgc.audio import SUFFIXES
 from mgc.config import DataRecipe
 from mgc.data.clips import file_hash
@@ -37,7 +34,6 @@ USUAL_COLUMNS = {
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 GENERIC_NAMES = {"tracks", "manifest", "metadata", "index", "data", "labels", "dataset"}
 MIN_ARTIST_FOLDERS = 5  # per genre: as many as a cross-validation has folds
-MAX_ROWS, MAX_BYTES = 2_000_000, 1 << 30  # of a Parquet manifest, uncompressed
 
 
 # Folders
@@ -240,12 +236,13 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[Any, Any]]]:
     kind = file.suffix.lower()[1:]
     fix = None if kind == "parquet" else "save it as UTF-8, with every quote and bracket closed"
     # RecursionError: deeply nested JSON. OverflowError: dates outside the calendar.
-    errors = (OSError, ValueError, csv.Error, pyarrow.ArrowException, RecursionError, OverflowError)
+    errors = (OSError, ValueError, csv.Error, RecursionError, OverflowError)
     names: Sequence[str] | None
     rows: list[dict[Any, Any]]
     with explaining(f"the manifest cannot be read as {kind}", file, fix, errors):
         if kind == "parquet":
-            names, rows = _read_parquet(file)
+            table = files.read_parquet(file.read_bytes())
+            names, rows = table.column_names, table.to_pylist()
         elif kind == "jsonl":
             lines = file.read_text(encoding="utf-8-sig").split("\n")
             names, rows = None, [json.loads(line) for line in lines if line.strip()]
@@ -267,18 +264,6 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[Any, Any]]]:
             fix = "give each column a unique name"
             raise MgcError(f"two columns are named {name!r}", where=file, fix=fix)
     return [*names], rows
-
-
-def _read_parquet(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows, unless they would fill the memory: 200 kB can contain forty million rows."""
-    about = pyarrow.parquet.read_metadata(file)
-    size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
-    if about.num_rows > MAX_ROWS or size > MAX_BYTES:
-        what = f"the manifest has {about.num_rows:,} rows of {size:,} bytes in all"
-        fix = f"use at most {MAX_ROWS:,} rows and {MAX_BYTES:,} bytes, with paths instead of audio"
-        raise MgcError(what, where=file, fix=fix)
-    table = pyarrow.parquet.read_table(file)
-    return table.column_names, table.to_pylist()
 
 
 # Shared with other sources

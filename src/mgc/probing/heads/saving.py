@@ -4,16 +4,15 @@ skops serialises the scikit-learn pipeline to a zip archive of JSON and NumPy ar
 trusted types. The archive is kept as one tensor of bytes; its checksums detect damage.
 """
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from mgc.util import files
-from mgc.util.errors import MgcError, explaining
+from mgc.util.errors import explaining
 from mgc.util.progress import say
 
 FORMAT = "mgc head 2"
@@ -52,24 +51,16 @@ def load_head(file: Path) -> Any:
     import skops.io
     from sklearn.pipeline import Pipeline
 
-    if not file.exists():
-        raise MgcError("the file of a head does not exist", where=file, fix=FIX)
-    with (
-        explaining("a head cannot be read", file, FIX, (OSError, SafetensorError)),
-        safe_open(file, "np") as f,
-    ):
-        metadata = f.metadata() or {}
-        archive = f.get_tensor(ARCHIVE).tobytes() if metadata.get("format") == FORMAT else b""
-    if not archive:
-        raise MgcError("the file is not a head saved by mgc", where=file, fix=FIX)
-    try:
+    # safetensors and skops raise exceptions of many types for foreign content and other versions.
+    with explaining("the file cannot be read as a head", file, FIX, (Exception,)):
+        with safe_open(file, "np") as f:
+            metadata = f.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError("not saved by this version of mgc")
+            archive = f.get_tensor(ARCHIVE).tobytes()
         pipeline = skops.io.loads(archive, trusted=TRUSTED)
-    except zipfile.BadZipFile as error:
-        raise MgcError(f"a head is damaged: {error}", where=file, fix=FIX) from None
-    except Exception as error:  # skops raises various types for foreign content and other versions
-        raise MgcError(f"a head cannot be loaded: {error}", where=file, fix=FIX) from error
-    if not isinstance(pipeline, Pipeline) or not hasattr(pipeline, "predict_proba"):
-        raise MgcError("the file does not hold a head", where=file, fix=FIX)
+        if not isinstance(pipeline, Pipeline) or not hasattr(pipeline, "predict_proba"):
+            raise ValueError("it does not hold a head")
     if metadata.get("scikit-learn") != sklearn.__version__:
         say(f"{file} was saved by scikit-learn {metadata.get('scikit-learn')}, this is {sklearn.__version__}")
     return pipeline

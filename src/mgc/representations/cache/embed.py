@@ -63,7 +63,7 @@ def embed(recipe: EmbedRecipe, workspace: Workspace) -> Embedded:
         MgcError: unknown data, encoder or device, or a cache that cannot be written.
     """
     spec = spec_of(recipe, recipe.model)
-    representation = open_representation(spec, workspace, recipe.trust_remote_code)
+    representation = open_representation(spec, workspace)
     if "LOCAL_RANK" in os.environ:  # set by a launcher
         from mgc.util.devices import several
 

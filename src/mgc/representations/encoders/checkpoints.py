@@ -147,9 +147,16 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return _read_json(config), inside or _read_json(preprocessor)
 
 
-def hash_of(folder: Path, cache: Path, *, code: bool) -> str:
-    """Hash of settings and weights and, with `code`, of the Python files beside them."""
+def hash_of(folder: Path, cache: Path | None, *, code: bool) -> str:
+    """Hash of settings and weights and, with `code`, of the Python files beside them; see `file_hash`."""
     settings = [folder / name for name in SETTINGS if (folder / name).is_file()]
     files = [*settings, *_weights(folder)[0], *(sorted(folder.glob("*.py")) if code else [])]
     hashes = " ".join(file_hash(file, cache) for file in files)
     return hashlib.blake2b(hashes.encode(), digest_size=16).hexdigest()
+
+
+def check_hash(where: Path, then: str, now: str) -> None:
+    """Raise MgcError unless the weights are those of the cache key, which may be from a remembered hash."""
+    if then != now:
+        what = "the weights have changed since they were first read: the files were replaced or are damaged"
+        raise MgcError(what, where=where, fix="copy or download them again, and repeat the command")

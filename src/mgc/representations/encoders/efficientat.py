@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mgc.audio import Windowing
 from mgc.data.clips import file_hash
 from mgc.representations.card import Layer, Representation
+from mgc.representations.encoders.checkpoints import check_hash
 from mgc.representations.spec import ModelSpec
 from mgc.util.errors import MgcError, explaining
 from mgc.workspace import Workspace
@@ -77,7 +78,7 @@ def efficientat(workspace: Workspace, folder: Path | None = None) -> Representat
         spec=ModelSpec(str(folder.absolute()) if folder else NAME),
         source=f"{card.source}, {file.resolve()}",
         weights=weights,
-        load=partial(_load, file),
+        load=partial(_load, file, weights),
     )
 
 
@@ -115,7 +116,8 @@ def load_network(file: Path) -> "EfficientAT":
     return network
 
 
-def _load(file: Path, device: "torch.device") -> "_Encoder":
+def _load(file: Path, weights: str, device: "torch.device") -> "_Encoder":
+    check_hash(file, weights, file_hash(file))
     return _Encoder(load_network(file).fold_batch_norms().to(device))
 
 

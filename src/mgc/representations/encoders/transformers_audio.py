@@ -18,6 +18,7 @@ from mgc.audio import Windowing
 from mgc.representations.card import Encoder, Layer, Representation
 from mgc.representations.encoders.checkpoints import (
     LOCAL,
+    check_hash,
     checkpoint_errors,
     hash_of,
     locate,
@@ -56,11 +57,11 @@ class _Shape:
         )  # fmt: skip
 
 
-def from_name(model: str, workspace: Workspace, trust_remote_code: bool = False) -> Representation:
+def from_name(model: str, workspace: Workspace) -> Representation:
     """The card of the encoder `model`: a short name, a local folder, or a hub id (`owner/name`).
 
     Python code in the checkpoint is executed when the encoder is loaded, but only if its family needs it and
-    `trust_remote_code` is set.
+    the workspace allows it.
 
     Raises:
         MgcError: the checkpoint is not on this machine and no hub answers, it is incomplete, or it is not an
@@ -69,14 +70,15 @@ def from_name(model: str, workspace: Workspace, trust_remote_code: bool = False)
     known = SHORT_NAMES.get(model)
     folder, source = locate(model)
     shape = _read_shape(model, folder)
+    weights = hash_of(folder, workspace.cache, code=shape.family.remote)
     return shape.card(
         model if known else Path(model).resolve().name,
-        partial(_load, folder, shape, trust_remote_code),
+        partial(_load, folder, shape, weights, workspace.trust_remote_code),
         spec=ModelSpec(str(folder.absolute()) if source.startswith("folder") else model),
         source=source,
         licence=known.licence if known else SEE_MODEL_CARD,
         trained_on=known.trained_on if known else SEE_MODEL_CARD,
-        weights=hash_of(folder, workspace.cache, code=shape.family.remote),
+        weights=weights,
     )
 
 
@@ -156,7 +158,7 @@ def _shape(model: str, where: object, config: Settings, extractor: Settings) -> 
     return _Shape(family, cut, family.layers(config), family.frame and family.frame(config, extractor))
 
 
-def _load(folder: Path, shape: _Shape, trusted: bool, device: "torch.device") -> "_Encoder":
+def _load(folder: Path, shape: _Shape, weights: str, trusted: bool, device: "torch.device") -> "_Encoder":
     """The pretrained encoder in float32."""
     family = shape.family
     if family.remote and not trusted:
@@ -165,6 +167,7 @@ def _load(folder: Path, shape: _Shape, trusted: bool, device: "torch.device") ->
             where=folder,
             fix="read its *.py files, then add --trust-remote-code",
         )
+    check_hash(folder, weights, hash_of(folder, None, code=family.remote))
     import torch
     import transformers
 
