@@ -72,7 +72,8 @@ def test_the_main_job_on_a_folder(music: Path, tiny_encoder: Path) -> None:
     run = here().results / "music" / by_kind["baseline"]["run_id"]
     names = {file.name for file in run.iterdir()}
     curves = {"curves.csv", "curves.png", "curves.svg"}
-    assert names == {"record.json", "predictions.parquet", "validation.parquet", "fold0.safetensors", *curves}
+    models = {"fold0.safetensors", "novelty.npz"}
+    assert names == {"record.json", "predictions.parquet", "validation.parquet", *models, *curves}
     lines = pd.read_csv(run / "curves.csv")
     assert len(lines) == 3
     assert lines["best"].sum() == 1

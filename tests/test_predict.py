@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,30 @@ import torch
 from conftest import here, tone
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as save_bytes
+from sklearn.metrics import log_loss
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from typer.testing import CliRunner
 
 from mgc import data
 from mgc.cli import app
 from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe, TrainRecipe
+from mgc.data import Track
 from mgc.evaluate import Predictions
 from mgc.experiments import systems as experiment
 from mgc.experiments.systems import baseline, probe
-from mgc.predict import Calibration, export, find_files, load_models, open_run, predict_files
+from mgc.predict import (
+    Calibration,
+    Novelty,
+    export,
+    find_files,
+    format_predictions,
+    load_models,
+    open_run,
+    predict_files,
+)  # fmt: skip
 from mgc.predict.calibrate import temperature, tempered
-from mgc.predict.predict import pool_windows
+from mgc.predict.novelty import pool_windows
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.derived import per_window
 from mgc.runs.record import RunRecord, load_record
@@ -121,12 +134,19 @@ def predictions(probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
     return Predictions(names, ids, labels, probabilities, ids, np.zeros(len(labels), np.int64))
 
 
-def test_calibration_corrects_overconfidence_and_never_worsens() -> None:
+def ids_of(labels: np.ndarray) -> np.ndarray:
+    return np.arange(len(labels))
+
+
+def test_calibration_corrects_overconfidence_but_needs_evidence() -> None:
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 1.5, (300, 3))
-    true = tempered(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), 1.0)
+    true = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = np.array([rng.choice(3, p=row) for row in true])
-    assert temperature(tempered(true, 0.25), labels) == pytest.approx(4.0, rel=0.2)
+    assert temperature(tempered(true, 0.25), labels, ids_of(labels)) == pytest.approx(4.0, rel=0.2)
+    assert temperature(true, labels, ids_of(labels)) == 1.0  # already calibrated
+    # The same tracks by one artist are one observation.
+    assert temperature(tempered(true, 0.25), labels, np.zeros(300)) == 1.0
     certain = np.eye(3)[[0, 1, 2]]
     hard = {
         "right and certain": (certain, np.array([0, 1, 2])),
@@ -135,27 +155,152 @@ def test_calibration_corrects_overconfidence_and_never_worsens() -> None:
         "not sure enough": (tempered(true, 3.0), labels),
     }
     for name, (probabilities, truth) in hard.items():
-        calibration = Calibration.fit([predictions(probabilities, truth)])
-        assert calibration.log_loss_after <= calibration.log_loss_before + 1e-12, name
-        assert np.isfinite(calibration.temperatures[0]), name
+        chosen = temperature(probabilities, truth, ids_of(truth))
+        before, after = (
+            log_loss(truth, tempered(probabilities, t).clip(1e-12), labels=[0, 1, 2]) for t in (1.0, chosen)
+        )
+        assert after <= before + 1e-12, name
+    fold = predictions(true, labels)
+    calibration = Calibration.fit([fold], replace(fold, groups=tuple(f"new {i}" for i in fold.groups)))
     # A few tracks without an error do not lead to a temperature of 0.
-    assert temperature(np.tile([0.8, 0.2], (5, 1)), np.zeros(5, int)) > 0.3
+    assert temperature(np.tile([0.8, 0.2], (5, 1)), np.zeros(5, int), np.arange(5)) > 0.3
     assert Calibration.model_validate(json.loads(calibration.model_dump_json())) == calibration
 
 
-def test_the_threshold_has_the_stated_cost() -> None:
+def test_the_stated_quality_is_that_of_test_tracks_and_tracks_are_counted_once() -> None:
+    """The validation sets of two folds overlap and are all correct; of the test tracks half are."""
     rng = np.random.default_rng(2)
     sure = rng.uniform(0.5, 1.0, 400)
     labels = (rng.random(400) > sure).astype(int)
-    calibration = Calibration.fit([predictions(np.stack([sure, 1 - sure], axis=1), labels)])
+    pairs = np.stack([sure, 1 - sure], axis=1)
+    easy = predictions(np.tile([0.9, 0.1], (30, 1)), np.zeros(30, int))
+    test = predictions(pairs, labels)
+    calibration = Calibration.fit([easy, easy], replace(test, fold=np.arange(400) % 2))
+    assert calibration.chosen_on == 30 and calibration.tracks == 400
+    assert calibration.accuracy == pytest.approx((labels == 0).mean()) != 1.0
+    assert "chosen on 30 validation tracks. Of the 400 test tracks" in calibration.summary()
+    # A threshold that was chosen on like tracks keeps 95 % of the correct predictions.
+    other = replace(test, track_ids=tuple(f"v{i}" for i in test.track_ids), groups=("v",) * 400)
+    calibration = Calibration.fit([other], test)
     assert calibration.threshold is not None
-    confidence = tempered(np.stack([sure, 1 - sure], axis=1), calibration.temperatures[0]).max(axis=1)
-    named = confidence >= calibration.threshold
+    named = tempered(pairs, calibration.temperature).max(axis=1) >= calibration.threshold
     assert 0.94 < named[labels == 0].mean() < 1.0
     assert calibration.named == pytest.approx(named.mean())
     assert calibration.accuracy_named == pytest.approx((labels == 0)[named].mean())
     assert calibration.accuracy_named > calibration.accuracy
-    assert Calibration.fit([predictions(np.array([[0.9, 0.1]]), np.array([1]))]).threshold is None
+    wrong = predictions(np.array([[0.9, 0.1]]), np.array([1]))
+    assert Calibration.fit([wrong], wrong).threshold is None
+    # The artists of a test fold have no part in its calibration.
+    alone = Calibration.fit([test], test)
+    assert alone.threshold is not None and alone.named == 1.0
+
+
+def test_the_printed_accuracy_is_that_of_the_record(lab: Lab) -> None:
+    for record in (lab.probe, lab.network):
+        assert open_run(record.run_id, here()).calibration.accuracy == record.evaluation.accuracy
+
+
+@pytest.mark.parametrize("which", ["network", "probe"])
+def test_sounds_unlike_the_training_tracks_are_novel(lab: Lab, tmp_path: Path, which: str) -> None:
+    for name, samples in {
+        "like": tone(1, 3.0, RATE, 77),
+        "sine": 0.3 * np.sin(np.arange(3 * RATE) * 0.6),
+    }.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
+    files = sorted(tmp_path.glob("*.wav"))
+    ready = open_run(getattr(lab, which).run_id, here())
+    done = predict_files(ready, files)
+    said = {Path(file.file).stem: file.segments[0] for file in done.files}
+    assert said["sine"].genre == "novel" and said["sine"].novelty > 1
+    assert said["like"].genre != "novel" and 0 < said["like"].novelty <= 1
+    assert [*ready.novelty.genres] == ["calm", "pulse"] and ready.novelty.summary() in done.known
+    (row, *_) = json.loads(format_predictions(done, "json"))["files"]
+    assert set(row) >= {"genre", "likeliest", "novelty"}
+    assert "novel (" in format_predictions(done, "table") and ",novelty,error" in format_predictions(
+        done, "csv"
+    )
+    over_time = predict_files(ready, files, over_time=True)
+    assert [file.segments[0].genre for file in over_time.files] == [
+        file.segments[0].genre for file in done.files
+    ]
+
+
+def test_a_genre_that_is_excluded_from_training_is_measured() -> None:
+    """Three genres: two are alike, one is far away. Only the last is found when it is excluded."""
+    rng = np.random.default_rng(0)
+    tracks = [
+        Track(f"{g}{n}", Path(f"{g}{n}"), f"g{g}", f"{g}{n}", content=f"{g}{n}")
+        for g in range(3)
+        for n in range(40)
+    ]
+    arrays = {t.content: rng.normal(9.0 * (t.label == "g2"), 1, (3, 8)).astype(np.float32) for t in tracks}
+    dataset = data.Dataset("toy", tuple(tracks))
+    representation: Any = SimpleNamespace(pooled=True, layer_slice=lambda name: slice(0, 8))
+    cache: Any = SimpleNamespace(representation=representation, read=arrays.__getitem__)
+    novelty = Novelty.fit(cache, dataset)
+    assert novelty.found[2] == 1.0 and max(novelty.found[:2]) < 0.3
+    assert "g2 100 %" in novelty.summary()
+    far, near = novelty.of(representation, [np.full((3, 8), 60.0), arrays["00"]])
+    assert near < 1 < far
+
+
+def test_artists_are_not_compared_with_themselves() -> None:
+    """Songs of an artist are alike: new artists must not be novel because of that."""
+    rng = np.random.default_rng(0)
+    places = rng.normal(0, 1, (60, 8))
+
+    def song(artist: int) -> np.ndarray:
+        return np.tile(places[artist] + rng.normal(0, 0.01, 8), (3, 1)).astype(np.float32)
+
+    tracks = [
+        Track(f"{artist:02d}{n}", Path("x"), "ab"[artist % 2], str(artist), content=f"{artist:02d}{n}")
+        for artist in range(40)
+        for n in range(6)
+    ]
+    arrays = {track.content: song(int(track.group)) for track in tracks}
+    representation: Any = SimpleNamespace(pooled=True, layer_slice=lambda name: slice(0, 8))
+    cache: Any = SimpleNamespace(representation=representation, read=arrays.__getitem__)
+    novelty = Novelty.fit(cache, data.Dataset("toy", tuple(tracks)))
+    new = novelty.of(representation, [song(artist) for artist in range(40, 60)])
+    assert (new > 1).mean() <= 0.2
+    # With a single artist nothing can be measured, and nothing is novel.
+    alone = data.Dataset("toy", tuple(replace(track, group="one") for track in tracks))
+    novelty = Novelty.fit(cache, alone)
+    assert "not available" in novelty.summary()
+    assert (novelty.of(representation, [np.full((3, 8), 60.0)]) < 1).all()
+
+
+def test_a_run_of_an_older_version_gets_its_novelty_without_training(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, weights = (lab.network.folder / name for name in ("novelty.npz", "fold0.safetensors"))
+    content, trained = file.read_bytes(), weights.stat().st_mtime_ns
+    file.unlink()
+    with pytest.raises(MgcError, match="novelty data cannot be read") as caught:
+        open_run(lab.network.run_id, here())
+    assert "run the command" in str(caught.value)
+    baseline(BaselineRecipe.model_validate(lab.network.recipe), here())
+    assert "run exists" in capsys.readouterr().err
+    assert file.read_bytes() == content and weights.stat().st_mtime_ns == trained
+    folder = export(open_run(lab.network.run_id, here()), tmp_path / "out")
+    assert (folder / "novelty.npz").read_bytes() == content
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"mgc_export": 1}))
+    with pytest.raises(MgcError, match="export format 1") as caught:
+        open_run(str(folder), here())
+    assert "export the run again" in str(caught.value)
+
+
+def test_damaged_novelty_data_is_named(lab: Lab) -> None:
+    file = lab.probe.folder / "novelty.npz"
+    content = file.read_bytes()
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    foreign = save_bytes({"x": torch.zeros(2)})
+    for damaged in (flipped, content[:-20], content[:7], b"", b"no tensors", foreign):
+        file.write_bytes(damaged)
+        with pytest.raises(MgcError, match="novelty data cannot be read") as caught:
+            open_run(lab.probe.run_id, here())
+        assert caught.value.where == file and "run the command" in str(caught.value)
 
 
 def test_a_run_without_its_files_is_refused(lab: Lab) -> None:
@@ -165,7 +310,7 @@ def test_a_run_without_its_files_is_refused(lab: Lab) -> None:
     assert caught.value.where == lab.probe.folder / "validation.parquet"
     (lab.probe.folder / "moved").rename(lab.probe.folder / "validation.parquet")
     (lab.probe.folder / "head0.safetensors").unlink()
-    with pytest.raises(MgcError, match="head of a fold is missing"):
+    with pytest.raises(MgcError, match="file of a head does not exist"):
         open_run(lab.probe.run_id, workspace=here())
     floor = next(lab.probe.folder.parent.glob("majority*"))
     with pytest.raises(MgcError, match="a floor without a model"):
@@ -263,7 +408,7 @@ def test_an_export_predicts_the_same_without_data_and_results(
     for record, with_encoder in ((lab.network, False), (lab.probe, True)):
         ready = open_run(record.run_id, workspace=here())
         predicted[record.kind] = predict_files(ready, files)
-        export(ready.models, ready.calibration, tmp_path / record.kind, with_encoder)
+        export(ready, tmp_path / record.kind, with_encoder)
     shutil.rmtree(tmp_path / "results")
     monkeypatch.setenv("MGC_EMBEDDINGS_CACHE", str(tmp_path / "new cache"))
     for kind, before in predicted.items():
@@ -281,7 +426,7 @@ def test_an_export_predicts_the_same_without_data_and_results(
 
 def test_an_export_asks_for_its_encoder_and_refuses_another(lab: Lab, tmp_path: Path) -> None:
     ready = open_run(lab.probe.run_id, workspace=here())
-    folder = export(ready.models, ready.calibration, tmp_path / "out")
+    folder = export(ready, tmp_path / "out")
     with pytest.raises(MgcError, match="encoder ear is not part") as caught:
         open_run(str(folder), workspace=here())
     assert "--model" in str(caught.value)
@@ -306,7 +451,7 @@ def test_the_card_has_the_figures_of_the_record_and_other_folders_are_not_overwr
     lab: Lab, tmp_path: Path
 ) -> None:
     ready = open_run(lab.probe.run_id, workspace=here())
-    folder = export(ready.models, ready.calibration, tmp_path / "out")
+    folder = export(ready, tmp_path / "out")
     card = (folder / "README.md").read_text()
     scores = lab.probe.evaluation
     assert f"Accuracy {scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]" in card
@@ -314,14 +459,14 @@ def test_the_card_has_the_figures_of_the_record_and_other_folders_are_not_overwr
     assert f"value: {round(scores.accuracy, 4)}" in card
     assert "layers=sweep" in card
     assert json.loads((folder / "labels.json").read_text()) == ["calm", "pulse"]
-    export(ready.models, ready.calibration, folder)  # of the same run: written again
+    export(ready, folder)  # of the same run: written again
     other = open_run(lab.network.run_id, workspace=here())
     with pytest.raises(MgcError, match="not empty and not an export of cnn"):
-        export(other.models, other.calibration, folder)
+        export(other, folder)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.doc").write_text("years of work")
     with pytest.raises(MgcError, match="not empty"):
-        export(ready.models, ready.calibration, tmp_path / "mine")
+        export(ready, tmp_path / "mine")
     (folder / "labels.json").write_text('["pulse", "calm"]')
     with pytest.raises(MgcError, match="does not list the genres"):
         open_run(str(folder), model=str(lab.encoder), workspace=here())
@@ -365,27 +510,16 @@ def test_damaged_files_are_named(lab: Lab) -> None:
 def test_an_export_that_fails_can_be_repeated(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(source: Path, target: Path) -> None:
-        target.write_bytes(b"")
-        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     ready = open_run(lab.probe.run_id, workspace=here())
     with monkeypatch.context() as patch:
-        patch.setattr("shutil.copyfile", full)
+        patch.setattr("os.fsync", full)
         with pytest.raises(OSError) as caught:
-            export(ready.models, ready.calibration, tmp_path / "out")
+            export(ready, tmp_path / "out")
     assert caught.value.filename == str(tmp_path / "out" / "head0.safetensors")
-    export(ready.models, ready.calibration, tmp_path / "out")
-
-
-def test_an_export_with_too_few_temperatures_is_refused(lab: Lab, tmp_path: Path) -> None:
-    ready = open_run(lab.network.run_id, workspace=here())
-    folder = export(ready.models, ready.calibration, tmp_path / "out")
-    config = json.loads((folder / "config.json").read_text())
-    config["calibration"]["temperatures"] = []
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(MgcError, match="0 temperatures for 1 models"):
-        open_run(str(folder), workspace=here())
+    export(ready, tmp_path / "out")
 
 
 @pytest.mark.parametrize("said", ["[enforce fail at inline_container.cc:603]", "I/O error: No space left"])

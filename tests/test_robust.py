@@ -290,7 +290,7 @@ def test_models_that_do_not_predict_what_the_record_says_are_refused(run: RunRec
 def test_missing_weights_are_named(run: RunRecord, trained: Path) -> None:
     (run.folder / "fold0.safetensors").unlink()
     message = refused("--data", trained / "music", "--only", "gain=-20")
-    assert "weights of a fold are missing" in message and "fold0.safetensors" in message
+    assert "weights of a fold cannot be read" in message and "fold0.safetensors" in message
 
 
 def test_altered_clips_are_removed_also_after_an_error(

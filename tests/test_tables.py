@@ -281,6 +281,10 @@ def test_hostile_names_do_not_break_any_format() -> None:
     one_line = HOSTILE.replace("\n", "\\n")
     table, markdown, latex = (render([section], form) for form in ("table", "markdown", "latex"))
     assert max(map(len, table.split("\n\n")[0].splitlines())) <= 140
+    both = [run("a long name", "baseline", 0.6, seed=s, split_seed=t) for s in range(3) for t in range(3)]
+    wide = render([section_of(*seeds("cnn", 0.6), *both, run("ast", "probe", 0.9))], "table")
+    assert "3 seeds, 3 splits" in wide
+    assert max(map(len, wide.split("\n\n")[0].splitlines())) <= 140
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     assert [len(re.findall(r"(?<!\\)[|]", line)) for line in lines] == [len(re.findall(r"[|]", lines[0]))] * 4
     assert "<script" not in markdown

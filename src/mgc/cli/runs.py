@@ -145,7 +145,8 @@ def predict(options: Options, run: str, files: list[Path]) -> None:
     if predictions.predicted or recipe.format != "table":
         typer.echo(format_predictions(predictions, recipe.format))
     if predictions.predicted:
-        say(opened.calibration.summary())
+        for sentence in predictions.known:
+            say(sentence)
     failed = [Excluded(file.file, Path(file.file), "", file.error) for file in predictions.failed]
     for line in by_reason(failed):
         say(f"not predicted: {line}")
@@ -170,6 +171,6 @@ def export(options: Options, run: str, folder: Path, with_encoder: bool = False)
 
     trusted = bool(options["trust_remote_code"])
     opened = open_run(run, options.workspace, model=options["model"], trust_remote_code=trusted)
-    export_run(opened.models, opened.calibration, folder, with_encoder)
+    export_run(opened, folder, with_encoder)
     typer.echo(f"{folder}: {len(opened.models.folds)} models; use: mgc predict {folder} FILES")
     typer.echo(f"  read {folder / 'README.md'} before you share it: it lists the licences")

@@ -15,7 +15,7 @@ Conventions
 * The calibration error is that of the top probability, in 15 bins of equal width (Guo et al. 2017).
 * The unit of intervals and tests is the group: the artist, or the track where artists are unknown, since
   tracks of one artist are similar (Field & Welsh 2007). Intervals of scores are expanded 95 % percentile
-  bootstraps (Efron & Tibshirani 1993, chapter 13; Hesterberg 2015), which hold with few groups too.
+  bootstraps (Efron & Tibshirani 1993, chapter 13; Hesterberg 2015), which suffice from 10 groups on.
 * Differences are tested by `compare`, many at once: flips of whole groups, step-down max-T (Westfall & Young
   1993; Phipson & Smyth 2010), equivalence by two one-sided tests (Schuirmann 1987). Intervals and tests
   include the variation between seeds and splits where runs show it (Bouthillier et al. 2021).

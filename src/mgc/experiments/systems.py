@@ -19,6 +19,7 @@ from mgc.config import SEEDS_FOR_VERDICT, BaselineRecipe, DataRecipe, ProbeRecip
 from mgc.data import Dataset, Split, unevaluated_classes
 from mgc.data.splits import REVISION as SPLIT
 from mgc.evaluate import Predictions, evaluate
+from mgc.predict.novelty import NOVELTY, Novelty
 from mgc.probing.fitting import REVISION as FITTING
 from mgc.probing.fitting import fit_folds
 from mgc.probing.heads import find_head, parameters_of, weighted
@@ -86,9 +87,12 @@ def baselines(
         if (run.folder / "record.json").exists() and not overwrite:
             say(f"run exists: {run.folder} (use --overwrite to repeat it)")
             existing.append(load_record(run.folder / "record.json"))
+            if not (run.folder / NOVELTY).exists():  # an older version recorded it
+                prepare(recipe, split.dataset, split, workspace)
+                _save_novelty(run, split, representation, workspace)
             continue
         seconds = {"represent": prepare(recipe, split.dataset, split, workspace)}
-        run.folder.mkdir(parents=True, exist_ok=True)
+        _save_novelty(run, split, representation, workspace)
         runs.append((recipe, split, replace(run, seconds=seconds)))
     yield from existing
     known = existing[-1:]
@@ -203,6 +207,7 @@ def _fit_heads(
     run: RunRecord, recipe: ProbeRecipe, split: Split, representation: Representation, workspace: Workspace
 ) -> RunRecord:
     embedded = embed_tracks(split.dataset.tracks, representation, workspace, recipe.device)
+    _save_novelty(run, split, representation, workspace)
     cache = EmbeddingCache(representation, workspace.cache)
     heads, seconds = fit_folds(cache, split.dataset, split, recipe)
     for number, head in enumerate(heads):
@@ -384,6 +389,11 @@ def _new_run(
         created="",
     )
     return replace(run, variant="" if kind == "floor" else variant_of(run))
+
+
+def _save_novelty(run: RunRecord, split: Split, representation: Representation, workspace: Workspace) -> None:
+    cache = EmbeddingCache(representation, workspace.cache)
+    Novelty.fit(cache, split.dataset).save(run.folder / NOVELTY)
 
 
 def _finish(

@@ -2,11 +2,19 @@
 
 from mgc.predict.calibrate import Calibration
 from mgc.predict.export import export
-from mgc.predict.models import FoldModel, RunModels, load_models
-from mgc.predict.output import FilePrediction, FilePredictions, Segment, format_predictions
-from mgc.predict.predict import OpenRun, find_files, open_run, predict_files
+from mgc.predict.models import FoldModel, OpenRun, RunModels, load_models
+from mgc.predict.novelty import Novelty
+from mgc.predict.predict import (
+    FilePrediction,
+    FilePredictions,
+    Segment,
+    find_files,
+    format_predictions,
+    open_run,
+    predict_files,
+)  # fmt: skip
 
 __all__ = [
-    "Calibration", "FilePrediction", "FilePredictions", "FoldModel", "OpenRun", "RunModels", "Segment",
-    "export", "find_files", "format_predictions", "load_models", "open_run", "predict_files",
+    "Calibration", "FilePrediction", "FilePredictions", "FoldModel", "Novelty", "OpenRun", "RunModels",
+    "Segment", "export", "find_files", "format_predictions", "load_models", "open_run", "predict_files",
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mgc.predict.calibrate import Calibration
-from mgc.predict.models import RunModels
+from mgc.predict.models import OpenRun, RunModels
+from mgc.predict.novelty import NOVELTY
 from mgc.representations import REPRESENTATIONS
 from mgc.representations.encoders.checkpoints import as_folder, locate
 from mgc.representations.encoders.efficientat import NAME, find_weights
@@ -21,21 +22,21 @@ from mgc.runs.tables import compare_records, render
 from mgc.util import files
 from mgc.util.errors import MgcError, explaining
 from mgc.util.progress import say
-from mgc.util.text import markdown_table, render_template
+from mgc.util.text import render_template
 
 CONFIG, LABELS, CARD, ENCODER = "config.json", "labels.json", "README.md", "encoder"
-FORMAT = 1
-WRITTEN = (CONFIG, "fold*.safetensors", "head*.safetensors", LABELS, CARD)  # CONFIG is removed first
+FORMAT = 2
+WRITTEN = (CONFIG, "fold*.safetensors", "head*.safetensors", NOVELTY, LABELS, CARD)  # CONFIG is removed first
 
 
-def export(models: RunModels, calibration: Calibration, folder: Path, with_encoder: bool = False) -> Path:
+def export(run: OpenRun, folder: Path, with_encoder: bool = False) -> Path:
     """Write the folder; `with_encoder` also copies the files of an encoder that is a local folder.
 
     Raises:
         MgcError: the folder contains anything but an export of the same run.
         OSError: a file cannot be copied or written.
     """
-    record = models.record
+    models, record = run.models, run.models.record
     _refuse_other(folder, record)
     source = _encoder_files(models) if with_encoder else []
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,6 +45,7 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
         for number in range(len(models.folds)):
             name = f"{'fold' if record.kind == 'baseline' else 'head'}{number}.safetensors"
             _copy(record.folder / name, folder / name)
+        run.novelty.save(folder / NOVELTY)
         for file in source:
             _copy(file, folder / ENCODER / file.name)
         encoder = _encoder_place(models, bool(source))
@@ -51,11 +53,11 @@ def export(models: RunModels, calibration: Calibration, folder: Path, with_encod
             "mgc_export": FORMAT,
             "encoder": encoder,
             "threshold_is": "for the highest calibrated probability; a genre below it is called unknown",
-            "calibration": calibration.model_dump(mode="json"),
+            "calibration": run.calibration.model_dump(mode="json"),
             **without_places(record).to_dict(),
         }
         files.write(folder / LABELS, json.dumps(models.classes, indent=2) + "\n")
-        files.write(folder / CARD, _model_card(models, calibration, encoder) + "\n")
+        files.write(folder / CARD, _model_card(run, encoder) + "\n")
         files.write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     except BaseException:  # also an interrupt: the next call must not find a partial export
         _clear(folder)
@@ -72,37 +74,28 @@ def _clear(folder: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(exist_ok=True)
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        error.filename, error.filename2 = str(target), None  # on a full disk this is the file that counts
-        raise
+    with source.open("rb") as stream:
+        files.write(target, iter(lambda: stream.read(2**20), b""))
 
 
-def _model_card(models: RunModels, calibration: Calibration, encoder: str) -> str:
+def _model_card(run: OpenRun, encoder: str) -> str:
     """The README.md; `encoder` describes where the encoder is."""
-    record, public = models.record, without_places(models.record)
+    models, record, public = run.models, run.models.record, without_places(run.models.record)
     place = record.data_hash, record.split_hash
     others = [
         other for other in load_records(record.data, models.workspace)
         if (other.data_hash, other.split_hash) == place and other.run_id != record.run_id
     ]  # fmt: skip
-    per_class = [
-        [r.label, f"{r.precision:.2f}", f"{r.recall:.2f}", f"{r.f1:.2f}", r.support]
-        for r in record.evaluation.per_class
-    ]
     return render_template(
         "mgc.predict",
         "card.md",
         models=models,
         record=record,
         card=public.representation_card,
-        calibration=calibration,
+        known=run.known,
         encoder=encoder,
         scores=record.evaluation,
         trained="trained from scratch" if record.kind == "baseline" else "heads on a frozen encoder",
-        per_class=markdown_table(["genre", "precision", "recall", "F1", "tracks"], per_class),
         comparison=render(compare_records([*others, record]), "markdown"),
         command=command_line(public),
     )
@@ -119,14 +112,13 @@ def read_export(folder: Path, model: str | None = None) -> tuple[RunRecord, Cali
     with explaining("not an export of mgc, or damaged", file, fix, errors):
         config = json.loads(file.read_text(encoding="utf-8"))
         if config["mgc_export"] != FORMAT:
-            raise MgcError(f"unknown export format {config['mgc_export']}", where=file, fix="update mgc")
+            what = f"export format {config['mgc_export']}, but this version of mgc reads format {FORMAT}"
+            raise MgcError(what, where=file, fix="export the run again: mgc export RUN FOLDER")
         record = load_record(file)
         calibration = Calibration.model_validate(config["calibration"])
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         if labels != [row["label"] for row in record.scores["per_class"]]:
             raise ValueError(f"{LABELS} does not list the genres of the run in their order")
-        if len(calibration.temperatures) != len(record.chosen):
-            raise ValueError(f"{len(calibration.temperatures)} temperatures for {len(record.chosen)} models")
     if model is None and (folder / ENCODER).is_dir():
         model = str(folder / ENCODER)
     if model is None and config["encoder"].startswith("not included"):

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mgc.config import BaselineRecipe, Device, ProbeRecipe
+from mgc.predict.calibrate import Calibration
+from mgc.predict.novelty import Novelty
 from mgc.probing.fitting import Embeddings, embeddings_of, probabilities
 from mgc.probing.heads.saving import load_head
 from mgc.representations import ModelSpec, Representation, open_representation
@@ -49,6 +51,21 @@ class RunModels:
     folds: tuple[FoldModel, ...]
     classes: tuple[str, ...]
     workspace: Workspace
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that can predict."""
+
+    models: RunModels
+    calibration: Calibration
+    device: Device
+    novelty: Novelty
+
+    @property
+    def known(self) -> tuple[str, str]:
+        """What "unknown" and "novel" mean for this run, in sentences."""
+        return self.calibration.summary(), self.novelty.summary()
 
 
 def load_models(
@@ -153,8 +170,6 @@ def _network(
     device: Device,
 ) -> _Network:
     file = record.folder / f"fold{number}.safetensors"
-    if not file.exists():
-        raise MgcError("the weights of a fold are missing", where=file, fix=RERUN)
     with explaining("the weights of a fold cannot be read", file, RERUN, (OSError, SafetensorError)):
         weights = load_file(file)
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
@@ -205,10 +220,6 @@ class _ArrayCache(EmbeddingCache):
 def _head(
     record: RunRecord, recipe: ProbeRecipe, number: int, representation: Representation, classes: int
 ) -> _Head:
-    file = record.folder / f"head{number}.safetensors"
-    if not file.exists():
-        fix = "run the command of this run again: fitting a head takes seconds"
-        raise MgcError("the head of a fold is missing", where=file, fix=fix)
     layer = recipe.layers if recipe.layers == "weighted" else str(record.chosen[number]["layer"])
     one = recipe.model_copy(update={"layers": layer})
-    return _Head(load_head(file), one, representation, classes)
+    return _Head(load_head(record.folder / f"head{number}.safetensors"), one, representation, classes)

@@ -1,45 +1,82 @@
-"""Predict the genres of audio files with the models of a run, of whole files or over time."""
+"""Predict the genres of audio files with the models of a run, and show them as a table, CSV or JSON."""
 
+import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mgc.audio import SUFFIXES, Clip
 from mgc.config import Device
 from mgc.data import Track, inspect_all
 from mgc.data.dataset import as_text
 from mgc.data.sources.local import files_below
-from mgc.predict.calibrate import Calibration
+from mgc.predict.calibrate import UNKNOWN, Calibration, tempered
 from mgc.predict.export import CONFIG, read_export
-from mgc.predict.models import RunModels, load_models
-from mgc.predict.output import UNKNOWN, FilePrediction, FilePredictions, Segment
+from mgc.predict.models import OpenRun, RunModels, load_models
+from mgc.predict.novelty import NOVEL, NOVELTY, Novelty, pool_windows
 from mgc.representations import STATISTICS, Representation
 from mgc.representations.cache.embed import embed_tracks
 from mgc.representations.cache.embeddings import EmbeddingCache
 from mgc.representations.derived import per_window
 from mgc.runs import find_run
 from mgc.runs.record import RERUN, load_record
-from mgc.util.errors import MgcError, counted, reason_of
-from mgc.util.progress import Progress, say
+from mgc.util.errors import MgcError, counted, did_you_mean, reason_of
+from mgc.util.progress import Progress, clock, say
+from mgc.util.text import text_table
 from mgc.workspace import Workspace
 
 SEGMENT_SECONDS = 10.0  # at least: listeners hardly recognise a genre from less
 
 
 @dataclass(frozen=True)
-class OpenRun:
-    """A run that can predict."""
+class Segment:
+    """The genre from `start` to `end` seconds; `probabilities` (C,) are in the order of the classes."""
 
-    models: RunModels
-    calibration: Calibration
-    device: Device
+    start: float
+    end: float
+    genre: str  # a class, UNKNOWN or NOVEL
+    probabilities: np.ndarray
+    novelty: float  # distance from the tracks of the run, novel above 1
+
+
+@dataclass(frozen=True)
+class FilePrediction:
+    """The segments of a file (a single one, unless predicted over time), or why there are none."""
+
+    file: str
+    segments: tuple[Segment, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class FilePredictions:
+    """The predictions of all files."""
+
+    run_id: str
+    classes: tuple[str, ...]
+    threshold: float | None
+    over_time: bool
+    files: tuple[FilePrediction, ...]
+    known: tuple[str, ...] = ()  # sentences on what "unknown" and "novel" mean for this run
+
+    @property
+    def failed(self) -> list[FilePrediction]:
+        """Files that could not be used."""
+        return [file for file in self.files if file.error]
+
+    @property
+    def predicted(self) -> list[FilePrediction]:
+        """All other files."""
+        return [file for file in self.files if not file.error]
 
 
 def open_run(
@@ -70,8 +107,8 @@ def open_run(
         if len(validation) != len(models.folds) or any(fold.classes != models.classes for fold in validation):
             what = "the validation predictions have other folds or genres than the models of the run"
             raise MgcError(what, where=file, fix=RERUN)
-        calibration = Calibration.fit(validation)
-    return OpenRun(models, calibration, device)
+        calibration = Calibration.fit(validation, record.predictions())
+    return OpenRun(models, calibration, device, Novelty.load(folder / NOVELTY))
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -123,7 +160,9 @@ def predict_files(run: OpenRun, files: Sequence[Path], over_time: bool = False) 
                 results.append(FilePrediction(as_text(file), segments, error))
                 progress.step()
     models, threshold = run.models, run.calibration.threshold
-    return FilePredictions(models.record.run_id, models.classes, threshold, over_time, tuple(results))
+    return FilePredictions(
+        models.record.run_id, models.classes, threshold, over_time, tuple(results), run.known
+    )
 
 
 @contextmanager
@@ -161,20 +200,27 @@ def _embed(
 
 def _predict(run: OpenRun, cache: EmbeddingCache, clip: Clip, over_time: bool) -> tuple[Segment, ...]:
     """The segments of a clip; a single one, unless over time."""
-    array, edges = cache.read(clip.content), np.array([0.0, clip.seconds])
+    array, edges, classes = cache.read(clip.content), np.array([0.0, clip.seconds]), run.models.classes
+    parts = [array]
     if over_time:
-        edges, folds = _over_time(run.models, array, clip.seconds)
+        edges, parts, folds = _over_time(run.models, array, clip.seconds)
     else:
-        folds = [fold.probabilities([array]) for fold in run.models.folds]  # (1, C) each
-    threshold, segments = run.calibration.threshold, []
-    for (start, end), row in zip(pairwise(edges.tolist()), run.calibration.mean(folds), strict=True):
-        known = threshold is None or row.max() >= threshold
-        segments.append(Segment(start, end, run.models.classes[row.argmax()] if known else UNKNOWN, row))
+        folds = [fold.probabilities(parts) for fold in run.models.folds]  # (1, C) each
+    novelties = run.novelty.of(run.models.representation, parts).tolist()
+    calibrated = np.mean([tempered(fold, run.calibration.temperature) for fold in folds], axis=0)  # (S, C)
+    segments, threshold, times = [], run.calibration.threshold, pairwise(edges.tolist())
+    for (start, end), row, novelty in zip(times, calibrated, novelties, strict=True):
+        genre = classes[row.argmax()] if threshold is None or row.max() >= threshold else UNKNOWN
+        if novelty > 1 and NOVEL not in classes:
+            genre = NOVEL
+        segments.append(Segment(start, end, genre, row, novelty))
     return tuple(segments)
 
 
-def _over_time(models: RunModels, array: np.ndarray, seconds: float) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Edges (S + 1,) of S segments in seconds, and their (S, C) probabilities by each fold.
+def _over_time(
+    models: RunModels, array: np.ndarray, seconds: float
+) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Edges (S + 1,) of S segments in seconds, their arrays, and their (S, C) probabilities by each fold.
 
     `array` contains all frames of a clip, or the statistics of its windows one after the other.
     """
@@ -192,22 +238,88 @@ def _over_time(models: RunModels, array: np.ndarray, seconds: float) -> tuple[np
     edges[-1] = seconds
     ranges = [slice(start, end) for start, end in pairwise(cuts)]
     if representation.frames_a_second:
-        return edges, [fold.segment_probabilities(array, ranges) for fold in models.folds]
+        folds = [fold.segment_probabilities(array, ranges) for fold in models.folds]
+        return edges, [array[part] for part in ranges], folds
     windows = array.reshape(rows, len(STATISTICS), -1)  # (W, 3, width)
     parts = [windows[part].reshape(-1, windows.shape[2]) for part in ranges]
     if representation.spec.keep == "clip":
         new = np.clip(seconds * rate - np.arange(rows), 1e-3, 1.0)  # share of each window that is new
         parts = [pool_windows(windows[part], new[part]) for part in ranges]
-    return edges, [fold.probabilities(parts) for fold in models.folds]
+    return edges, parts, [fold.probabilities(parts) for fold in models.folds]
 
 
-def pool_windows(windows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(W, 3, width), the mean, deviation and maximum of W windows, to (3, width), those of all together.
+# ---- as text --------------------------------------------------------------------------------------------
 
-    `weights` (W,) are the shares of the windows.
-    """
-    mean, deviation, maximum = windows.astype(np.float32).swapaxes(0, 1)  # (W, width) each
-    weight = weights[:, np.newaxis] / weights.sum()
-    centre = (weight * mean).sum(axis=0)
-    variance = (weight * (deviation**2 + (mean - centre) ** 2)).sum(axis=0)
-    return np.stack([centre, np.sqrt(variance), maximum.max(axis=0)])
+
+def format_predictions(predictions: FilePredictions, form: str) -> str:
+    """The predictions as "table", "csv" or "json". Files that failed come last; a table omits them."""
+    formats = {"table": _table, "csv": _csv, "json": _json}
+    if form not in formats:
+        raise MgcError(f"unknown format {form!r}", where="--format", fix=did_you_mean(form, formats))
+    return formats[form](predictions)
+
+
+def _as_dict(segment: Segment, classes: Sequence[str]) -> dict[str, Any]:
+    """A segment as plain values, times in seconds; the keys of CSV and JSON."""
+    first, second = np.argsort(-segment.probabilities, kind="stable")[:2]
+    return {
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "genre": segment.genre,
+        "likeliest": classes[first],
+        "probability": float(segment.probabilities[first]),
+        "second": classes[second],
+        "second_probability": float(segment.probabilities[second]),
+        "novelty": round(segment.novelty, 4),
+    }
+
+
+def _table(predictions: FilePredictions) -> str:
+    classes, times = predictions.classes, ["from", "to"] if predictions.over_time else []
+    header = ["file", *times, "genre", "probability", "second best", "probability"]
+    rows = []
+    for file in predictions.predicted:
+        for segment in _merged(file.segments):
+            row = _as_dict(segment, classes)
+            genre = segment.genre
+            genre += f" ({row['likeliest']}?)" if genre in (UNKNOWN, NOVEL) and genre not in classes else ""
+            times = [clock(segment.start), clock(segment.end)] if predictions.over_time else []
+            first, second = f"{row['probability']:.2f}", f"{row['second_probability']:.2f}"
+            rows.append([file.file, *times, genre, first, row["second"], second])
+    return text_table(header, rows)
+
+
+def _merged(segments: Sequence[Segment]) -> Iterator[Segment]:
+    """Consecutive segments of one genre as one, with the mean of their probabilities over time."""
+    for genre, group in groupby(segments, key=lambda segment: segment.genre):
+        same = list(group)
+        seconds = [max(segment.end - segment.start, 1e-9) for segment in same]
+        mean = np.average([segment.probabilities for segment in same], axis=0, weights=seconds)
+        yield Segment(same[0].start, same[-1].end, genre, mean, max(segment.novelty for segment in same))
+
+
+def _csv(predictions: FilePredictions) -> str:
+    keys = ["start", "end", "genre", "likeliest", "probability", "second", "second_probability", "novelty"]
+    classes, labels = predictions.classes, [f"p_{label}" for label in predictions.classes]
+    rows = [
+        {"file": file.file} | _as_dict(one, classes) | dict(zip(labels, one.probabilities, strict=True))
+        for file in predictions.predicted
+        for one in file.segments
+    ]  # fmt: skip
+    rows += [{"file": file.file, "error": file.error} for file in predictions.failed]
+    table = pd.DataFrame(rows, columns=["file", *keys, "error", *labels])
+    return table.to_csv(index=False).removesuffix("\n")
+
+
+def _json(predictions: FilePredictions) -> str:
+    classes = predictions.classes
+    files: list[dict[str, Any]] = []
+    for file in predictions.predicted:
+        segments = [
+            _as_dict(one, classes) | {"probabilities": dict(zip(classes, one.probabilities, strict=True))}
+            for one in file.segments
+        ]
+        files.append({"file": file.file} | ({"segments": segments} if predictions.over_time else segments[0]))
+    files += [{"file": file.file, "error": file.error} for file in predictions.failed]
+    about = {name: getattr(predictions, name) for name in ("classes", "threshold", "known")}
+    return json.dumps({"run": predictions.run_id, **about, "files": files}, indent=2)

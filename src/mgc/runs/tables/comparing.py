@@ -30,7 +30,7 @@ CATEGORIES = {
     "floor": "floor",
     "untrained": "untrained encoder",
     "features": "hand-made features",
-    "scratch": "trained from scratch",
+    "scratch": "from scratch",
     "frozen": "frozen encoder",
 }
 
@@ -101,9 +101,9 @@ class System:
 
     @property
     def runs_text(self) -> str:
-        """`3 seeds`, `5 seeds x 3 splits`; empty for one run, or seeds that change nothing."""
+        """`3 seeds`, `5 seeds, 3 splits`; empty for one run, or seeds that change nothing."""
         counts = {"seed": self.scores.seeds if self.record.random else 1, "split": self.scores.splits}
-        return " x ".join(f"{count} {what}s" for what, count in counts.items() if count > 1)
+        return ", ".join(f"{count} {what}s" for what, count in counts.items() if count > 1)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ WORDS = (
     "reported elsewhere",
 )  # columns without numbers
 FORMATS = ("table", "markdown", "latex", "csv", "json")
-WRAP = 34  # characters in a cell of the text table; only words are longer
+WRAP = 25  # characters in a cell of the text table; only words are longer
 SCORES = ("macro_f1", "balanced_accuracy", "roc_auc")  # scores with an interval, besides the accuracy
 ENDS = ("", "_low", "_high")
 DIFFERENCE = dict(zip(ENDS, ("difference", "low", "high"), strict=True))

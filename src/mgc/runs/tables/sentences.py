@@ -160,7 +160,7 @@ def caption(section: Section) -> list[str]:
     if scores.n_groups < FEW_GROUPS:
         lines.append(
             f"There are only {counted(scores.n_groups, scores.interval_unit)}: intervals are corrected for "
-            f"that, but rest on the assumption that other {units} are like these."
+            "that, but only large differences can be shown, and with fewer than 10 the 95 % are not reached."
         )
     if variation := _variation(section):
         lines.append(variation)
