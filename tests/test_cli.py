@@ -429,7 +429,8 @@ def test_layers_are_chosen_by_inner_folds_on_validation_or_weighted(music: Path,
     assert "chosen by inner folds" in ok("runs", "show", sweep.run_id)
     ok(*command, "--layers", "sweep", "--select", "validation")
     [old] = (r for r in load_records("music", workspace=here()) if r.recipe.get("select") == "validation")
-    assert min(losses := old.chosen[0]["val_log_loss_of_layers"], key=losses.get) == old.chosen[0]["layer"]
+    losses = old.chosen[0]["val_log_loss_of_layers"]
+    assert min(losses, key=losses.get) == old.chosen[0]["layer"]
     assert "chosen on the validation set" in ok("runs", "show", old.run_id)
     assert sum(summed.chosen[0]["layer_weights"]) == pytest.approx(1)
     assert "--layers sweep" in refused(*command, "--layers", "weighted", "--head", "knn")
