@@ -71,15 +71,19 @@ def tone(genre: int, seconds: float, rate: int, seed: int) -> np.ndarray:
     return (0.2 * wave + 0.01 * rng.standard_normal(len(t))).astype(np.float32)
 
 
-@pytest.fixture
-def music(tmp_path: Path) -> Path:
-    """A folder root/<genre>/<file> of two genres with 10 wav files of 3 s each."""
-    root = tmp_path / "music"
+def write_music(root: Path, seconds: float) -> Path:
+    """Write root/<genre>/<file>: two genres, "calm" and "pulse", with 10 wav files each; returns `root`."""
     for genre, name in enumerate(("calm", "pulse")):
         (root / name).mkdir(parents=True)
         for number in range(10):
-            soundfile.write(root / name / f"{number}.wav", tone(genre, 3.0, 16_000, number), 16_000)
+            soundfile.write(root / name / f"{number}.wav", tone(genre, seconds, 16_000, number), 16_000)
     return root
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """A folder root/<genre>/<file> of two genres with 10 wav files of 3 s each."""
+    return write_music(tmp_path / "music", 3.0)
 
 
 @pytest.fixture

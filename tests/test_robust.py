@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import here, tone
+from conftest import here, tone, write_music
 from typer.testing import CliRunner, Result
 
 from mgc.audio import inspect, load
@@ -152,11 +152,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MGC_RESULTS", str(folder / "mgc_results"))
         patch.setenv("MGC_EMBEDDINGS_CACHE", str(folder / "mgc_embeddings_cache"))
-        for genre, name in enumerate(("calm", "pulse")):
-            (folder / "music" / name).mkdir(parents=True)
-            for number in range(10):
-                wave = tone(genre, 3.0, 16_000, number)
-                soundfile.write(folder / "music" / name / f"{number}.wav", wave, 16_000)
+        write_music(folder / "music", 3.0)
         done = mgc("baseline", "--data", folder / "music", "--split", "holdout", "--set", "train.epochs=1")
         assert done.exit_code == 0, done.output
     return folder

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
-from conftest import here, tone
+from conftest import here, write_music
 from typer.testing import CliRunner, Result
 
 from mgc import runs
@@ -58,11 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MGC_RESULTS", str(folder / "mgc_results"))
         patch.setenv("MGC_EMBEDDINGS_CACHE", str(folder / "mgc_embeddings_cache"))
-        for genre, name in enumerate(("calm", "pulse")):
-            (folder / "music" / name).mkdir(parents=True)
-            for number in range(10):
-                wave = tone(genre, 1.0, 16_000, number)
-                soundfile.write(folder / "music" / name / f"{number}.wav", wave, 16_000)
+        write_music(folder / "music", 1.0)
         common = ("--data", folder / "music", "--split", "holdout")
         for words in (
             ("probe", "--model", "mfcc"),

@@ -22,6 +22,7 @@ from mgc.runs.tables import (
     caption,
     cells,
     compare_records,
+    comparing,
     further_verdicts,
     render,
     verdict_sentence,
@@ -162,6 +163,16 @@ def test_the_best_of_several_is_tested_against_all_pairs() -> None:
     assert ", corrected for 4 pairs, on 300 tracks by 100 artists." in sentence
     lost = section_of(*seeds("cnn", 0.85), run("ast", "probe", 0.6))
     assert "encoder is worse than a network trained from scratch on audio: ast" in verdict_sentence(lost)
+
+
+def test_each_pair_of_categories_is_tested_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = section_of(*study())
+    calls: list[int] = []
+    monkeypatch.setattr(comparing, "compare", lambda *words: calls.append(1) or compare(*words))
+    render([section], "markdown")
+    tested = len(calls)
+    render([section], "table")
+    assert tested == len(calls) == 6  # three kinds of systems against one another, and against the floor
 
 
 def test_equal_systems_are_equivalent_within_the_margin() -> None:

@@ -24,7 +24,6 @@ EncoderPrecision = Literal["float32", "bfloat16"]
 WINDOWS_AT_ONCE = 8
 # scikit-learn accepts seeds below 2**32, and each fold adds its number.
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-SEEDS_FOR_VERDICT = 3  # fewer do not show how much the seed of a random training matters
 MOST_SEEDS = 100
 
 

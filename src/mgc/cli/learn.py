@@ -264,7 +264,7 @@ def _run(
     options: Options, recipe: "BaselineRecipe | ProbeRecipe", title: str, overwrite: bool = False
 ) -> None:
     """Run a system for all seeds and print its scores, and the command that adds missing seeds."""
-    from mgc.config import SEEDS_FOR_VERDICT
+    from mgc.evaluate import MIN_SEEDS
     from mgc.experiments.study import PlannedRun, run_planned
     from mgc.experiments.systems import cost, missing_seeds
 
@@ -273,10 +273,8 @@ def _run(
         _print_scores(record)
     if missing := missing_seeds(record, workspace):
         words = re.sub(r" --(overwrite|seeds?[ =]\S+)", "", shlex.join(sys.argv[1:]))
-        typer.echo(
-            f"a verdict needs {SEEDS_FOR_VERDICT} seeds; {missing} more take about {cost(record, missing)}:"
-        )
-        typer.echo(f"  {_program()} {words} --seeds {SEEDS_FOR_VERDICT}")
+        typer.echo(f"a verdict needs {MIN_SEEDS} seeds; {missing} more take about {cost(record, missing)}:")
+        typer.echo(f"  {_program()} {words} --seeds {MIN_SEEDS}")
 
 
 def _print_scores(record: "RunRecord") -> None:

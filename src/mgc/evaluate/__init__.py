@@ -41,7 +41,6 @@ from mgc.evaluate.bootstrap import unit_numbers
 from mgc.evaluate.inference import (
     MARGIN,
     MIN_SEEDS,
-    SIGNIFICANCE,
     Comparison,
     Outcomes,
     Verdict,
@@ -74,7 +73,7 @@ from mgc.evaluate.scores import (
 )
 
 __all__ = [
-    "ARTIST_PREFIX", "MARGIN", "MIN_SEEDS", "PROBABILITY_PREFIX", "SIGNIFICANCE", "Bin", "ClassScore",
+    "ARTIST_PREFIX", "MARGIN", "MIN_SEEDS", "PROBABILITY_PREFIX", "Bin", "ClassScore",
     "Comparison", "Floats", "Integers", "Outcomes", "OverRuns", "Predictions", "Scores", "Verdict",
     "calibration_error", "check_same_tracks", "compare", "compare_runs", "confusion_matrix", "evaluate",
     "log_loss", "over_runs", "precision_recall_f1", "reliability", "repeats", "roc_aucs", "roc_curves",

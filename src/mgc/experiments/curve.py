@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mgc.config import BaselineRecipe, CurveRecipe, ProbeRecipe, Repeats
-from mgc.evaluate import Outcomes, compare
-from mgc.evaluate.bootstrap import unit_numbers
+from mgc.evaluate import Outcomes, compare, unit_numbers
 from mgc.experiments import differences
 from mgc.experiments.study import PlannedRun, plan_runs, run_recipe
 from mgc.experiments.systems import load_dataset_and_split

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from mgc.evaluate import Comparison
-from mgc.evaluate.inference import MIN_SEEDS
+from mgc.evaluate import MIN_SEEDS, Comparison
+from mgc.runs.tables import p_value_text
 
 
 def columns(one: Comparison, margin: float) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def cells(row: Mapping[Hashable, Any]) -> list[str]:
     x, low, high = (round(row[name], 3) + 0.0 for name in ("difference", "low", "high"))  # no negative zero
     return [
         f"{x:+.3f} [{low:+.3f}, {high:+.3f}]",
-        "<0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.3f}",
+        p_value_text(row["p_value"]),
         row["verdict"],
     ]
 

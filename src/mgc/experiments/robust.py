@@ -23,8 +23,7 @@ from mgc.audio.effects import EFFECTS, Alteration
 from mgc.config import CompareRecipe, DataRecipe, Device, RobustRecipe
 from mgc.data import Dataset, Track
 from mgc.data.loading import limit_tracks
-from mgc.evaluate import Outcomes, Predictions, compare, evaluate
-from mgc.evaluate.bootstrap import unit_numbers
+from mgc.evaluate import Outcomes, Predictions, compare, evaluate, unit_numbers
 from mgc.experiments import differences
 from mgc.predict.models import RunModels, load_models
 from mgc.representations import Representation

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgc.config import (
-    SEEDS_FOR_VERDICT,
     BaselineRecipe,
     DataRecipe,
     Device,
@@ -17,6 +16,7 @@ from mgc.config import (
     read_toml,
 )
 from mgc.data import Split, load, make_split, scan
+from mgc.evaluate import MIN_SEEDS
 from mgc.experiments.systems import baselines, probe
 from mgc.probing.heads import find_head
 from mgc.runs.record import RunRecord, load_records
@@ -168,7 +168,7 @@ def demo(
     Raises:
         MgcError: the extra `demo` is not installed, or the encoder's weights cannot be downloaded.
     """
-    data, three = DataRecipe(source=DEMO), Repeats(seeds=(*range(SEEDS_FOR_VERDICT),))
+    data, three = DataRecipe(source=DEMO), Repeats(seeds=(*range(MIN_SEEDS),))
     # The encoder first: if its weights cannot be downloaded, this shows before minutes of training.
     runs = probe(ProbeRecipe(data=data, model=DEMO_ENCODER, device=device), workspace)
     network = PlannedRun("cnn", BaselineRecipe(data=data, device=device), three)

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 
 from mgc import data
-from mgc.config import SEEDS_FOR_VERDICT, BaselineRecipe, DataRecipe, ProbeRecipe
+from mgc.config import BaselineRecipe, DataRecipe, ProbeRecipe
 from mgc.data import Dataset, Split, unevaluated_classes
 from mgc.data.splits import REVISION as SPLIT
-from mgc.evaluate import Predictions, evaluate
+from mgc.evaluate import MIN_SEEDS, Predictions, evaluate
 from mgc.predict.novelty import NOVELTY, Novelty
 from mgc.probing.fitting import REVISION as FITTING
 from mgc.probing.fitting import fit_folds
@@ -85,25 +85,25 @@ def baselines(
         representation = representations_of(recipe, workspace)[0]
         run = _new_run(recipe.network, "baseline", "", recipe, split, representation, workspace)
         _run_floors(recipe, split, workspace)
-        runs.append((recipe, split, run))
+        runs.append((recipe, split, representation, run))
     with ExitStack() as locks:
-        for folder in sorted(run.folder for _, _, run in runs):  # in one order: no deadlock
+        for folder in sorted(run.folder for *_, run in runs):  # in one order: no deadlock
             locks.enter_context(files.lock(folder))
         known, todo = [], []
-        for recipe, split, run in runs:
+        for recipe, split, representation, run in runs:
             if (run.folder / "record.json").exists() and not overwrite:
                 say(f"run exists: {run.folder} (use --overwrite to repeat it)")
                 record = load_record(run.folder / "record.json", weights=True)
                 if not (run.folder / NOVELTY).exists():  # an older version recorded it
                     prepare(recipe, split.dataset, split, workspace)
-                    _save_novelty(run, split, representations_of(recipe, workspace)[0], workspace)
+                    _save_novelty(run, split, representation, workspace)
                     record = record.save(record.predictions())
                 known.append(record)
                 yield record
                 continue
             seconds = {"represent": prepare(recipe, split.dataset, split, workspace)}
             locks.enter_context(run.replacing())
-            _save_novelty(run, split, representations_of(recipe, workspace)[0], workspace)
+            _save_novelty(run, split, representation, workspace)
             todo.append((recipe, split, replace(run, seconds=seconds)))
         del known[:-1]
         trained = train_folds([(r, split, run.folder) for r, split, run in todo], workspace, overwrite)
@@ -151,9 +151,9 @@ def missing_seeds(record: RunRecord, workspace: Workspace) -> int:
     systems = systems_of(load_records(record.data, workspace))
     [own] = [s.records for s in systems if record.run_id in {one.run_id for one in s.records}]
     seeds = {one.seed for one in own}
-    if not record.random or record.leaky or len(seeds) >= SEEDS_FOR_VERDICT:
+    if not record.random or record.leaky or len(seeds) >= MIN_SEEDS:
         return 0
-    return len({*range(SEEDS_FOR_VERDICT)} - seeds)
+    return len({*range(MIN_SEEDS)} - seeds)
 
 
 def probe(recipe: ProbeRecipe, workspace: Workspace) -> list[RunRecord]:

@@ -102,6 +102,11 @@ class RunRecord:
         return is_random({**self.recipe, "random_seed": None})
 
     @property
+    def split_seed(self) -> int:
+        """The seed of its split; 0 in records of versions that had none."""
+        return int(self.recipe["data"].get("split_seed") or 0)
+
+    @property
     def display_name(self) -> str:
         """The name of the system in tables."""
         return self.name or self.system

@@ -7,12 +7,13 @@ from mgc.runs.tables.sentences import (
     answers,
     caption,
     further_verdicts,
+    p_value_text,
     points,
     verdict_sentence,
 )
 
 __all__ = [
     "CATEGORIES", "FORMATS", "QUESTIONS", "BestPair", "Row", "Section", "System", "answers", "as_dict",
-    "caption", "cells", "compare_records", "further_verdicts", "points", "render", "systems_of",
-    "verdict_sentence", "write_tables",
+    "caption", "cells", "compare_records", "further_verdicts", "p_value_text", "points", "render",
+    "systems_of", "verdict_sentence", "write_tables",
 ]  # fmt: skip

@@ -49,7 +49,7 @@ class System:
     @property
     def splits(self) -> tuple[str, ...]:
         """The seed of the split of each run."""
-        return tuple(str(_split_seed(record)) for record in self.records)
+        return tuple(str(record.split_seed) for record in self.records)
 
     @cached_property
     def predictions(self) -> list[Predictions]:
@@ -175,12 +175,22 @@ class Section:
                 kept.append(row)
         return kept[::-1]
 
+    @cached_property
+    def _pairs(self) -> dict[tuple[str, str], "BestPair | None"]:
+        """The results of `best_against`: several sentences, and the report, use the same ones."""
+        return {}
+
     def best_against(self, category: str, other: str) -> "BestPair | None":
         """The best system of a category against the best of another; None if either category is empty.
 
         All pairs of both categories are one family, since any of them could have been the best. Systems that
         need more seeds are candidates only if the category has no others.
         """
+        if (category, other) not in self._pairs:
+            self._pairs[category, other] = self._best_pair(category, other)
+        return self._pairs[category, other]
+
+    def _best_pair(self, category: str, other: str) -> "BestPair | None":
         sides = [_candidates(self.systems, name) for name in (category, other)]
         if not all(sides):
             return None
@@ -289,13 +299,9 @@ def systems_of(records: Sequence[RunRecord]) -> list[System]:
     systems = []
     for group in groups.values():
         current = [record for record in group if _made_by(record) == _made_by(group[-1])]
-        by_seed = {(_split_seed(record), record.split_hash, record.seed): record for record in current}
+        by_seed = {(record.split_seed, record.split_hash, record.seed): record for record in current}
         systems.append(System(tuple(by_seed[seeds] for seeds in sorted(by_seed))))
     return systems
-
-
-def _split_seed(record: RunRecord) -> int:
-    return int(record.recipe["data"].get("split_seed") or 0)
 
 
 def _made_by(record: RunRecord) -> tuple[object, object]:
@@ -323,7 +329,7 @@ def _rows(systems: Sequence[System], baseline: System | None) -> list[Row]:
 
 
 def _titles(systems: Sequence[System]) -> list[str]:
-    """Distinct titles: systems of equal names are told apart by their settings, or else by their run ids."""
+    """Distinct titles: systems of equal names also show their settings, or else their run ids."""
     titles = [system.title for system in systems]
     for end_of in (_settings_end, lambda record: f" ({record.run_id.rpartition('-')[2]})"):
         same = Counter(titles)

@@ -7,7 +7,13 @@ from typing import Any
 
 from mgc.runs.record import load_records
 from mgc.runs.tables.comparing import CATEGORIES, Row, Section, compare_records
-from mgc.runs.tables.sentences import REPORTED, caption, further_verdicts, verdict_sentence
+from mgc.runs.tables.sentences import (
+    REPORTED,
+    caption,
+    further_verdicts,
+    p_value_text,
+    verdict_sentence,
+)
 from mgc.util import files
 from mgc.util.errors import MgcError, printable
 from mgc.util.text import csv_table, escape_latex, escape_markdown, markdown_table, text_table
@@ -17,7 +23,6 @@ WORDS = (
     "system",
     "kind",
     "representation",
-    "head",
     "split",
     "runs",
     "verdict",
@@ -100,7 +105,7 @@ def cells(row: Row, section: Section) -> dict[str, str]:
         "accuracy [95 %]": f"{scores.accuracy:.3f} [{scores.accuracy_low:.3f}, {scores.accuracy_high:.3f}]",
         "macro-F1": f"{scores.macro_f1:.3f}",
         "vs baseline [95 %]": difference,
-        "p": "" if versus is None else "<0.001" if versus.p_value < 0.001 else f"{versus.p_value:.3f}",
+        "p": p_value_text(versus.p_value) if versus else "",
         "verdict": versus.verdict(section.margin) if versus else "",
         "trained par.": f"{record.parameters:,}",
         "seconds": f"{_seconds(row):.0f}",

@@ -120,7 +120,7 @@ def caption(section: Section) -> list[str]:
     first, scores = section.first, section.first.evaluation
     compared = [row.versus for row in section.rows if row.versus]
     records = [record for system in section.systems for record in system.records]
-    seeds = sorted({int(record.recipe["data"].get("split_seed") or 0) for record in records})
+    seeds = sorted({record.split_seed for record in records})
     rule = first.split_authority
     if len({record.split_hash for record in records}) > 1:
         rule = re.sub(r"seed \d+", f"seeds {', '.join(map(str, seeds))}", rule, count=1)
@@ -193,6 +193,11 @@ def _variation(section: Section) -> str:
         if known:
             parts.append(f"{100 * known[len(known) // 2]:.1f} points from {what}")
     return f"Variation of the accuracy, the median over systems: {', '.join(parts)}." if parts[1:] else ""
+
+
+def p_value_text(p: float) -> str:
+    """`0.043`; `<0.001` for smaller ones."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def points(d: Comparison) -> str:
