@@ -1,6 +1,8 @@
 """The test over groups: against enumeration, scipy, published figures and simulation; means over runs."""
 
 import itertools
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -529,3 +531,24 @@ def test_simulated_power_at_the_detectable_difference() -> None:
     false, detectable = shown(0.0)
     assert false < 0.12
     assert 0.68 < shown(detectable)[0] < 0.95
+
+
+IN_A_PROCESS = """
+import numpy as np
+from mgc.evaluate import Outcomes, repeats
+from mgc.evaluate.bootstrap import between_runs
+rng, splits = np.random.default_rng(0), tuple("aabbbcdeef")
+correct = (rng.random((len(splits), 97)) < 0.6).astype(float)
+systems = [Outcomes(correct, splits, True), Outcomes(correct[::-1], splits, False)]
+print(between_runs(list(rng.random(len(splits))), splits), repeats(systems, np.arange(97) // 3))
+"""
+
+
+def test_the_last_digit_is_the_same_in_every_process() -> None:
+    """Sets of text have another order in each process; sums over them would differ in the last digit."""
+    found = set()
+    for seed in "1234":
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        words = [sys.executable, "-c", IN_A_PROCESS]
+        found.add(subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert len(found) == 1

@@ -103,7 +103,9 @@ def between_runs(
     Between seeds on one split; between splits, without the part of the seeds where there are several; and of
     the mean over splits, with its degrees of freedom. None where no runs show it.
     """
-    by_split = [np.array([v for v, of in zip(values, splits, strict=True) if of == s]) for s in set(splits)]
+    # In the order of the runs: the order of a set differs between processes, and with it the last digits.
+    names = dict.fromkeys(splits)
+    by_split = [np.array([v for v, of in zip(values, splits, strict=True) if of == name]) for name in names]
     freedom, n_splits = len(values) - len(by_split), len(by_split)
     seeds = float(sum(((own - own.mean()) ** 2).sum() for own in by_split)) / freedom if freedom else None
     if n_splits == 1:

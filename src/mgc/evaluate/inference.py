@@ -174,7 +174,7 @@ class Repeats:
 
     def of_mean(self, system: Outcomes, groups: Integers | None = None) -> tuple[float, float]:
         """The variances of the system's mean accuracy that come from its seeds and from its splits."""
-        names, (within, freedom) = set(system.splits), _within(system, groups)
+        names, (within, freedom) = sorted(set(system.splits)), _within(system, groups)
         share = sum(1 / system.splits.count(name) for name in names) / len(names) ** 2
         seeds = max(self.seed[0], within / freedom if freedom else 0.0)
         return seeds * share * system.random, self.interaction[0] / len(names)
@@ -220,7 +220,7 @@ def _within(system: Outcomes, groups: Integers | None) -> tuple[float, int]:
     """Sum of squares between seeds on one split, and its degrees of freedom; 0 if training is not random."""
     if not system.random:
         return 0.0, 0
-    names = set(system.splits)
+    names = sorted(set(system.splits))
     shares = [_shares(system.on(name), groups) for name in names]
     residuals = np.concatenate([own - own.mean(axis=0) for own in shares])
     return _variation(residuals, groups), len(residuals) - len(names)
